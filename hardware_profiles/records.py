@@ -1,0 +1,129 @@
+"""Plain records of what machines are. SI units: bytes, seconds, FLOP/s, watts.
+
+A figure that no source gives is None here and `unknown` in the YAML; `known` is how code that needs it asks.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from towtank.hardware_profiles.errors import UnknownFigure
+
+Provenance = Literal["specification", "measurement", "calibration", "recalled"]
+"""`recalled`: a figure that circulates but was not read at a source for this profile."""
+
+Fabric = Literal["switch", "mesh", "hierarchy", "pcie"]
+"""How the devices of a node are joined: all at full rate, in pairs, by unequal links, or through the host."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a figure was read."""
+
+    text: str
+    provenance: Provenance
+
+
+class Sourced(Protocol):
+    """A record with a name and a source for each of its figures."""
+
+    @property
+    def name(self) -> str:
+        """Name of the profile."""
+
+    @property
+    def sources(self) -> Mapping[str, Source]:
+        """Source of each figure, by field name (dotted for entries of a mapping)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One schedulable accelerator: a GPU, one GCD of an MI250X, one tile of a Max 1550, one TPU chip."""
+
+    name: str
+    description: str
+    unit: str
+    vendor: str
+    architecture: str
+    peak_flop_per_s: Mapping[str, float]
+    """Dense peak by precision: fp32, tf32, fp16, bf16, fp8, mxfp8, nvfp4. A missing key: the device lacks it."""
+    memory_capacity_bytes: float | None
+    memory_bandwidth_bytes_per_s: float | None
+    multiprocessors: int | None
+    tdp_w: float | None
+    idle_w: float | None
+    measured_as: str
+    """Name of the device whose measured curves give the shape dependence: its own where it was measured."""
+    sustained_fraction: float | None
+    """Sustained rate of matrix multiplies over the rate of short bursts in the measured tables."""
+    sources: Mapping[str, Source]
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One host and the links between its devices. Bandwidths are per direction."""
+
+    devices: int
+    fabric: Fabric
+    pair_bandwidth_max_bytes_per_s: float | None
+    pair_bandwidth_min_bytes_per_s: float | None
+    device_bandwidth_bytes_per_s: float | None
+    """All links of one device to the others of its node together."""
+    latency_s: float | None
+    """Time of one step of a ring inside the node at vanishing message size."""
+    nics: int
+    nic_bandwidth_bytes_per_s: float | None
+    injection_bytes_per_s: float | None
+    """What one node can send into the network."""
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """The network between nodes."""
+
+    technology: str
+    topology: Literal["dragonfly", "dragonfly+", "fat-tree", "rail-fat-tree", "torus", "unknown"]
+    group_nodes: int | None
+    """Nodes of one dragonfly group, scalable unit or island."""
+    groups: int | None
+    taper: float | None
+    """Bandwidth between groups over injection bandwidth; 1 is full bisection."""
+    latency_s: float | None
+    """Time of one step of a ring between nodes at vanishing message size."""
+    efficiency: float | None
+    """Largest bus bandwidth that collectives reach, over the injection bandwidth."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A whole system, or a generic cluster sized by the user (`num_nodes` from `name:nodes=64`)."""
+
+    name: str
+    description: str
+    site: str
+    device: Device
+    num_nodes: int | None
+    node: Node
+    network: Network
+    power_usage_effectiveness: float | None
+    system_power_w: float | None
+    price_per_device_hour_usd: float | None
+    measured_bus_bandwidth_bytes_per_s: Mapping[tuple[int, int], float]
+    """Measured all-reduce bus bandwidth of large messages by (product of the inner group sizes, own size),
+    with all sibling groups active; empty where nobody published it."""
+    sources: Mapping[str, Source]
+
+    @property
+    def num_devices(self) -> int | None:
+        """Devices of the whole machine; None for a generic cluster without a size."""
+        return None if self.num_nodes is None else self.num_nodes * self.node.devices
+
+
+def known(record: Sourced, field: str, value: float | None, *, needed_for: str) -> float:
+    """Return `value`, or raise `UnknownFigure` naming the field and what needs it."""
+    if value is None:
+        raise UnknownFigure(
+            f"{record.name}: {field} is unknown and {needed_for} needs it; "
+            f"write the figure with its source into a private profile (--profiles DIR)"
+        )
+    return value

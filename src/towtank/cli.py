@@ -1,0 +1,5 @@
+"""Command line of towtank: arguments only."""
+
+
+def main() -> None:
+    """Run the command line."""
