@@ -4,7 +4,7 @@ A figure that no source gives is None here and `unknown` in the YAML; `known` is
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from towtank.hardware_profiles.errors import UnknownFigure
@@ -57,6 +57,12 @@ class Device:
     sustained_fraction: float | None
     """Sustained rate of matrix multiplies over the rate of short bursts in the measured tables."""
     sources: Mapping[str, Source]
+    achievable_flop_per_s: Mapping[str, float] = field(default_factory=dict)
+    """Best matrix-multiply rate that was measured and sustained, by precision; empty where nobody measured it."""
+
+    def __hash__(self) -> int:
+        """Hash of the name: mappings inside have none, and two profiles of one name are rarely in one process."""
+        return hash(self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +76,14 @@ class Node:
     device_bandwidth_bytes_per_s: float | None
     """All links of one device to the others of its node together."""
     latency_s: float | None
-    """Time of one step of a ring inside the node at vanishing message size."""
+    """Time of one step of a ring inside the node at vanishing message size, by the protocol of large messages
+    (Simple of NCCL), which reaches the full bandwidth."""
     nics: int
     nic_bandwidth_bytes_per_s: float | None
     injection_bytes_per_s: float | None
     """What one node can send into the network."""
+    latency_ll128_s: float | None = None
+    """The same by the protocol LL128 of NCCL, which carries 120 of 128 bytes; None: unknown or not offered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +98,11 @@ class Network:
     taper: float | None
     """Bandwidth between groups over injection bandwidth; 1 is full bisection."""
     latency_s: float | None
-    """Time of one step of a ring between nodes at vanishing message size."""
+    """Time of one step of a ring between nodes at vanishing message size, by the protocol of large messages."""
     efficiency: float | None
     """Largest bus bandwidth that collectives reach, over the injection bandwidth."""
+    latency_ll128_s: float | None = None
+    """The same step by the protocol LL128 of NCCL; None: unknown or not offered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +123,10 @@ class Machine:
     """Measured all-reduce bus bandwidth of large messages by (product of the inner group sizes, own size),
     with all sibling groups active; empty where nobody published it."""
     sources: Mapping[str, Source]
+
+    def __hash__(self) -> int:
+        """Hash of the name: mappings inside have none, and two profiles of one name are rarely in one process."""
+        return hash(self.name)
 
     @property
     def num_devices(self) -> int | None:

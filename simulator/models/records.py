@@ -17,6 +17,8 @@ class Attention:
     """Norm of queries and keys per head (Qwen3)."""
     windows: tuple[int | None, ...] = (None,)
     """Attention window in tokens by layer, repeated cyclically; None sees the whole sequence."""
+    sinks: bool = False
+    """One learned sink per head that the softmax may attend to (gpt-oss)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,8 @@ class Mlp:
     hidden: int
     gated: bool
     bias: bool = False
+    activation_parameters: int = 0
+    """Learned scalars of the activation of one layer (xIELU of Apertus has two)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +60,9 @@ class Experts:
     """A learned scalar gate on the shared experts (Qwen2-MoE): hidden parameters a layer."""
     first_dense_layers: int = 0
     every: int = 1
-    """Every how many layers (after the first dense ones) one has experts."""
+    """Layer i has experts if i >= first_dense_layers and (i - first_dense_layers) is a multiple of this."""
     router_bias: bool = False
-    """A bias per expert for balancing (DeepSeek-V3); counted as a parameter."""
+    """A bias per expert in the router (gpt-oss) or for balancing (DeepSeek-V3); counted as a parameter."""
     bias: bool = False
     capacity_factor: float | None = None
     """None: dropless. Otherwise each expert handles at most factor x its fair share of tokens."""
@@ -89,6 +93,8 @@ class ModelSpec:
     """Attention and feed-forward part read the same input and are added (GPT-J, GPT-NeoX, PaLM)."""
     norms_per_layer: int = 2
     """Norms of width `hidden` in one layer (Gemma 2 has four; a parallel block may share one)."""
+    final_norm: bool = True
+    """A norm before the head; OPT-350M, which norms after each residual, has none."""
     embedding_norm: bool = False
     """A norm right after the embedding (BLOOM)."""
     embedding_projection: int | None = None

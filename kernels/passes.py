@@ -1,0 +1,51 @@
+"""Memory traffic of element-wise kernels, as passes over 16-bit elements and as kernel launches.
+
+A pass is one read or one write of the whole tensor. Counted by hand from what each kernel must read and write;
+`fused` is one kernel for the whole row of operations, `unfused` one kernel for each (eager PyTorch).
+"""
+
+from typing import NamedTuple
+
+
+class Passes(NamedTuple):
+    """Passes and launches of one element-wise operation, forward and backward."""
+
+    forward: float
+    backward: float
+    forward_launches: int
+    backward_launches: int
+
+
+# layer norm is one kernel even in eager mode; an eager RMS norm is a chain (cast, square, mean, rsqrt, multiply)
+LAYER_NORM = Passes(2, 4, 1, 2)
+RMS_NORM_FUSED = Passes(2, 4, 1, 2)
+RMS_NORM_UNFUSED = Passes(11, 16, 6, 10)
+
+# bias + dropout + residual: read input and residual, write sum; a dropout mask is one byte per element
+RESIDUAL_FUSED = Passes(3, 2, 1, 1)
+RESIDUAL_UNFUSED = Passes(5, 3, 2, 2)
+DROPOUT_MASK = Passes(0.5, 0.5, 0, 0)
+DROPOUT_UNFUSED = Passes(2.5, 2.5, 1, 1)
+
+# activation, per element of its output; gated ones read two inputs and have two gradients
+ACTIVATION_FUSED = Passes(2, 3, 1, 1)
+ACTIVATION_UNFUSED = Passes(4, 5, 2, 2)
+GATED_FUSED = Passes(3, 5, 1, 1)
+GATED_UNFUSED = Passes(5, 8, 2, 4)
+
+ROPE_FUSED = Passes(2, 2, 1, 1)
+ROPE_UNFUSED = Passes(9, 9, 5, 5)
+
+# scores of unfused attention: scale + mask + softmax in one kernel, then dropout
+SOFTMAX = Passes(2, 3, 1, 1)
+
+# logits: the unfused form casts to fp32 and keeps the exponentials
+CROSS_ENTROPY_FUSED = Passes(2, 2, 1, 1)
+CROSS_ENTROPY_UNFUSED = Passes(13, 5, 6, 2)
+
+EMBEDDING = Passes(2, 3, 2, 2)
+PERMUTE = Passes(2, 2, 2, 2)
+"""Gather of tokens by expert and its inverse, per routed token."""
+
+CAST = Passes(1.5, 1.5, 1, 1)
+"""Read 16 bits, write 8: quantisation of one input of an fp8 multiply."""

@@ -1,0 +1,74 @@
+"""Time of one block and where it goes."""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from towtank.simulator.block_graph import STREAMS, BlockGraph, block_graph
+from towtank.simulator.cost.model import CostModel
+from towtank.simulator.graph import Contention, TaskGraph, Timeline
+from towtank.simulator.operations import Block, Operation, Phase, Stream
+
+Engine = Callable[[TaskGraph, Contention], Timeline]
+"""An engine evaluates a task graph; compiled and SimPy have the same signature."""
+
+_COMPUTE = STREAMS.index(Stream.COMPUTE)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BlockTime:
+    """A block on the clock. `breakdown_s` sums to `makespan_s`."""
+
+    block: Block
+    graph: BlockGraph
+    timeline: Timeline
+    makespan_s: float
+    breakdown_s: Mapping[str, float]
+    busy_s: float
+    """Lower bound of the makespan: the busiest stream, alone."""
+
+
+def time_block(block: Block, cost: CostModel, engine: Engine, contention: Contention) -> BlockTime:
+    """Cost every operation of a block and run it on the streams of one device."""
+    graph = block_graph(block)
+    duration = operation_seconds(graph, cost)[graph.template]
+    timeline = engine(TaskGraph(graph.structure, duration), contention)
+    busy = np.bincount(graph.structure.stream, weights=duration, minlength=len(STREAMS))
+    makespan = timeline.makespan_s
+    return BlockTime(block, graph, timeline, makespan, _breakdown(graph, timeline, duration), float(busy.max()))
+
+
+def operation_seconds(graph: BlockGraph, cost: CostModel) -> NDArray[np.float64]:
+    """Seconds of each template operation, alone on the device; shape [operations]."""
+    return np.array([cost.duration_s(operation.work) for operation in graph.operations])
+
+
+def part_name(operation: Operation) -> str:
+    """Row of the breakdown in which an operation is counted."""
+    if operation.stream is not Stream.COMPUTE:
+        return f"exposed {operation.kind}"
+    return "recompute" if operation.phase is Phase.RECOMPUTE else operation.kind
+
+
+def _breakdown(graph: BlockGraph, timeline: Timeline, alone_s: NDArray[np.float64]) -> dict[str, float]:
+    """Account for every second of the compute stream: working, slowed, or waiting for whom."""
+    names = [part_name(operation) for operation in graph.operations]
+    template = graph.template.tolist()
+    start, finish, alone = timeline.start_s.tolist(), timeline.finish_s.tolist(), alone_s.tolist()
+    parts: dict[str, float] = defaultdict(float)
+    clock = 0.0
+    for task in np.flatnonzero(graph.structure.stream == _COMPUTE).tolist():
+        if start[task] > clock:
+            parts[names[template[int(timeline.binding[task])]]] += start[task] - clock
+        parts[names[template[task]]] += alone[task]
+        slowed = finish[task] - start[task] - alone[task]
+        if slowed > 0:
+            parts["contention"] += slowed
+        clock = finish[task]
+    end = timeline.makespan_s
+    if end > clock:
+        parts[names[template[int(timeline.finish_s.argmax())]]] += end - clock
+    return {name: seconds for name, seconds in parts.items() if seconds > 0}

@@ -1,0 +1,118 @@
+"""Latency-bandwidth cost of collectives, by algorithm and by where the group lies on the machine.
+
+`size` is the number of devices of the group, `message_bytes` the full array (NCCL convention), bandwidth is bus
+bandwidth: what each member sends on the slowest link of the ring. Formulas: Thakur, Rabenseifner and Gropp,
+"Optimization of Collective Communication Operations in MPICH", IJHPCA 19(1), 2005, sections 3 and 4.
+"""
+
+import math
+
+from towtank.simulator.cost.links import Links
+
+
+def bus_factor(collective: str, size: int) -> float:
+    """Bytes that each member sends over the slowest link, per byte of the full array (nccl-tests, PERFORMANCE.md)."""
+    if collective == "all-reduce":
+        return 2 * (size - 1) / size
+    if collective in ("all-gather", "reduce-scatter", "all-to-all"):
+        return (size - 1) / size
+    return 1.0
+
+
+def ring(collective: str, message_bytes: float, size: int, links: Links) -> float:
+    """Seconds of a ring: size - 1 steps (twice that for all-reduce), most of them inside nodes."""
+    rounds = 2 if collective == "all-reduce" else 1
+    steps_between = links.nodes if links.nodes > 1 else 0
+    steps_inside = size - 1 if links.nodes == 1 else size - links.nodes
+    latency = rounds * (steps_between * links.latency_between_s + steps_inside * links.latency_inside_s)
+    return latency + bus_factor(collective, size) * message_bytes / links.ring_bandwidth_bytes_per_s
+
+
+def tree(message_bytes: float, links: Links) -> float:
+    """Seconds of a double binary tree all-reduce over nodes, with chains inside them (NCCL 2.4).
+
+    Each half of the data goes up and down one tree; every link carries the array once in each direction, so the
+    bandwidth term is 2 S / B as n grows, with a logarithmic number of steps.
+    """
+    depth = math.ceil(math.log2(links.nodes)) if links.nodes > 1 else 0
+    inside = links.local - 1
+    latency = 2 * (depth * links.latency_between_s + inside * links.latency_inside_s)
+    return latency + 2 * message_bytes / links.ring_bandwidth_bytes_per_s
+
+
+def recursive(collective: str, message_bytes: float, size: int, links: Links) -> float:
+    """Seconds of recursive halving and doubling: log2(size) steps that together move the ring's bytes.
+
+    The far steps carry the most bytes of an all-gather and cross nodes at the rate of one device's share of the
+    network, so the bandwidth is that share where the group leaves the node.
+    """
+    rounds = 2 if collective == "all-reduce" else 1
+    between = math.ceil(math.log2(links.nodes)) if links.nodes > 1 else 0
+    inside = math.ceil(math.log2(links.local)) if links.local > 1 else 0
+    latency = rounds * (between * links.latency_between_s + inside * links.latency_inside_s)
+    return latency + bus_factor(collective, size) * message_bytes / links.pairwise_bandwidth_bytes_per_s
+
+
+def hierarchical(collective: str, message_bytes: float, links: Links) -> float:
+    """Seconds of a two-level collective: inside the node, then between nodes on each device's part.
+
+    All-reduce is a reduce-scatter inside, a recursive all-reduce of 1/local of the array between nodes, and an
+    all-gather inside; all-gather and reduce-scatter do one of the two outer phases.
+    """
+    rounds = 2 if collective == "all-reduce" else 1
+    part = message_bytes / links.local
+    inside_bytes = bus_factor("all-gather", links.local) * message_bytes
+    inside = (links.local - 1) * links.latency_inside_s + inside_bytes / links.inside_bandwidth_bytes_per_s
+    steps = math.ceil(math.log2(links.nodes))
+    moved = bus_factor("all-gather", links.nodes) * part
+    between = steps * links.latency_between_s + moved / links.device_share_bytes_per_s
+    return rounds * (inside + between)
+
+
+def all_to_all(message_bytes: float, size: int, links: Links) -> float:
+    """Seconds of a pairwise exchange: each member sends 1/size of its array to each other one."""
+    inside = message_bytes * (links.local - 1) / size / links.inside_bandwidth_bytes_per_s
+    if links.nodes == 1:
+        return (size - 1) * links.latency_inside_s / 2 + inside
+    between = message_bytes * (size - links.local) / size / links.device_share_bytes_per_s
+    # the messages of all peers are in flight together; the start-up of each still takes its turn
+    return links.latency_between_s * max(1.0, math.sqrt(links.nodes)) + max(inside, between)
+
+
+def send(message_bytes: float, links: Links) -> float:
+    """Seconds of a transfer to the neighbour, all devices of the node sending at once."""
+    if links.nodes == 1:
+        return links.latency_inside_s + message_bytes / links.inside_bandwidth_bytes_per_s
+    return links.latency_between_s + message_bytes / links.device_share_bytes_per_s
+
+
+def broadcast(message_bytes: float, size: int, links: Links) -> float:
+    """Seconds of a pipelined ring broadcast."""
+    inside = size - links.nodes
+    latency = (links.nodes - 1) * links.latency_between_s + inside * links.latency_inside_s
+    return latency + message_bytes / links.ring_bandwidth_bytes_per_s
+
+
+def collective_time(
+    collective: str, message_bytes: float, size: int, links: Links, algorithms: tuple[str, ...]
+) -> float:
+    """Seconds of a collective by the fastest of the algorithms that the library has, as its own tuner chooses.
+
+    Zero for a group of one or an empty message.
+    """
+    if size == 1 or message_bytes <= 0:
+        return 0.0
+    if collective == "send":
+        return send(message_bytes, links)
+    if collective == "all-to-all":
+        return all_to_all(message_bytes, size, links)
+    if collective == "broadcast":
+        return broadcast(message_bytes, size, links)
+    times = [ring(collective, message_bytes, size, links)]
+    if "tree" in algorithms and collective == "all-reduce" and links.nodes > 1:
+        times.append(tree(message_bytes, links))
+    if "recursive" in algorithms:
+        times.append(recursive(collective, message_bytes, size, links))
+    if "hierarchical" in algorithms and links.nodes > 1 and links.local > 1:
+        times.append(hierarchical(collective, message_bytes, links))
+    return min(times)

@@ -1,0 +1,123 @@
+"""Seconds of kernels on one device: matrix multiplies, attention, memory-bound kernels."""
+
+from dataclasses import dataclass
+
+from towtank.hardware_profiles.curves import DeviceCurves
+from towtank.hardware_profiles.records import Device, known
+from towtank.kernels.counts import BYTES_PER_ELEMENT, matmul_bytes
+from towtank.simulator.errors import PlanError
+from towtank.simulator.operations import AttentionCore, Elementwise, Matmul
+from towtank.simulator.stacks.records import Stack
+
+_CURVES = {
+    "fp32": ("bf16",), "tf32": ("bf16",), "fp16": ("bf16",), "bf16": ("bf16",), "fp8": ("fp8", "bf16"),
+    "mxfp8": ("fp8-block", "fp8", "bf16"), "nvfp4": ("nvfp4", "fp8", "bf16"),
+}  # fmt: skip
+"""Measured curve that gives a precision its shape dependence, best first."""
+
+_LARGE = 8192
+"""Side of a square multiply at which a curve is at its level."""
+
+SMALLEST_MEASURED_K = 256
+"""Depth below which the curves hold no figures; a shallower multiply fills its pipeline in the same time."""
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeRates:
+    """A device under a stack: what compute costs need, looked up once."""
+
+    device: Device
+    curves: DeviceCurves
+    attention: str
+    launch_overhead_s: float
+    efficiency: float
+    """Fitted: rate inside a training step over the rate of the curves."""
+    memory_bytes_per_s: float
+    attention_kernel_level: float
+
+    @classmethod
+    def of(cls, device: Device, curves: DeviceCurves, stack: Stack) -> "ComputeRates":
+        """Look up the rates.
+
+        Raises:
+            UnknownFigure: the device's memory bandwidth is unknown.
+        """
+        bandwidth = known(
+            device, "memory_bandwidth", device.memory_bandwidth_bytes_per_s, needed_for="the cost of every kernel"
+        )
+        return cls(
+            device,
+            curves,
+            stack.kernels.attention,
+            stack.launch_overhead_s,
+            stack.fitted.compute_efficiency,
+            bandwidth * curves.memory_fraction,
+            level(device, curves, "bf16"),
+        )
+
+
+def peak(device: Device, precision: str) -> float:
+    """Dense peak in FLOP/s.
+
+    Raises:
+        PlanError: the device does not have this precision.
+    """
+    found = device.peak_flop_per_s.get(precision)
+    if found is None:
+        has = ", ".join(sorted(device.peak_flop_per_s))
+        raise PlanError([f"{device.name} does not compute in {precision}; it has {has}"])
+    return found
+
+
+def level(device: Device, curves: DeviceCurves, precision: str) -> float:
+    """Sustained rate of large multiplies over the rate that the curve gives them.
+
+    A device without curves of its own takes only their shape: its level is its own best measured rate where one
+    is known.
+    """
+    own = device.achievable_flop_per_s.get(precision)
+    if device.measured_as != device.name and own is not None:
+        curve = curve_for(curves, precision)
+        return own / (peak(device, precision) * curve.efficiency(_LARGE, _LARGE, _LARGE))
+    return 1.0 if device.sustained_fraction is None else device.sustained_fraction
+
+
+def curve_for(curves: DeviceCurves, precision: str):  # type: ignore[no-untyped-def]
+    """Measured matrix-multiply curve whose shape dependence a precision takes."""
+    return next(curves.matmul[name] for name in _CURVES[precision] if name in curves.matmul)
+
+
+def matmul_time(work: Matmul, rates: ComputeRates) -> float:
+    """Seconds of a matrix multiply: measured efficiency by shape over peak, not below its memory traffic."""
+    device = rates.device
+    curve = curve_for(rates.curves, work.precision)
+    rows = work.m * work.batch
+    depth = max(work.k, SMALLEST_MEASURED_K)
+    efficiency = curve.efficiency(rows, work.n, depth) * level(device, rates.curves, work.precision)
+    flop = 2.0 * rows * work.n * depth
+    compute = flop / (peak(device, work.precision) * min(1.0, efficiency) * rates.efficiency)
+    element = BYTES_PER_ELEMENT[work.precision]
+    memory = matmul_bytes(work.m, work.n, work.k, element, max(element, 2.0), work.batch) / rates.memory_bytes_per_s
+    return max(compute, memory, rates.launch_overhead_s)
+
+
+def attention_time(work: AttentionCore, rates: ComputeRates) -> float:
+    """Seconds of a fused causal attention kernel (forward 4 and backward 10 FLOP per query, key and width)."""
+    curve = rates.curves.attention["bf16"]
+    implementation = "flash2" if rates.attention == "flash2" else "best"
+    shape = (work.batch, work.keys, work.heads, work.kv_heads, work.head_dim)
+    width = work.head_dim + work.value_dim
+    flop = 2.0 * work.batch * work.heads * work.queries * work.mean_keys * width
+    if work.backward:
+        flop *= 2.5
+        efficiency = curve.backward_efficiency(*shape, implementation=implementation)
+    else:
+        efficiency = curve.forward_efficiency(*shape, implementation=implementation)
+    rate = peak(rates.device, "bf16" if "bf16" in rates.device.peak_flop_per_s else "fp16")
+    efficiency *= min(1.0, rates.attention_kernel_level) * rates.efficiency
+    return max(flop / (rate * efficiency), rates.launch_overhead_s)
+
+
+def elementwise_time(work: Elementwise, rates: ComputeRates) -> float:
+    """Seconds of memory-bound kernels; the launch floor holds for each of them."""
+    return max(work.bytes / rates.memory_bytes_per_s, work.launches * rates.launch_overhead_s)

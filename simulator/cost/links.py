@@ -1,0 +1,82 @@
+"""Links that a group's collectives run over: bandwidths and latencies for a placement on a machine."""
+
+from dataclasses import dataclass
+
+from towtank.hardware_profiles.records import Machine, known
+from towtank.simulator.groups import Placement
+
+MESH_EFFICIENCY = 0.76
+"""Bus bandwidth over link bandwidth in a ring of two directly linked devices: 76 of 100 GB/s on Perlmutter
+(axonn-ai/Megatron-AxoNN, branch gordon-bell-perlmutter, examples/comm_model.py); used where no table exists."""
+
+SWITCH_EFFICIENCY = 0.75
+"""The same through a switch: 222 of 300 GB/s for an 8-GPU all-reduce on A100 (ai-dynamo/aiconfigurator)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Bandwidths in bytes/s per direction, as bus bandwidth, and latencies of one step in seconds."""
+
+    nodes: int
+    local: int
+    inside_bandwidth_bytes_per_s: float
+    """Ring inside a node."""
+    ring_bandwidth_bytes_per_s: float
+    """One ring through the whole group, sibling rings running beside it."""
+    pairwise_bandwidth_bytes_per_s: float
+    """Pairwise exchanges, in which each device uses its own share of the network."""
+    device_share_bytes_per_s: float
+    """What one device can send out of its node while all its devices send."""
+    latency_inside_s: float
+    latency_between_s: float
+
+
+def inside_bandwidth(machine: Machine, local: int, preceding: int) -> float:
+    """Ring bandwidth in bytes/s among `local` devices of a node at stride `preceding`.
+
+    A measured table of the machine comes first (its rings ran with all siblings active); else the links' figures.
+
+    Raises:
+        UnknownFigure: the profile lacks the link bandwidth.
+    """
+    node = machine.node
+    if local == 1:
+        return float("inf")
+    measured = machine.measured_bus_bandwidth_bytes_per_s.get((preceding, local))
+    if measured is not None and preceding * local <= node.devices:
+        return measured
+    purpose = "the cost of communication inside a node"
+    if node.fabric in ("switch", "pcie"):
+        total = known(machine, "node.device_bandwidth", node.device_bandwidth_bytes_per_s, needed_for=purpose)
+        return SWITCH_EFFICIENCY * total
+    if node.fabric == "mesh":
+        pair = known(machine, "node.pair_bandwidth_max", node.pair_bandwidth_max_bytes_per_s, needed_for=purpose)
+        # a mesh of n devices holds n - 1 edge-disjoint rings; NCCL opens them all
+        return MESH_EFFICIENCY * pair * (local - 1)
+    slowest = node.pair_bandwidth_max_bytes_per_s if local == 2 and preceding == 1 else node.pair_bandwidth_min_bytes_per_s
+    return MESH_EFFICIENCY * known(machine, "node.pair_bandwidth_min", slowest, needed_for=purpose)
+
+
+def network_bandwidth(machine: Machine, efficiency: float) -> float:
+    """Bytes/s that collectives of one node push into the network, all its interfaces together.
+
+    Raises:
+        UnknownFigure: the profile lacks the injection bandwidth or its measured efficiency.
+    """
+    purpose = "the cost of communication between nodes"
+    injection = known(machine, "node.injection", machine.node.injection_bytes_per_s, needed_for=purpose)
+    return injection * efficiency * known(machine, "network.efficiency", machine.network.efficiency, needed_for=purpose)
+
+
+def links_of(machine: Machine, placement: Placement, efficiency: float = 1.0) -> Links:
+    """Links of a group. `efficiency` is the stack's part of the network rate (fitted)."""
+    inside = inside_bandwidth(machine, placement.local, placement.preceding)
+    latency = machine.node.latency_s
+    inside_latency = known(machine, "node.latency", latency, needed_for="the cost of collectives")
+    if placement.nodes == 1:
+        return Links(1, placement.local, inside, inside, inside, inside, inside_latency, 0.0)
+    network = network_bandwidth(machine, efficiency)
+    ring = min(inside, network / placement.sharers)
+    share = network / min(machine.node.devices, placement.sharers * placement.local)
+    between = known(machine, "network.latency", machine.network.latency_s, needed_for="the cost of collectives")
+    return Links(placement.nodes, placement.local, inside, ring, min(inside, share), share, inside_latency, between)

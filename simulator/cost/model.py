@@ -1,0 +1,104 @@
+"""The cost model: seconds of any operation of a plan on a machine under a stack."""
+
+from functools import lru_cache
+from pathlib import Path
+
+from towtank.hardware_profiles.curves import load_curves
+from towtank.hardware_profiles.records import Machine
+from towtank.simulator.cost.collectives import collective_time
+from towtank.simulator.cost.compute import ComputeRates, attention_time, elementwise_time, matmul_time
+from towtank.simulator.cost.links import Links, links_of
+from towtank.simulator.groups import Placement, place
+from towtank.simulator.operations import AttentionCore, Elementwise, Matmul, Message, Work
+from towtank.simulator.plan import Plan
+from towtank.simulator.stacks.records import Stack
+
+
+@lru_cache(maxsize=64)
+def compute_costs(machine: Machine, stack: Stack, profile_dirs: tuple[Path, ...]) -> "ComputeCosts":
+    """Costs of compute on the machine's devices; shared by all plans, so a search finds its shapes again."""
+    curves = load_curves(machine.device.measured_as, profile_dirs)
+    return ComputeCosts(ComputeRates.of(machine.device, curves, stack))
+
+
+class ComputeCosts:
+    """Seconds of compute operations, each shape worked out once."""
+
+    def __init__(self, rates: ComputeRates) -> None:
+        self.rates = rates
+        self._known: dict[Work, float] = {}
+
+    def duration_s(self, work: Work) -> float:
+        """Seconds of one compute operation."""
+        found = self._known.get(work)
+        if found is None:
+            found = self._known[work] = self._time(work)
+        return found
+
+    def _time(self, work: Work) -> float:
+        if isinstance(work, Matmul):
+            return matmul_time(work, self.rates)
+        if isinstance(work, AttentionCore):
+            return attention_time(work, self.rates)
+        assert isinstance(work, Elementwise)
+        return elementwise_time(work, self.rates)
+
+
+class CostModel:
+    """Seconds of the operations of one plan."""
+
+    def __init__(self, machine: Machine, plan: Plan, stack: Stack, profile_dirs: tuple[Path, ...] = ()) -> None:
+        self.machine = machine
+        self.plan = plan
+        self.stack = stack
+        self.compute = compute_costs(machine, stack, profile_dirs)
+        self._placements: dict[str, tuple[Placement, Links | None]] = {}
+        self._known: dict[Message, float] = {}
+
+    def placement(self, group: str) -> Placement:
+        """Where a group lies."""
+        return self._placed(group)[0]
+
+    def _placed(self, group: str) -> tuple[Placement, Links | None]:
+        found = self._placements.get(group)
+        if found is None:
+            placement = place(self.plan, group, self.machine.node.devices)
+            efficiency = self.stack.fitted.network_efficiency
+            links = links_of(self.machine, placement, efficiency) if placement.size > 1 else None
+            found = self._placements[group] = (placement, links)
+        return found
+
+    def duration_s(self, work: Work) -> float:
+        """Seconds of one operation, alone on its links.
+
+        Raises:
+            UnknownFigure: the machine's profile lacks a figure that it needs.
+        """
+        if not isinstance(work, Message):
+            return self.compute.duration_s(work)
+        found = self._known.get(work)
+        if found is None:
+            found = self._known[work] = self._message_time(work)
+        return found
+
+    def _message_time(self, message: Message) -> float:
+        placement, links = self._placed(message.group)
+        if links is None:
+            return 0.0
+        measured = self._measured_time(message, placement)
+        if measured is not None:
+            return measured
+        algorithms = self.stack.communication.algorithms
+        return collective_time(message.collective, message.bytes, placement.size, links, algorithms)
+
+    def _measured_time(self, message: Message, placement: Placement) -> float | None:
+        """Time by the node's own NCCL measurements, where the group lies in one node with a switch."""
+        curves = self.compute.rates.curves
+        node, device = self.machine.node, self.machine.device
+        collective = message.collective.replace("-", "_")
+        own = device.measured_as == device.name and node.fabric == "switch"
+        if not own or placement.nodes > 1 or curves.collectives is None or message.collective in ("send", "broadcast"):
+            return None
+        return curves.collectives.time_s(collective, placement.size, message.bytes)  # type: ignore[arg-type]
+
+

@@ -1,0 +1,128 @@
+"""Feed-forward part of a layer: dense, or routed and shared experts."""
+
+from towtank.kernels import passes
+from towtank.simulator.lowering.linear import Linear, backward_linear, forward_linear, normal, transposed
+from towtank.simulator.lowering.template import Template
+from towtank.simulator.models.records import Experts
+from towtank.simulator.operations import Message, Phase, Stream
+
+
+def dense_linears(template: Template, hidden: int, *, gated: bool, name: str = "mlp") -> tuple[Linear, Linear]:
+    """Up-projection (both halves of a gated one together) and down-projection."""
+    model = template.sizes.model
+    share_input = model.parallel_block or name != "mlp"
+    up = normal(
+        template, f"{name}.up", model.hidden, hidden * (2 if gated else 1), reduce_backward=not share_input
+    )
+    return up, transposed(template, f"{name}.down", hidden, model.hidden)
+
+
+def activation(template: Template, elements: float, *, gated: bool, backward: bool, name: str = "mlp") -> None:
+    """Activation function over its outputs."""
+    fused = template.sizes.stack.kernels.fused_activation
+    if gated:
+        kind = passes.GATED_FUSED if fused else passes.GATED_UNFUSED
+    else:
+        kind = passes.ACTIVATION_FUSED if fused else passes.ACTIVATION_UNFUSED
+    template.elementwise(f"{name}.activation", elements, kind, backward=backward)
+
+
+def forward_dense(template: Template, hidden: int, *, gated: bool, name: str = "mlp") -> None:
+    """Forward of a dense feed-forward part of `hidden` features."""
+    sizes = template.sizes
+    across = template.phase is not Phase.RECOMPUTE
+    up, down = dense_linears(template, hidden, gated=gated, name=name)
+    forward_linear(template, up, sizes.tokens, prefetch_across=across)
+    activation(template, sizes.tokens * down.inputs, gated=gated, backward=False, name=name)
+    forward_linear(template, down, sizes.tokens, prefetch_across=across)
+
+
+def backward_dense(template: Template, hidden: int, *, gated: bool, regather: bool, name: str = "mlp") -> None:
+    """Backward of a dense feed-forward part."""
+    sizes = template.sizes
+    up, down = dense_linears(template, hidden, gated=gated, name=name)
+    backward_linear(template, down, sizes.tokens, regather=regather)
+    activation(template, sizes.tokens * down.inputs, gated=gated, backward=True, name=name)
+    backward_linear(template, up, sizes.tokens, regather=regather)
+
+
+class ExpertSizes:
+    """Sizes of one device's routed experts."""
+
+    def __init__(self, template: Template, experts: Experts) -> None:
+        sizes = template.sizes
+        plan = sizes.plan
+        self.experts = experts
+        self.local = experts.num_experts // plan.expert
+        """Experts held by a device."""
+        # under sequence parallelism each rank of x routes its own tokens; otherwise the tokens of x are copies
+        self.routed_tokens = sizes.tokens // plan.tensor_x if plan.tensor_x > 1 else sizes.tokens
+        load = experts.imbalance
+        if experts.capacity_factor is not None:
+            load = min(load, experts.capacity_factor)
+        self.sent = self.routed_tokens * experts.top_k
+        """Token copies that a device sends."""
+        self.received = int(self.sent * load) * plan.expert_tensor
+        """Token copies that the busiest device handles, after gathering over the expert-tensor group."""
+        self.tokens_per_expert = max(1, self.received // self.local)
+        self.features = experts.hidden // plan.expert_tensor
+        self.up = self.features * (2 if experts.gated else 1)
+
+
+def _exchange(template: Template, name: str, sizes: ExpertSizes) -> None:
+    """All-to-all over the expert group, and the gather or scatter over the expert-tensor group."""
+    model, plan = template.sizes.model, template.sizes.plan
+    width = model.hidden * template.sizes.element_bytes
+    if plan.expert > 1:
+        message = Message("all-to-all", "expert", sizes.sent * width)
+        template.collective(f"experts.{name}.all-to-all", Stream.EXPERT, message)
+    if plan.expert_tensor > 1:
+        kind = "all-gather" if name.startswith("dispatch") else "reduce-scatter"
+        template.collective(f"experts.{name}.{kind}", Stream.EXPERT, Message(kind, "expert_tensor", sizes.received * width))
+
+
+def _grouped(template: Template, name: str, role: str, outputs: int, inputs: int, sizes: ExpertSizes) -> None:
+    """Multiplies of all local experts, in one grouped kernel or one after the other."""
+    tokens = sizes.tokens_per_expert
+    shape = (outputs, inputs, tokens) if role == "wgrad" else (tokens, outputs, inputs)
+    if template.sizes.stack.kernels.grouped_experts:
+        template.matmul(name, role, shape, sizes.local)
+        return
+    for expert in range(sizes.local):
+        template.matmul(f"{name}.{expert}", role, shape)
+
+
+def forward_experts(template: Template, experts: Experts) -> None:
+    """Router, dispatch, experts, combine; shared experts run as a dense part."""
+    sizes, hidden = ExpertSizes(template, experts), template.sizes.model.hidden
+    template.matmul("experts.router", "forward", (sizes.routed_tokens, experts.num_experts, hidden), narrow=False)
+    template.elementwise("experts.permute", sizes.sent * hidden, passes.PERMUTE)
+    _exchange(template, "dispatch", sizes)
+    _grouped(template, "experts.up", "forward", sizes.up, hidden, sizes)
+    elements = sizes.tokens_per_expert * sizes.local * sizes.features
+    activation(template, elements, gated=experts.gated, backward=False, name="experts")
+    _grouped(template, "experts.down", "forward", hidden, sizes.features, sizes)
+    _exchange(template, "combine", sizes)
+    template.elementwise("experts.unpermute", sizes.sent * hidden, passes.PERMUTE)
+    if experts.shared_hidden:
+        forward_dense(template, experts.shared_hidden, gated=experts.gated, name="shared")
+
+
+def backward_experts(template: Template, experts: Experts, *, regather: bool) -> None:
+    """Backward of the expert part, in reverse order."""
+    sizes, hidden = ExpertSizes(template, experts), template.sizes.model.hidden
+    if experts.shared_hidden:
+        backward_dense(template, experts.shared_hidden, gated=experts.gated, regather=regather, name="shared")
+    template.elementwise("experts.unpermute", sizes.sent * hidden, passes.PERMUTE, backward=True)
+    _exchange(template, "dispatch-gradient", sizes)
+    _grouped(template, "experts.down", "dgrad", sizes.features, hidden, sizes)
+    _grouped(template, "experts.down", "wgrad", hidden, sizes.features, sizes)
+    elements = sizes.tokens_per_expert * sizes.local * sizes.features
+    activation(template, elements, gated=experts.gated, backward=True, name="experts")
+    _grouped(template, "experts.up", "dgrad", hidden, sizes.up, sizes)
+    _grouped(template, "experts.up", "wgrad", sizes.up, hidden, sizes)
+    _exchange(template, "combine-gradient", sizes)
+    template.elementwise("experts.permute", sizes.sent * hidden, passes.PERMUTE, backward=True)
+    shape = (sizes.routed_tokens, hidden, experts.num_experts)
+    template.matmul("experts.router", "dgrad", shape, narrow=False)
+    template.matmul("experts.router", "wgrad", (experts.num_experts, hidden, sizes.routed_tokens), narrow=False)

@@ -1,0 +1,161 @@
+"""Templates of one transformer layer: forward, recompute and backward."""
+
+from functools import lru_cache
+
+from towtank.kernels import passes
+from towtank.simulator.lowering.attention import (
+    attention_linears,
+    backward_attention,
+    forward_attention,
+    norm_passes,
+)
+from towtank.simulator.lowering.feed_forward import (
+    backward_dense,
+    backward_experts,
+    dense_linears,
+    forward_dense,
+    forward_experts,
+)
+from towtank.simulator.lowering.sizes import Sizes
+from towtank.simulator.lowering.template import Template
+from towtank.simulator.models.layers import is_expert_layer, layer_window
+from towtank.simulator.operations import PREVIOUS, After, Message, Operation, Phase, Stream
+
+
+def layer_kind(sizes: Sizes, layer: int) -> tuple[bool, int | None]:
+    """What distinguishes one layer from another: whether it has experts, and its attention window."""
+    return is_expert_layer(sizes.model, layer), layer_window(sizes.model, layer)
+
+
+@lru_cache(maxsize=512)
+def local_layer_weights(sizes: Sizes, experts: bool) -> tuple[int, int]:
+    """Weights of one layer on a device while in use: (all but routed experts, routed experts)."""
+    template = Template(sizes, Phase.FORWARD)
+    model, plan = sizes.model, sizes.plan
+    before, after = attention_linears(template)
+    dense = sum(linear.weights for linear in before) + after.weights + model.norms_per_layer * sizes.hidden
+    if not experts or model.experts is None:
+        up, down = dense_linears(template, model.mlp.hidden, gated=model.mlp.gated)
+        return dense + up.weights + down.weights, 0
+    moe = model.experts
+    dense += moe.num_experts * model.hidden
+    if moe.shared_hidden:
+        up, down = dense_linears(template, moe.shared_hidden, gated=moe.gated)
+        dense += up.weights + down.weights
+    one = (3 if moe.gated else 2) * model.hidden * (moe.hidden // plan.expert_tensor)
+    return dense, one * (moe.num_experts // plan.expert)
+
+
+def _unit_messages(template: Template, kind: tuple[bool, int | None], collective: str) -> list[tuple[str, Message]]:
+    """One message for all weights of a layer, and one for its routed experts where they have a group of their own."""
+    dense, experts = local_layer_weights(template.sizes, kind[0])
+    if template.sizes.plan.expert == 1:
+        dense, experts = dense + experts, 0
+    messages = [("weights", Message(collective, "weight_shard", template.weight_bytes(dense)))]
+    if experts:
+        messages.append(("experts.weights", Message(collective, "expert_shard", template.weight_bytes(experts))))
+    return messages
+
+
+def _gather_layer(template: Template, kind: tuple[bool, int | None]) -> None:
+    """FSDP: one all-gather brings a whole layer, prefetched one layer ahead where the overlap is on."""
+    sizes = template.sizes
+    if sizes.plan.weight_shards == 1 or sizes.stack.communication.shard_unit != "layer":
+        return
+    after = (After(-1, 2),) if sizes.overlap.all_gather else (PREVIOUS,)
+    for name, message in _unit_messages(template, kind, "all-gather"):
+        template.collective(f"{name}.all-gather", Stream.GATHER, message, after=after)
+
+
+def scatters_in_pass(sizes: Sizes) -> bool:
+    """Whether gradients are reduced over the weight shards in each backward pass rather than once per step."""
+    if sizes.plan.weight_shards == 1:
+        return False
+    communication = sizes.stack.communication
+    by_linear = communication.shard_unit == "linear"
+    return by_linear or communication.reduce_every_micro_batch or sizes.plan.tensor_z > 1
+
+
+def _scatter_layer(template: Template, kind: tuple[bool, int | None]) -> None:
+    sizes = template.sizes
+    if sizes.stack.communication.shard_unit != "layer" or not scatters_in_pass(sizes):
+        return
+    for name, message in _unit_messages(template, kind, "reduce-scatter"):
+        blocking = not sizes.overlap.reduce_scatter
+        template.collective(f"{name}.reduce-scatter", Stream.SCATTER, message, blocking=blocking)
+
+
+def _norm(template: Template, name: str, *, backward: bool) -> None:
+    sizes = template.sizes
+    template.elementwise(name, sizes.norm_tokens * sizes.hidden, norm_passes(sizes), backward=backward)
+    if sizes.plan.tensor_y > 1 and sizes.stack.communication.distributed_norm:
+        # the statistics of a split hidden state: two fp32 numbers per token
+        message = Message("all-reduce", "tensor_y", sizes.norm_tokens * 8.0)
+        template.collective(f"{name}.all-reduce", Stream.TENSOR, message)
+
+
+def _residual(template: Template, name: str, *, backward: bool) -> None:
+    sizes = template.sizes
+    elements = sizes.norm_tokens * sizes.hidden
+    fused, dropout = sizes.stack.kernels.fused_activation, sizes.stack.kernels.dropout
+    kind = passes.RESIDUAL_FUSED if fused else passes.RESIDUAL_UNFUSED
+    template.elementwise(name, elements, kind, backward=backward)
+    if dropout:
+        mask = passes.DROPOUT_MASK if fused else passes.DROPOUT_UNFUSED
+        template.elementwise(f"{name}.dropout", elements, mask, backward=backward)
+
+
+def _emit_forward(template: Template, kind: tuple[bool, int | None]) -> None:
+    model = template.sizes.model
+    _gather_layer(template, kind)
+    _norm(template, "attention.norm", backward=False)
+    forward_attention(template, kind[1], reduce=not model.parallel_block)
+    if not model.parallel_block:
+        _residual(template, "attention.residual", backward=False)
+    if model.norms_per_layer > 1:
+        _norm(template, "mlp.norm", backward=False)
+    for extra in range(model.norms_per_layer - 2):
+        _norm(template, f"post.{extra}.norm", backward=False)
+    if kind[0] and model.experts is not None:
+        forward_experts(template, model.experts)
+    else:
+        forward_dense(template, model.mlp.hidden, gated=model.mlp.gated)
+    _residual(template, "mlp.residual", backward=False)
+
+
+@lru_cache(maxsize=512)
+def forward_template(sizes: Sizes, kind: tuple[bool, int | None]) -> tuple[Operation, ...]:
+    """Forward pass of one layer."""
+    template = Template(sizes, Phase.FORWARD)
+    _emit_forward(template, kind)
+    return template.build()
+
+
+@lru_cache(maxsize=512)
+def backward_template(sizes: Sizes, kind: tuple[bool, int | None], recompute: bool) -> tuple[Operation, ...]:
+    """Backward pass of one layer, after the recomputed forward where the plan says so."""
+    template = Template(sizes, Phase.RECOMPUTE if recompute else Phase.BACKWARD)
+    model, plan, communication = sizes.model, sizes.plan, sizes.stack.communication
+    if recompute:
+        _emit_forward(template, kind)
+        template.phase = Phase.BACKWARD
+    elif communication.regather_in_backward:
+        _gather_layer(template, kind)
+    # weights gathered for the recomputed forward are still there
+    regather = communication.regather_in_backward and not recompute
+    _residual(template, "mlp.residual", backward=True)
+    if kind[0] and model.experts is not None:
+        backward_experts(template, model.experts, regather=regather)
+    else:
+        backward_dense(template, model.mlp.hidden, gated=model.mlp.gated, regather=regather)
+    for extra in range(model.norms_per_layer - 2):
+        _norm(template, f"post.{extra}.norm", backward=True)
+    if model.norms_per_layer > 1:
+        _norm(template, "mlp.norm", backward=True)
+    if not model.parallel_block:
+        _residual(template, "attention.residual", backward=True)
+    selective = plan.recompute == "selective" and not recompute
+    backward_attention(template, kind[1], regather=regather, recompute_core=selective)
+    _norm(template, "attention.norm", backward=True)
+    _scatter_layer(template, kind)
+    return template.build()

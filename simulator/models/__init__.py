@@ -1,0 +1,1 @@
+"""Models: their shape, their parameters and their FLOP, without any idea of a machine or a plan."""
