@@ -1,8 +1,8 @@
 """JSON Schemas (draft 2020-12) of profile files, for editors and for people who write profiles elsewhere.
 
-They are made from the tables in `fields.py` and committed in schema/; a test holds that both agree. Write them
-anew with `python -m towtank.hardware_profiles.json_schema`. What a schema cannot say (a source must be listed, a
-name must be that of the file) is checked by the loader alone.
+They are made from the tables in `fields.py` and committed in schema/; a test holds that both agree. Write
+them anew with `python -m towtank.hardware_profiles.json_schema`. What a schema cannot say (a source must be
+listed, a name must be that of the file) is checked by the loader alone.
 """
 
 import json

@@ -168,7 +168,8 @@ def _size(name: str, options: Mapping[str, str], node_devices: int, whole: int |
         below = number // node_devices * node_devices
         choices = f"{below} or {below + node_devices}" if below else str(node_devices)
         raise ProfileError(
-            f"{name}: devices={number} must be a multiple of the {node_devices} devices of a node; take {choices}"
+            f"{name}: devices={number} must be a multiple of the {node_devices} devices of a node; "
+            f"take {choices}"
         )
     nodes = number if key == "nodes" else number // node_devices
     if whole is not None and nodes > whole:

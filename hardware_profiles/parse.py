@@ -1,4 +1,4 @@
-"""From the mapping in a profile file to checked values; every fault of the file is kept, not only the first."""
+"""From the mapping in a profile file to checked values; every fault of a file is kept, not only one."""
 
 import math
 import re

@@ -46,7 +46,7 @@ class Device:
     vendor: str
     architecture: str
     peak_flop_per_s: Mapping[str, float]
-    """Dense peak by precision: fp32, tf32, fp16, bf16, fp8, mxfp8, nvfp4. A missing key: the device lacks it."""
+    """Dense peak by precision: fp32, tf32, fp16, bf16, fp8, mxfp8, nvfp4. No key: the device lacks it."""
     memory_capacity_bytes: float | None
     memory_bandwidth_bytes_per_s: float | None
     multiprocessors: int | None
@@ -58,10 +58,10 @@ class Device:
     """Sustained rate of matrix multiplies over the rate of short bursts in the measured tables."""
     sources: Mapping[str, Source]
     achievable_flop_per_s: Mapping[str, float] = field(default_factory=dict)
-    """Best matrix-multiply rate that was measured and sustained, by precision; empty where nobody measured it."""
+    """Best matrix-multiply rate that was measured and sustained, by precision; empty where unmeasured."""
 
     def __hash__(self) -> int:
-        """Hash of the name: mappings inside have none, and two profiles of one name are rarely in one process."""
+        """Hash of the name: mappings inside have none, and namesakes are rare within one process."""
         return hash(self.name)
 
 
@@ -83,7 +83,7 @@ class Node:
     injection_bytes_per_s: float | None
     """What one node can send into the network."""
     latency_ll128_s: float | None = None
-    """The same by the protocol LL128 of NCCL, which carries 120 of 128 bytes; None: unknown or not offered."""
+    """The same by LL128 of NCCL, which carries 120 of 128 bytes; None: unknown or not offered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class Network:
     taper: float | None
     """Bandwidth between groups over injection bandwidth; 1 is full bisection."""
     latency_s: float | None
-    """Time of one step of a ring between nodes at vanishing message size, by the protocol of large messages."""
+    """Time of one step of a ring between nodes at vanishing message size, by the same protocol."""
     efficiency: float | None
     """Largest bus bandwidth that collectives reach, over the injection bandwidth."""
     latency_ll128_s: float | None = None
@@ -125,7 +125,7 @@ class Machine:
     sources: Mapping[str, Source]
 
     def __hash__(self) -> int:
-        """Hash of the name: mappings inside have none, and two profiles of one name are rarely in one process."""
+        """Hash of the name: mappings inside have none, and namesakes are rare within one process."""
         return hash(self.name)
 
     @property

@@ -1,6 +1,6 @@
 """Quantities with their unit in the text: parse them into SI floats and print them for people.
 
-The only place that knows prefixes. k M G T P E are powers of 1000, Ki Mi Gi Ti Pi powers of 1024, B is a byte and
+The only place that knows prefixes. k M G T P E are powers of 1000, Ki to Ei powers of 1024; B is a byte,
 b or bit an eighth of it. A number without a unit is never a quantity.
 """
 
@@ -37,7 +37,7 @@ def unit_names(dimension: Dimension) -> list[str]:
 
 
 def _unit_table() -> dict[str, tuple[Dimension, Decimal]]:
-    """Every unit text with its dimension and its size in SI (bytes, seconds, FLOP, watts; dollars an hour)."""
+    """Every unit with its dimension and its size in SI (bytes, seconds, FLOP, watts; dollars an hour)."""
     table: dict[str, tuple[Dimension, Decimal]] = {"USD/h": ("usd_per_hour", Decimal(1))}
     large = {prefix: Decimal(10) ** power for prefix, power in _LARGE.items()}
     binary = {prefix: Decimal(2) ** power for prefix, power in _BINARY.items()}
@@ -63,8 +63,8 @@ _UNITS: Final = _unit_table()
 def parse_quantity(text: object, dimension: Dimension) -> float:
     """Return the SI value of `text`, such as 2.5e10 for "25 GB/s" with dimension "bytes_per_s".
 
-    USD/h stays dollars an hour. Raises `UnitError` for a bare number, an unknown unit or one of another dimension,
-    a negative value, and a value that a float cannot hold.
+    USD/h stays dollars an hour. Raises `UnitError` for a bare number, an unknown unit or one of another
+    dimension, a negative value, and a value that a float cannot hold.
     """
     if not isinstance(text, str):
         raise UnitError(
@@ -113,13 +113,13 @@ def _scaled(value: float, steps: dict[str, float], unit: str, digits: int) -> st
     if value == 0 or not math.isfinite(value):
         base = next(prefix for prefix, size in steps.items() if size == 1)
         return f"{value:g} {base}{unit}"
-    largest_first = sorted(steps.items(), key=lambda step: step[1], reverse=True)
-    for prefix, size in largest_first:
-        text = f"{value / size:.{digits}g}"
-        if abs(float(text)) >= 1:
-            break
-    # Above the largest step, and with few digits, %g would switch to an exponent.
-    return f"{text if 'e' not in text or abs(value) < size else f'{float(text):.0f}'} {prefix}{unit}"
+    texts = {prefix: f"{value / size:.{digits}g}" for prefix, size in steps.items()}
+    # Steps rise, so the last that fits is the largest; below all of them the smallest has to do.
+    fitting = [prefix for prefix, text in texts.items() if abs(float(text)) >= 1] or [next(iter(steps))]
+    text = texts[fitting[-1]]
+    if "e+" in text:  # %g turns to an exponent above the largest step, and at 1020 with three digits
+        text = f"{float(text):.0f}"
+    return f"{text} {fitting[-1]}{unit}"
 
 
 _DECIMAL_STEPS: Final = {prefix: 10.0**power for prefix, power in _LARGE.items()}
@@ -153,7 +153,7 @@ def format_watts(value_w: float, *, digits: int = 4) -> str:
 
 
 def format_quantity(value: float, dimension: Dimension) -> str:
-    """Print an SI value of `dimension` with its unit, so that `parse_quantity` reads it back to four digits."""
+    """Print an SI value of `dimension` with its unit; `parse_quantity` reads it back to four digits."""
     if dimension == "bytes":
         return format_bytes(value)
     if dimension == "bytes_per_s":

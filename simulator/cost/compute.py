@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from towtank.hardware_profiles.curves import DeviceCurves
+from towtank.hardware_profiles.curves import DeviceCurves, MatmulCurve
+from towtank.hardware_profiles.curves.attention import Implementation
 from towtank.hardware_profiles.records import Device, known
 from towtank.kernels.counts import BYTES_PER_ELEMENT, matmul_bytes
 from towtank.simulator.errors import PlanError
@@ -51,7 +52,7 @@ class ComputeRates:
             stack.kernels.attention,
             stack.launch_overhead_s,
             stack.fitted.compute_efficiency,
-            bandwidth * curves.memory_fraction,
+            bandwidth * known(device, "memory_fraction", curves.memory_fraction, needed_for="the cost of every kernel"),
             level(device, curves, "bf16"),
         )
 
@@ -82,7 +83,7 @@ def level(device: Device, curves: DeviceCurves, precision: str) -> float:
     return 1.0 if device.sustained_fraction is None else device.sustained_fraction
 
 
-def curve_for(curves: DeviceCurves, precision: str):  # type: ignore[no-untyped-def]
+def curve_for(curves: DeviceCurves, precision: str) -> MatmulCurve:
     """Measured matrix-multiply curve whose shape dependence a precision takes."""
     return next(curves.matmul[name] for name in _CURVES[precision] if name in curves.matmul)
 
@@ -104,7 +105,8 @@ def matmul_time(work: Matmul, rates: ComputeRates) -> float:
 def attention_time(work: AttentionCore, rates: ComputeRates) -> float:
     """Seconds of a fused causal attention kernel (forward 4 and backward 10 FLOP per query, key and width)."""
     curve = rates.curves.attention["bf16"]
-    implementation = "flash2" if rates.attention == "flash2" else "best"
+    # devices newer than FlashAttention-2 have no figures of it: there its successors are what a stack runs
+    implementation: Implementation = "flash2" if rates.attention == "flash2" and "flash2" in curve.published else "best"
     shape = (work.batch, work.keys, work.heads, work.kv_heads, work.head_dim)
     width = work.head_dim + work.value_dim
     flop = 2.0 * work.batch * work.heads * work.queries * work.mean_keys * width

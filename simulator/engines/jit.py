@@ -30,6 +30,8 @@ def run_kernel(
 ) -> int:
     """Call `kernel(*inputs, *outputs)`, which fills the one-dimensional `outputs`, and return its answer.
 
+    What a kernel writes into `inputs` is its working space: such arrays must not be used elsewhere.
+
     `jit` None decides by what the process has interpreted so far; True and False force. Both ways run the
     same operations in the same order, so they agree to the bit.
     """

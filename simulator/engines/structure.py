@@ -95,8 +95,11 @@ def _topological_order(
     ready = np.arange(num_streams, dtype=np.int32)[::-1].copy()
     count = run_kernel(
         _advance_streams,
-        (layout.first, layout.num_more, layout.more, stream_offset),
-        (rank, cursor, more_offset[:-1].copy(), np.full(tasks + 1, -1, np.int32), none, ready),
+        (
+            *(layout.first, layout.num_more, layout.more, stream_offset),
+            *(more_offset[:-1].copy(), np.full(tasks + 1, -1, np.int32), none, ready),
+        ),
+        (rank, cursor),
         tasks,
         jit,
     )
@@ -113,12 +116,12 @@ def _advance_streams(
     num_more: Sequence[int],
     more: Sequence[int],
     stream_offset: Sequence[int],
-    rank: MutableSequence[int],
-    cursor: MutableSequence[int],
     more_cursor: MutableSequence[int],
     waiting: MutableSequence[int],
     waiting_next: MutableSequence[int],
     ready: MutableSequence[int],
+    rank: MutableSequence[int],
+    cursor: MutableSequence[int],
 ) -> int:
     """Kahn's algorithm with streams in place of counters of missing predecessors; returns the tasks ranked.
 
@@ -127,26 +130,24 @@ def _advance_streams(
     heads the list of the streams that wait for a task, linked by `waiting_next` [streams]. So no list of
     successors is needed, and each edge is looked at once or twice.
     """
-    count = 0
-    num_ready = len(ready)
+    count, num_ready = 0, len(ready)
     while num_ready > 0:
         num_ready -= 1
         lane = ready[num_ready]
-        position = cursor[lane]
-        end = stream_offset[lane + 1]
-        while position < end:
+        stop = stream_offset[lane + 1]
+        for position in range(cursor[lane], stop):
             missing = first[position]
-            if rank[missing] >= 0 and num_more[position] > 0:
-                edge = more_cursor[lane]
-                last_edge = edge + num_more[position] - 1
-                while edge < last_edge and rank[more[edge]] >= 0:
-                    edge += 1
-                missing = more[edge]
-                if rank[missing] >= 0:
-                    more_cursor[lane] = last_edge + 1
+            if num_more[position] > 0 and rank[missing] >= 0:
+                for edge in range(more_cursor[lane], more_cursor[lane] + num_more[position]):
+                    missing = more[edge]
+                    if rank[missing] < 0:
+                        break
+                else:
+                    more_cursor[lane] += num_more[position]
             if rank[missing] < 0:
                 waiting_next[lane] = waiting[missing]
                 waiting[missing] = lane
+                stop = position
                 break
             rank[position] = count
             count += 1
@@ -155,8 +156,7 @@ def _advance_streams(
                 ready[num_ready] = wake
                 num_ready += 1
                 wake = waiting_next[wake]
-            position += 1
-        cursor[lane] = position
+        cursor[lane] = stop
     return count
 
 

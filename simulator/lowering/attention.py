@@ -3,7 +3,7 @@
 from towtank.kernels import passes
 from towtank.kernels.counts import attention_flop, mean_keys
 from towtank.simulator.lowering.linear import Linear, backward_linear, forward_linear, normal, transposed
-from towtank.simulator.lowering.sizes import Sizes, local_heads
+from towtank.simulator.lowering.sizes import Sizes, activation_precision, local_heads
 from towtank.simulator.lowering.template import Template
 from towtank.simulator.models.records import Attention
 from towtank.simulator.operations import After, AttentionCore, Matmul, Message, Phase, Stream
@@ -122,7 +122,7 @@ def _score_elements(core: AttentionCore) -> float:
 def _batched(template: Template, name: str, role: str, shape: tuple[int, int, int], core: AttentionCore) -> None:
     m, n, k = shape
     batch = core.batch * core.heads
-    work = Matmul(m, n, k, "bf16" if template.sizes.element_bytes == 2 else "fp32", role, batch)
+    work = Matmul(m, n, k, activation_precision(template.sizes.plan.precision), role, batch)
     template.compute(f"attention.{name}.{role}", work, 2.0 * batch * m * n * k)
 
 

@@ -104,33 +104,44 @@ def _prediction_segments(sizes: Sizes, *, backward: bool) -> list[Segment]:
     return segments[::-1] if backward else segments
 
 
-def forward_block(sizes: Sizes, chunk: Chunk) -> Block:
+def forward_segments(sizes: Sizes, chunk: Chunk) -> list[Segment]:
     """Forward pass of a chunk for one micro-batch."""
     segments = [_once(embedding_template(sizes, backward=False), "model")] if chunk.has_embedding else []
-    runs = _runs(sizes, chunk)
-    for kind, _, first, count in runs:
+    for kind, _, first, count in _runs(sizes, chunk):
         segments.append(Segment(forward_template(sizes, kind), count, _names(first, count, backward=False)))
     if chunk.has_head:
         segments.append(_once(head_template(sizes, backward=False), "model"))
         segments += _prediction_segments(sizes, backward=False)
-    return Block(f"stage.{chunk.stage}.chunk.{chunk.index}.forward", tuple(segments), _signature(chunk, runs, False))
+    return segments
 
 
-def backward_block(sizes: Sizes, chunk: Chunk) -> Block:
+def backward_segments(sizes: Sizes, chunk: Chunk) -> list[Segment]:
     """Backward pass of a chunk for one micro-batch, recomputation included."""
     segments: list[Segment] = []
     if chunk.has_head:
         segments += _prediction_segments(sizes, backward=True)
         segments.append(_once(head_template(sizes, backward=True), "model"))
-    runs = _runs(sizes, chunk)
-    for kind, recomputed, first, count in reversed(runs):
+    for kind, recomputed, first, count in reversed(_runs(sizes, chunk)):
         template = backward_template(sizes, kind, recomputed)
         segments.append(Segment(template, count, _names(first, count, backward=True)))
     if chunk.has_embedding:
         segments.append(_once(embedding_template(sizes, backward=True), "model"))
-    return Block(f"stage.{chunk.stage}.chunk.{chunk.index}.backward", tuple(segments), _signature(chunk, runs, True))
+    return segments
 
 
-def _signature(chunk: Chunk, runs: list[Run], backward: bool) -> tuple[object, ...]:
-    """Equal for blocks that take the same time: stages that do the same are simulated once."""
-    return (backward, chunk.has_embedding, chunk.has_head, *((kind, again, count) for kind, again, _, count in runs))
+def forward_block(sizes: Sizes, chunk: Chunk) -> Block:
+    """Block of the forward pass."""
+    name = f"stage.{chunk.stage}.chunk.{chunk.index}.forward"
+    return Block(name, tuple(forward_segments(sizes, chunk)), (False, *signature(sizes, chunk)))
+
+
+def backward_block(sizes: Sizes, chunk: Chunk) -> Block:
+    """Block of the backward pass."""
+    name = f"stage.{chunk.stage}.chunk.{chunk.index}.backward"
+    return Block(name, tuple(backward_segments(sizes, chunk)), (True, *signature(sizes, chunk)))
+
+
+def signature(sizes: Sizes, chunk: Chunk) -> tuple[object, ...]:
+    """Equal for chunks that take the same time: stages that do the same are simulated once."""
+    runs = _runs(sizes, chunk)
+    return (chunk.has_embedding, chunk.has_head, *((kind, again, count) for kind, again, _, count in runs))

@@ -4,7 +4,7 @@ The zoo is one YAML file per family. The name of a model starts with the name of
 `llama2-7b`; the longest file name that fits wins), so that one name opens one file. A family has
 `defaults`, merged under every entry, `models` by name, and `aliases`, which may point into other families.
 An entry is a model in our format plus `published_parameters`. A `source` that ends in "recalled" was written
-down from memory; its shape is confirmed by the parameter count only.
+down from memory and confirmed as far as the parameter count tells (not the heads, say).
 """
 
 import dataclasses

@@ -90,6 +90,8 @@ class Memory:
 
     context_bytes: float
     """Device context, libraries and communicator buffers."""
+    weights_at_rest: Literal["working", "master"]
+    """Under ZeRO 3: whether the sharded weights are kept in working precision beside a master, or only as master."""
     fragmentation: float
     """Part of the allocated bytes lost between blocks of the allocator."""
     source: str

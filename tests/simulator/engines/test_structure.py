@@ -51,7 +51,9 @@ def test_cycle_is_named(jit):
 
 def test_inverted_order_of_issue_is_named():
     # stream 0 issues 0 then 1, stream 1 issues 2 then 3; 0 waits for 3 and 2 waits for 1
-    with pytest.raises(DeadlockError, match="task 0 .stream 0. waits for task 3, which stands behind task 2"):
+    with pytest.raises(
+        DeadlockError, match=r"task 0 .stream 0. waits for task 3, which stands behind task 2"
+    ):
         build([0, 0, 1, 1], [(3, 0), (1, 2)])
 
 
@@ -65,7 +67,9 @@ def test_simpy_reports_the_deadlock_that_it_runs_into():
         good.device,
         good.communicates,
     )
-    with pytest.raises(DeadlockError, match="task 0 .stream 0. waits for task 3.*task 2 .* waits for task 1"):
+    with pytest.raises(
+        DeadlockError, match=r"task 0 .stream 0. waits for task 3.*task 2 .* waits for task 1"
+    ):
         simulate(TaskGraph(crossed, np.ones(4)))
 
 

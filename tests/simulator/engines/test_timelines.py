@@ -51,7 +51,7 @@ def test_start_and_binding(engine):
         ([1, 1], [2], [], [1.25, 2.4, 2]),
         # two separate collectives inside one kernel; the second waits for the first on its stream
         ([4], [1, 1], [], [4.4, 1, 2]),
-        # communication begins when the first kernel ends at 1; until 3 the second does 1.6 s of work, 1.4 are left
+        # communication begins at 1, behind the first kernel; until 3 the second does 1.6 s, 1.4 s are left
         ([1, 3], [2], [(0, 2)], [1, 4.4, 3]),
     ],
 )

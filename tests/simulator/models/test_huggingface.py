@@ -1,4 +1,4 @@
-"""Hugging Face configurations: recorded ones read as their zoo models; faults name the key."""
+"""Hugging Face configurations: those of released models read as their zoo models; faults name the key."""
 
 import json
 from dataclasses import replace
@@ -37,7 +37,7 @@ def attention_of(config: dict[str, Any]) -> Attention:
 
 
 @pytest.mark.parametrize("name", sorted(path.parent.name for path in CAPTURES.glob("*/config.json")))
-def test_recorded_config_is_its_zoo_model(name: str) -> None:
+def test_config_of_a_released_model_is_its_zoo_model(name: str) -> None:
     zoo = load_model(OTHER_NAMES.get(name, name))
     config = load_model(CAPTURES / name)
     assert config.name == name and config.source.endswith("config.json")

@@ -45,8 +45,8 @@ CASES = {
         "Stage 1 receives micro-batch 0 after 1 forward pass of a chunk, 1 s.\n"
         "It runs 4 x 2 forward and backward passes of a chunk without a gap, 8 x 3 s = 24 s.\n"
         "The last gradient passes 1 more chunk, 2 s.\n"
-        "1 + 24 + 2 = 27 s, of which (p - 1)(f + b) = 3 s are bubble; 1f1b with the same layers in one chunk\n"
-        "(f = 2 s, b = 4 s) has (p - 1)(f + b) = 6 s.",
+        "1 + 24 + 2 = 27 s, of which (p - 1)(f + b) = 3 s are bubble.\n"
+        "1f1b with the same layers in one chunk (f = 2 s, b = 4 s) has (p - 1)(f + b) = 6 s.",
     ),
 }
 
@@ -59,7 +59,7 @@ def page(kind: str) -> str:
     graph = TaskGraph(pipeline.structure, np.array([seconds.get(Role(role), 0.0) for role in pipeline.role]))
     timeline = evaluate(graph, jit=False)
     rows = [
-        f"{kind}: {stages} stages x {chunks} chunks, {micro_batches} micro-batches",
+        f"{kind}: {stages} stages, chunks a stage: {chunks}, {micro_batches} micro-batches",
         "forward 1 s, backward 2 s a chunk; sends take no time",
         "",
         reason,
@@ -69,7 +69,8 @@ def page(kind: str) -> str:
         f"SimPy          {simulate(graph).makespan_s:g} s",
         f"alive at most  {alive_micro_batches(kind, stages, chunks, micro_batches).tolist()} by stage",
         "",
-        "F2b: forward of micro-batch 2 through the second chunk, B its backward, -- its second second, . idle",
+        "F2: forward of micro-batch 2, B2: its backward, --: the second second of it, .: idle"
+        + ("; a, b: chunk" if chunks > 1 else ""),
         "",
         *gantt(pipeline, timeline, 4 if chunks > 1 else 3),
     ]

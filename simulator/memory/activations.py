@@ -1,0 +1,124 @@
+"""Bytes of activations that a forward pass keeps for the backward pass.
+
+Counted tensor by tensor as in Korthikanti et al., arXiv 2205.05198, section 4.1; for a GPT layer without flash
+attention the sum is equation 2, s b h (10 + 24/t + 5 a s / (h t)).
+"""
+
+from dataclasses import dataclass
+
+from towtank.kernels.counts import BYTES_PER_ELEMENT
+from towtank.simulator.lowering.attention import attention_linears, core_shape
+from towtank.simulator.lowering.feed_forward import ExpertSizes, dense_linears
+from towtank.simulator.lowering.linear import Linear
+from towtank.simulator.lowering.sizes import NARROW_PRECISIONS, Sizes
+from towtank.simulator.lowering.template import Template
+from towtank.simulator.operations import Phase
+
+_MASK_BYTES = 1.0
+_FP32_BYTES = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class LayerActivations:
+    """Bytes that one layer keeps for one micro-batch on a device."""
+
+    kept: float
+    """Under the plan's recompute policy."""
+    working: float
+    """More that is there while the layer is recomputed or run backward."""
+
+
+def _input_bytes(sizes: Sizes) -> float:
+    """Bytes per element of a kept input of a linear layer; a narrow multiply keeps its narrow copy."""
+    precision = sizes.plan.precision
+    return BYTES_PER_ELEMENT[precision] if precision in NARROW_PRECISIONS else sizes.element_bytes
+
+
+def layer_input_bytes(sizes: Sizes) -> float:
+    """Bytes of the hidden state between layers."""
+    return sizes.norm_tokens * sizes.hidden * sizes.element_bytes
+
+
+def _linear_input(sizes: Sizes, linear: Linear) -> float:
+    """Kept input of a linear layer; under sequence parallelism only its own part is kept."""
+    split = sizes.sequence_split and not linear.transposed
+    return (sizes.norm_tokens if split else sizes.tokens) * linear.inputs * _input_bytes(sizes)
+
+
+def score_bytes(sizes: Sizes, window: int | None) -> float:
+    """Bytes of attention scores that an unfused attention keeps: softmax, dropout mask, dropped scores."""
+    if sizes.stack.kernels.attention != "unfused":
+        return 0.0
+    core = core_shape(sizes, window, backward=False)
+    each = sizes.element_bytes
+    if sizes.stack.kernels.dropout:
+        each = 2 * sizes.element_bytes + _MASK_BYTES
+    return each * core.batch * core.heads * core.queries * core.keys
+
+
+def attention_bytes(sizes: Sizes, window: int | None) -> float:
+    """Bytes that the attention part keeps, scores apart."""
+    template = Template(sizes, Phase.FORWARD)
+    before, after = attention_linears(template)
+    core = core_shape(sizes, window, backward=False)
+    heads = core.heads * core.head_dim + core.kv_heads * (core.head_dim + core.value_dim)
+    total = layer_input_bytes(sizes)  # input of the norm
+    # projections of one input share it
+    inputs = {linear.inputs: _linear_input(sizes, linear) for linear in before}
+    total += sum(inputs.values())
+    total += sizes.tokens * heads * sizes.element_bytes  # queries, keys, values
+    total += _linear_input(sizes, after)
+    if sizes.stack.kernels.attention != "unfused":
+        total += sizes.tokens * core.heads * _FP32_BYTES  # log-sum-exp of each query and head
+    return total + _residual_mask(sizes)
+
+
+def _residual_mask(sizes: Sizes) -> float:
+    return sizes.norm_tokens * sizes.hidden * _MASK_BYTES if sizes.stack.kernels.dropout else 0.0
+
+
+def _dense_bytes(sizes: Sizes, hidden: int, *, gated: bool, name: str) -> float:
+    template = Template(sizes, Phase.FORWARD)
+    up, down = dense_linears(template, hidden, gated=gated, name=name)
+    return (
+        _linear_input(sizes, up) + sizes.tokens * up.outputs * sizes.element_bytes + _linear_input(sizes, down)
+    )
+
+
+def feed_forward_bytes(sizes: Sizes, experts: bool) -> float:
+    """Bytes that the feed-forward part keeps."""
+    model = sizes.model
+    total = layer_input_bytes(sizes) + _residual_mask(sizes)
+    if not experts or model.experts is None:
+        return total + _dense_bytes(sizes, model.mlp.hidden, gated=model.mlp.gated, name="mlp")
+    moe = ExpertSizes(Template(sizes, Phase.FORWARD), model.experts)
+    handled = moe.tokens_per_expert * moe.local
+    total += layer_input_bytes(sizes)  # output of the norm, which the router and the dispatch read
+    total += moe.routed_tokens * model.experts.num_experts * _FP32_BYTES
+    total += handled * model.hidden * _input_bytes(sizes)
+    total += handled * moe.up * sizes.element_bytes + handled * moe.features * _input_bytes(sizes)
+    total += moe.sent * model.hidden * sizes.element_bytes  # outputs before their weighted sum
+    if model.experts.shared_hidden:
+        total += _dense_bytes(sizes, model.experts.shared_hidden, gated=model.experts.gated, name="shared")
+    return total
+
+
+def layer_activations(sizes: Sizes, kind: tuple[bool, int | None], recomputed: bool) -> LayerActivations:
+    """Bytes of one layer under the plan's recompute policy."""
+    experts, window = kind
+    body = attention_bytes(sizes, window) + feed_forward_bytes(sizes, experts)
+    scores = score_bytes(sizes, window)
+    if recomputed:
+        return LayerActivations(layer_input_bytes(sizes), body + scores)
+    if sizes.plan.recompute == "selective":
+        return LayerActivations(body, scores)
+    return LayerActivations(body + scores, 0.0)
+
+
+def head_bytes(sizes: Sizes) -> tuple[float, float]:
+    """Bytes at the end of the model: (kept for each micro-batch, logits while the loss is computed)."""
+    columns = sizes.vocab / (sizes.plan.tensor_x * sizes.plan.tensor_y)
+    fused = sizes.stack.kernels.fused_cross_entropy
+    # unfused: logits, their fp32 copy and the fp32 gradient; fused: logits, overwritten by their gradient
+    each = sizes.element_bytes if fused else sizes.element_bytes + 2 * _FP32_BYTES
+    return 2 * layer_input_bytes(sizes), sizes.tokens * columns * each

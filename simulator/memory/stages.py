@@ -1,0 +1,138 @@
+"""Peak memory of each pipeline stage."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from towtank.kernels.counts import BYTES_PER_ELEMENT
+from towtank.simulator.lowering.ends import embedding_shards, local_embedding_weights
+from towtank.simulator.lowering.layer import layer_kind, local_layer_weights
+from towtank.simulator.lowering.sizes import Sizes, activation_precision
+from towtank.simulator.lowering.stages import Chunk, is_recomputed
+from towtank.simulator.lowering.weights import (
+    Weights,
+    at_rest,
+    gradient_precision,
+    stage_weights,
+    with_states,
+)
+from towtank.simulator.memory.activations import head_bytes, layer_activations, layer_input_bytes
+from towtank.simulator.program import Program, send_message
+from towtank.simulator.schedules import alive_micro_batches
+
+_MOMENT_BYTES = 4.0
+"""Bytes of one fp32 moment of Adam."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageMemory:
+    """Peak of one stage in bytes per device; `parts` sums to it."""
+
+    stage: int
+    parts: Mapping[str, float]
+    alive_micro_batches: int
+    """Chunk passes whose activations are held at the peak."""
+
+    @property
+    def peak_bytes(self) -> float:
+        """Sum of the parts."""
+        return sum(self.parts.values())
+
+
+def _state_parts(sizes: Sizes, weights: Weights) -> dict[str, float]:
+    """Weights, gradients and optimizer states at rest."""
+    plan = sizes.plan
+    working = BYTES_PER_ELEMENT[activation_precision(plan.precision)]
+    master = 0.0 if plan.master_precision == "none" else BYTES_PER_ELEMENT[plan.master_precision]
+    gradient = BYTES_PER_ELEMENT[gradient_precision(sizes)]
+    states = with_states(sizes, weights)
+    resting = at_rest(sizes, weights)
+    if master and sizes.stack.memory.weights_at_rest == "master" and plan.zero_stage == 3:
+        # FSDP keeps the master weights themselves in shards and casts what it gathers
+        weight_bytes, master_bytes = resting * master, 0.0
+    elif working == master:
+        weight_bytes, master_bytes = resting * working, 0.0
+    else:
+        weight_bytes, master_bytes = resting * working, states * master
+    return {
+        "weights": weight_bytes,
+        "gradients": _held_gradients(sizes, weights) * gradient,
+        "optimizer": master_bytes + states * 2 * _MOMENT_BYTES,
+    }
+
+
+def _held_gradients(sizes: Sizes, weights: Weights) -> float:
+    """Gradients that a device keeps through the backward pass: sharded from ZeRO 2 on."""
+    if sizes.plan.zero_stage >= 2:
+        return with_states(sizes, weights)
+    experts = weights.experts / (sizes.plan.tensor_z if sizes.plan.expert == 1 else 1)
+    table = weights.embedding / min(embedding_shards(sizes), sizes.plan.tensor_z)
+    return weights.dense / sizes.plan.tensor_z + experts + table
+
+
+def _gathered(sizes: Sizes, chunks: list[Chunk]) -> float:
+    """Weights gathered for use and gradients before they are scattered: present and prefetched unit."""
+    if sizes.plan.weight_shards == 1:
+        return 0.0
+    kinds = {
+        layer_kind(sizes, layer)[0]
+        for chunk in chunks
+        for layer in range(chunk.first_layer, chunk.first_layer + chunk.num_layers)
+    }
+    unit = max((sum(local_layer_weights(sizes, experts)) for experts in kinds), default=0)
+    if sizes.stack.communication.shard_unit == "linear":
+        unit = unit // 2  # the largest linear layer of a block holds at most half of its weights
+    ends = any(chunk.has_embedding or chunk.has_head for chunk in chunks)
+    table = local_embedding_weights(sizes) if ends and embedding_shards(sizes) > 1 else 0
+    units = 2 if sizes.overlap.all_gather else 1
+    gradients = 2 if sizes.overlap.reduce_scatter else 1
+    element = BYTES_PER_ELEMENT[sizes.stack.communication.parameter_precision]
+    return max((units + gradients) * unit, table + unit) * element
+
+
+def _activation_parts(sizes: Sizes, chunks: list[Chunk], alive: int) -> dict[str, float]:
+    """Activations held at the peak, the working set of one layer, and the logits."""
+    kept, working = 0.0, 0.0
+    for chunk in chunks:
+        for layer in range(chunk.first_layer, chunk.first_layer + chunk.num_layers):
+            one = layer_activations(sizes, layer_kind(sizes, layer), is_recomputed(sizes, layer))
+            kept += one.kept
+            working = max(working, one.working)
+    # `alive` counts passes of single chunks; the chunks of a stage differ by a layer at most
+    parts = {"activations": kept / len(chunks) * alive, "recompute working set": working}
+    if any(chunk.has_head for chunk in chunks):
+        each, logits = head_bytes(sizes)
+        parts["activations"] += each
+        parts["logits"] = logits * (1 + sizes.model.mtp_layers)
+    return parts
+
+
+def stage_memory(program: Program, stage: int, alive: int) -> StageMemory:
+    """Peak memory of one stage."""
+    sizes, chunks = program.sizes, list(program.chunks[stage])
+    weights = stage_weights(sizes, chunks)
+    parts = _state_parts(sizes, weights)
+    parts["gathered weights"] = _gathered(sizes, chunks)
+    parts |= _activation_parts(sizes, chunks, alive)
+    sends = 4 * send_message(sizes).bytes if sizes.plan.pipeline > 1 else 0.0
+    parts["communication buffers"] = sends + 2 * layer_input_bytes(sizes) * (sizes.plan.tensor_x if sizes.sequence_split else 1)
+    allocated = sum(parts.values())
+    parts["fragmentation"] = sizes.stack.memory.fragmentation * allocated
+    parts["device context"] = sizes.stack.memory.context_bytes
+    return StageMemory(stage, {name: size for name, size in parts.items() if size > 0}, alive)
+
+
+def stage_memories(program: Program) -> tuple[StageMemory, ...]:
+    """Peak memory of every stage; stages with the same chunks and the same number alive are worked out once."""
+    plan = program.sizes.plan
+    alive = alive_micro_batches(plan.schedule_name, plan.pipeline, plan.virtual_stages, plan.num_micro_batches)
+    known: dict[tuple[object, ...], StageMemory] = {}
+    result = []
+    for stage in range(plan.pipeline):
+        key = (int(alive[stage]), *(block.signature for block in program.forward[stage]))
+        if key not in known:
+            known[key] = stage_memory(program, stage, int(alive[stage]))
+        found = known[key]
+        result.append(StageMemory(stage, found.parts, found.alive_micro_batches))
+    return tuple(result)
+
+

@@ -1,0 +1,199 @@
+"""Predict one training step: the way from model, machine and plan to a Prediction."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from towtank.hardware_profiles.load import load_machine
+from towtank.hardware_profiles.records import Machine, known
+from towtank.simulator.bounds import step_bound
+from towtank.simulator.cost.compute import peak
+from towtank.simulator.cost.model import CostModel
+from towtank.simulator.engines.compiled import evaluate
+from towtank.simulator.memory import StageMemory, stage_memories
+from towtank.simulator.models.flop import forward_flop, model_flop_per_token
+from towtank.simulator.models.load import load_model
+from towtank.simulator.models.records import ModelSpec
+from towtank.simulator.operation_times import operation_times
+from towtank.simulator.plan import Plan
+from towtank.simulator.plan_file import load_plan
+from towtank.simulator.plan_rules import check
+from towtank.simulator.program import Program, lower
+from towtank.simulator.record import StepRecord
+from towtank.simulator.stacks.load import load_stack
+from towtank.simulator.stacks.records import Stack
+from towtank.simulator.step import StepTime, time_step
+
+EngineName = Literal["compiled", "simpy"]
+DEFAULT_STACK = "megatron-core"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prediction:
+    """One predicted step. MFU and HFU count attention in full, as published figures do (Chowdhery et al.,
+    PaLM, appendix B); HFU adds recomputed FLOP."""
+
+    model: ModelSpec
+    machine: Machine
+    plan: Plan
+    stack: Stack
+    engine: EngineName
+    step_time_s: float
+    bound_s: float
+    """Closed-form lower bound of the step time."""
+    tokens_per_step: int
+    model_flop: float
+    """FLOP of forward and backward pass of the whole batch, without recomputation."""
+    executed_flop: float
+    mfu: float
+    hfu: float
+    breakdown_s: Mapping[str, float]
+    memory: tuple[StageMemory, ...]
+    memory_capacity_bytes: float
+    provenance: tuple[str, ...]
+    """What the prediction stands on."""
+    step: StepTime
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Tokens of the whole job per second."""
+        return self.tokens_per_step / self.step_time_s
+
+    @property
+    def flop_per_s_per_device(self) -> float:
+        """Model FLOP/s of one device."""
+        return self.model_flop / self.step_time_s / self.plan.num_devices
+
+    @property
+    def executed_flop_per_s_per_device(self) -> float:
+        """Executed FLOP/s of one device, recomputation counted."""
+        return self.executed_flop / self.step_time_s / self.plan.num_devices
+
+    @property
+    def peak_stage(self) -> StageMemory:
+        """The stage that needs most memory."""
+        return max(self.memory, key=lambda stage: stage.peak_bytes)
+
+    @property
+    def peak_memory_bytes(self) -> float:
+        """Peak of that stage in bytes per device."""
+        return self.peak_stage.peak_bytes
+
+    @property
+    def fits(self) -> bool:
+        """Whether every stage fits into the device's memory."""
+        return self.peak_memory_bytes <= self.memory_capacity_bytes
+
+    def record(self) -> StepRecord:
+        """The prediction as a record that compares with a measured step."""
+        operations = operation_times(self.step)
+        return StepRecord("predicted", self.step_time_s, self.breakdown_s, operations, self.peak_memory_bytes)
+
+
+def predict(
+    model: str | Path | ModelSpec,
+    machine: str | Machine,
+    plan: str | Path | Plan,
+    *,
+    stack: str | Stack = DEFAULT_STACK,
+    engine: EngineName = "compiled",
+    devices: int | None = None,
+    profile_dirs: Sequence[Path | str] = (),
+) -> Prediction:
+    """Predict one optimizer step.
+
+    Args:
+        model: zoo name, path to a model YAML or a Hugging Face config.json, or a ModelSpec.
+        machine: machine name such as `selene` or `dgx-h100:nodes=64`, or a Machine.
+        plan: path to a plan file, or a Plan.
+        stack: software that the job runs on.
+        engine: `compiled` (fast) or `simpy` (reference).
+        devices: number of devices asked for; the plan must occupy exactly these.
+        profile_dirs: folders of private profiles.
+
+    Raises:
+        PlanError: the plan breaks rules; ModelError, ProfileError, StackError: bad names or files;
+        UnknownFigure: the machine's profile lacks a figure that the prediction needs.
+    """
+    directories = tuple(Path(folder) for folder in profile_dirs)
+    model_spec = model if isinstance(model, ModelSpec) else load_model(model)
+    the_machine = machine if isinstance(machine, Machine) else load_machine(machine, directories)
+    the_plan = plan if isinstance(plan, Plan) else load_plan(plan)
+    the_stack = stack if isinstance(stack, Stack) else load_stack(stack)
+    check(model_spec, the_machine, the_plan, the_stack, devices)
+    program = lower(model_spec, the_plan, the_stack)
+    cost = CostModel(the_machine, the_plan, the_stack, directories)
+    step = time_step(program, cost, _engine(engine))
+    return _prediction(program, cost, step, engine)
+
+
+def bound(model: ModelSpec, machine: Machine, plan: Plan, stack: Stack, profile_dirs: tuple[Path, ...] = ()) -> float:
+    """Closed-form lower bound of the step time in seconds; the plan must have passed its rules."""
+    return step_bound(model, CostModel(machine, plan, stack, profile_dirs))
+
+
+def _engine(name: EngineName):  # type: ignore[no-untyped-def]
+    if name == "simpy":
+        from towtank.simulator.engines.simpy_engine import simulate
+
+        return simulate
+    return partial(evaluate)
+
+
+def _prediction(program: Program, cost: CostModel, step: StepTime, engine: EngineName) -> Prediction:
+    sizes = program.sizes
+    model, plan, machine = sizes.model, sizes.plan, cost.machine
+    model_flop, executed = _flop(model, plan, sizes.sequence)
+    available = step.step_time_s * plan.num_devices * peak(machine.device, plan.precision)
+    capacity = known(
+        machine.device, "memory_capacity", machine.device.memory_capacity_bytes, needed_for="the check of memory"
+    )
+    return Prediction(
+        model=model,
+        machine=machine,
+        plan=plan,
+        stack=sizes.stack,
+        engine=engine,
+        step_time_s=step.step_time_s,
+        bound_s=step_bound(model, cost),
+        tokens_per_step=plan.global_batch * sizes.sequence,
+        model_flop=model_flop,
+        executed_flop=executed,
+        mfu=model_flop / available,
+        hfu=executed / available,
+        breakdown_s=step.breakdown_s,
+        memory=stage_memories(program),
+        memory_capacity_bytes=capacity,
+        provenance=_provenance(cost, model),
+        step=step,
+    )
+
+
+def _flop(model: ModelSpec, plan: Plan, sequence: int) -> tuple[float, float]:
+    """Model FLOP and executed FLOP of one step, attention counted in full."""
+    tokens = plan.global_batch * sequence
+    model_flop = tokens * model_flop_per_token(model, sequence, causal=False)
+    count = forward_flop(model, sequence, causal=False)
+    layers = count.total - count.head - count.embedding
+    again = 0.0
+    if plan.recompute == "full":
+        again = layers / plan.recompute_every
+    elif plan.recompute == "selective":
+        again = count.attention
+    return model_flop, model_flop + plan.global_batch * again
+
+
+def _provenance(cost: CostModel, model: ModelSpec) -> tuple[str, ...]:
+    """One sentence on each thing that the numbers stand on."""
+    device, fitted = cost.machine.device, cost.stack.fitted
+    if device.measured_as == device.name:
+        kernels = f"kernel times: measured on {device.name}"
+    else:
+        kernels = f"kernel times: {device.name} was not measured; shape dependence of {device.measured_as}"
+    return (
+        kernels,
+        f"stack {cost.stack.name}: {fitted.source}",
+        f"model {model.name}: {model.source}",
+    )
