@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from towtank.hardware_profiles.calibration import training_rate
 from towtank.hardware_profiles.curves import DeviceCurves, MatmulCurve
 from towtank.hardware_profiles.curves.attention import Implementation
 from towtank.hardware_profiles.records import Device, known
@@ -51,7 +52,7 @@ class ComputeRates:
             curves,
             stack.kernels.attention,
             stack.launch_overhead_s,
-            stack.fitted.compute_efficiency,
+            stack.fitted.compute_efficiency * training_rate(device.name).rate,
             bandwidth * known(device, "memory_fraction", curves.memory_fraction, needed_for="the cost of every kernel"),
             level(device, curves, "bf16"),
         )

@@ -1,0 +1,31 @@
+"""`wheel_contents.py WHEEL ROOT`: a wheel holds every file of the floors, and nothing outside of towtank."""
+
+import sys
+import zipfile
+from pathlib import Path
+
+
+def faults(names: set[str], root: Path) -> list[str]:
+    """What is wrong with a wheel that holds the files `names`, built from the checkout `root`."""
+    tops = {name.split("/", 1)[0] for name in names}
+    stray = {top for top in tops if top != "towtank" and not top.endswith(".dist-info")}
+    found = [f"{top} would land in site-packages" for top in sorted(stray)]
+    floors = [link.name for link in (root / "src" / "towtank").iterdir() if link.is_symlink()]
+    for path in sorted(path for floor in floors for path in (root / floor).rglob("*")):
+        shipped = path.is_file() and path.suffix not in (".md", ".pyc")
+        if shipped and f"towtank/{path.relative_to(root).as_posix()}" not in names:
+            found.append(f"{path.relative_to(root)} is missing; see package-data in pyproject.toml")
+    return [*found, *(["towtank/py.typed is missing"] if "towtank/py.typed" not in names else [])]
+
+
+def main() -> None:
+    """Print the faults of a wheel and exit with 1 if there are any."""
+    wheel, root = Path(sys.argv[1]), Path(sys.argv[2])
+    names = set(zipfile.ZipFile(wheel).namelist())
+    found = faults(names, root)
+    print(*found, f"{wheel.name}: {len(names)} files, {len(found)} faults", sep="\n")
+    sys.exit(bool(found))
+
+
+if __name__ == "__main__":
+    main()
