@@ -9,9 +9,9 @@ trap 'rm -rf "$work"' EXIT
 "$root/scripts/environment.sh" "$work/tools" uv
 "$root/scripts/environment.sh" "$work/venv" pip
 uv=$work/tools/bin/uv
-"$uv" pip compile --quiet --no-header --resolution lowest-direct --only-binary :all: --python "$work/venv/bin/python" \
-    --extra dev --output-file "$work/lowest.txt" "$root/pyproject.toml"
-grep -B0 -E '^[a-z]' "$work/lowest.txt" | tr '\n' ' '
+"$uv" pip compile --quiet --no-header --no-annotate --resolution lowest-direct --only-binary :all: \
+    --python "$work/venv/bin/python" --extra dev --output-file "$work/lowest.txt" "$root/pyproject.toml"
+tr '\n' ' ' <"$work/lowest.txt"
 echo
 "$uv" pip install --quiet --python "$work/venv/bin/python" --requirement "$work/lowest.txt"
 "$uv" pip install --quiet --python "$work/venv/bin/python" --no-deps --editable "$root"

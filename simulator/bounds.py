@@ -5,7 +5,13 @@ import numpy as np
 from towtank.simulator.cost.model import CostModel
 from towtank.simulator.engines.bounds import pipeline_bound
 from towtank.simulator.lowering.sizes import Sizes, local_sizes
-from towtank.simulator.lowering.stages import Chunk, backward_segments, chunks_of, forward_segments, signature
+from towtank.simulator.lowering.stages import (
+    Chunk,
+    backward_segments,
+    chunks_of,
+    distinct_stages,
+    forward_segments,
+)
 from towtank.simulator.lowering.weights import gradient_norm_work, optimizer_work, stage_weights
 from towtank.simulator.models.records import ModelSpec
 from towtank.simulator.operations import Message, Operation, Segment, Stream
@@ -45,19 +51,14 @@ def step_bound(model: ModelSpec, cost: CostModel) -> float:
     stages = chunks_of(sizes)
     forward = np.empty((plan.virtual_stages, plan.pipeline))
     backward = np.empty((plan.virtual_stages, plan.pipeline))
-    passes: dict[tuple[object, ...], tuple[float, float]] = {}
-    tails: dict[tuple[object, ...], float] = {}
     tail = np.empty(plan.pipeline)
     templates: dict[int, dict[Stream, float]] = {}
-    for stage, chunks in enumerate(stages):
-        keys = tuple(signature(sizes, chunk) for chunk in chunks)
-        for chunk, key in zip(chunks, keys, strict=True):
-            if key not in passes:
-                passes[key] = _chunk_bound(sizes, chunk, cost, templates)
-            forward[chunk.index, stage], backward[chunk.index, stage] = passes[key]
-        if keys not in tails:
-            tails[keys] = _tail(sizes, chunks, cost)
-        tail[stage] = tails[keys]
+    for same in distinct_stages(sizes):
+        members = list(same)
+        for chunk in stages[same[0]]:
+            forward[chunk.index, members] = segments_bound_s(forward_segments(sizes, chunk), cost, templates)
+            backward[chunk.index, members] = segments_bound_s(backward_segments(sizes, chunk), cost, templates)
+        tail[members] = _tail(sizes, stages[same[0]], cost)
     send = cost.duration_s(send_message(sizes)) if plan.pipeline > 1 else 0.0
     return pipeline_bound(
         forward,
@@ -70,14 +71,7 @@ def step_bound(model: ModelSpec, cost: CostModel) -> float:
     )
 
 
-def _chunk_bound(
-    sizes: Sizes, chunk: Chunk, cost: CostModel, templates: dict[int, dict[Stream, float]]
-) -> tuple[float, float]:
-    forward = segments_bound_s(forward_segments(sizes, chunk), cost, templates)
-    return forward, segments_bound_s(backward_segments(sizes, chunk), cost, templates)
-
-
-def _tail(sizes: Sizes, chunks: list[Chunk], cost: CostModel) -> float:
+def _tail(sizes: Sizes, chunks: tuple[Chunk, ...], cost: CostModel) -> float:
     """Gradient norm and optimizer of a stage."""
     weights = stage_weights(sizes, chunks)
     norm = cost.duration_s(gradient_norm_work(sizes, weights)) + cost.duration_s(Message("all-reduce", "world", 4.0))

@@ -48,14 +48,14 @@ def lower(model: ModelSpec, plan: Plan, stack: Stack) -> Program:
     stages = chunks_of(sizes)
     return Program(
         sizes=sizes,
-        chunks=tuple(tuple(chunks) for chunks in stages),
+        chunks=stages,
         forward=tuple(tuple(forward_block(sizes, chunk) for chunk in chunks) for chunks in stages),
         backward=tuple(tuple(backward_block(sizes, chunk) for chunk in chunks) for chunks in stages),
         pipeline=_structure(sizes, stages),
     )
 
 
-def _structure(sizes: Sizes, stages: list[list[Chunk]]) -> PipelineStructure:
+def _structure(sizes: Sizes, stages: tuple[tuple[Chunk, ...], ...]) -> PipelineStructure:
     plan, overlap = sizes.plan, sizes.overlap
     layers = tuple(tuple(chunk.num_layers for chunk in chunks) for chunks in stages)
     gathers = bool(parameter_messages(sizes, stage_weights(sizes, stages[0])))

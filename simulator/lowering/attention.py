@@ -29,16 +29,26 @@ def attention_linears(template: Template, *, reduce: bool = True) -> tuple[list[
         before.append(normal(template, "attention.query", model.hidden, query_width))
     else:
         before.append(_copied(template, "attention.query-down", attention.q_rank))
-        before.append(normal(template, "attention.query-up", attention.q_rank * plan.tensor_y, query_width))
+        before.append(_up(template, "attention.query-up", attention.q_rank, query_width))
     before.append(_copied(template, "attention.kv-down", down))
     up = heads * (attention.nope_head_dim + attention.value_head_dim)
-    before.append(normal(template, "attention.kv-up", attention.kv_rank * plan.tensor_y, up, reduce_backward=False))
+    before.append(_up(template, "attention.kv-up", attention.kv_rank, up))
     width = heads * attention.value_head_dim
     return before, transposed(template, "attention.output", width, model.hidden, reduce_forward=reduce)
 
 
 def _copied(template: Template, name: str, outputs: int) -> Linear:
-    return Linear(name, template.sizes.hidden, outputs, reduce_backward=False)
+    return Linear(name, template.sizes.hidden, outputs, copied=True, reduce_backward=False)
+
+
+def _up(template: Template, name: str, rank: int, outputs: int) -> Linear:
+    """Up-projection from a compressed input, which is whole on every rank of y: nothing to sum there."""
+    return Linear(name, rank, outputs // template.sizes.plan.tensor_x, reduce_forward=False)
+
+
+def _tokens(template: Template, linear: Linear) -> int:
+    """Tokens that a projection handles; copied ones work before the all-gather of sequence parallelism."""
+    return template.sizes.norm_tokens if linear.copied else template.sizes.tokens
 
 
 def core_shape(sizes: Sizes, window: int | None, *, backward: bool) -> AttentionCore:
@@ -171,7 +181,7 @@ def forward_attention(template: Template, window: int | None, *, reduce: bool) -
     across = template.phase is not Phase.RECOMPUTE
     before, after = attention_linears(template, reduce=reduce)
     for linear in before:
-        forward_linear(template, linear, template.sizes.tokens, prefetch_across=across)
+        forward_linear(template, linear, _tokens(template, linear), prefetch_across=across)
     rotary(template, backward=False)
     forward_core(template, window)
     forward_linear(template, after, template.sizes.tokens, prefetch_across=across)
@@ -179,7 +189,8 @@ def forward_attention(template: Template, window: int | None, *, reduce: bool) -
 
 def backward_attention(template: Template, window: int | None, *, regather: bool, recompute_core: bool) -> None:
     """Backward of the attention part; selective recompute repeats the core's forward first (arXiv 2205.05198)."""
-    before, after = attention_linears(template)
+    # in a parallel block the feed-forward part has gathered the gradient of the sum already
+    before, after = attention_linears(template, reduce=not template.sizes.model.parallel_block)
     backward_linear(template, after, template.sizes.tokens, regather=regather)
     if recompute_core:
         phase, template.phase = template.phase, Phase.RECOMPUTE
@@ -188,6 +199,6 @@ def backward_attention(template: Template, window: int | None, *, regather: bool
     backward_core(template, window)
     rotary(template, backward=True)
     for linear in reversed(before):
-        backward_linear(template, linear, template.sizes.tokens, regather=regather)
+        backward_linear(template, linear, _tokens(template, linear), regather=regather)
 
 

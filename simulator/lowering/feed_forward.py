@@ -10,9 +10,9 @@ from towtank.simulator.operations import Message, Phase, Stream
 def dense_linears(template: Template, hidden: int, *, gated: bool, name: str = "mlp") -> tuple[Linear, Linear]:
     """Up-projection (both halves of a gated one together) and down-projection."""
     model = template.sizes.model
-    share_input = model.parallel_block or name != "mlp"
+    # in a parallel block the attention part gathers the input and reduces its gradient for both
     up = normal(
-        template, f"{name}.up", model.hidden, hidden * (2 if gated else 1), reduce_backward=not share_input
+        template, f"{name}.up", model.hidden, hidden * (2 if gated else 1), reduce_backward=not model.parallel_block
     )
     return up, transposed(template, f"{name}.down", hidden, model.hidden)
 

@@ -25,6 +25,8 @@ class Linear:
     reduce_forward: bool = True
     """False where the sum is left to a later collective (parallel blocks)."""
     reduce_backward: bool = True
+    copied: bool = False
+    """Whole on every rank of x (down-projections of latent attention)."""
     sharded: bool = True
     narrow: bool = True
 
@@ -84,12 +86,13 @@ def forward_linear(template: Template, linear: Linear, tokens: int, *, prefetch_
     if not linear.transposed:
         if linear.reduce_backward:
             _tensor(template, name, "all-gather", "tensor_x", tokens * linear.inputs / chunks)
-        rest = _rest(template, linear, "all-gather", tokens * linear.inputs, chunks)
+        rest = _rest(template, linear, "all-gather", tokens * linear.inputs * linear.reduce_backward, chunks)
         template.matmul(name, "forward", shape, narrow=linear.narrow)
         template.wait(*rest)
-        _tensor(template, name, "all-reduce", "tensor_y", tokens * linear.outputs)
+        if linear.reduce_forward:
+            _tensor(template, name, "all-reduce", "tensor_y", tokens * linear.outputs)
     else:
-        rest = _rest(template, linear, "reduce-scatter", tokens * linear.outputs, chunks)
+        rest = _rest(template, linear, "reduce-scatter", tokens * linear.outputs * linear.reduce_forward, chunks)
         template.matmul(name, "forward", shape, narrow=linear.narrow)
         template.wait(*rest)
         if linear.reduce_forward:
@@ -110,7 +113,7 @@ def backward_linear(template: Template, linear: Linear, tokens: int, *, regather
     sizes, name = template.sizes, linear.name
     if regather:
         gather_weight(template, linear, prefetch_across=True)
-    if sizes.sequence_split and linear.transposed:
+    if sizes.sequence_split and linear.transposed and linear.reduce_forward:
         _tensor(template, name, "all-gather", "tensor_x", tokens * linear.outputs)
     inputs_back: tuple[After, ...] = ()
     if sizes.sequence_split and not linear.transposed and linear.reduce_backward:

@@ -1,6 +1,7 @@
 """Sizes of one device's part of a layer, from model, plan and stack."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from towtank.kernels.counts import BYTES_PER_ELEMENT
 from towtank.simulator.models.records import Attention, ModelSpec
@@ -11,9 +12,13 @@ NARROW_PRECISIONS = ("fp8", "mxfp8", "nvfp4")
 """Precisions of matrix multiplies only; everything else stays in bf16."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Sizes:
-    """What lowering needs to know, worked out once per step."""
+    """What lowering needs to know, worked out once per step.
+
+    Compared by identity: templates are cached by their sizes, and hashing every field of model, plan and stack
+    each time would take longer than lowering.
+    """
 
     model: ModelSpec
     plan: Plan
@@ -61,6 +66,7 @@ def padded_vocabulary(model: ModelSpec, plan: Plan, stack: Stack) -> int:
     return -(-model.vocab // multiple) * multiple
 
 
+@lru_cache(maxsize=256)
 def local_sizes(model: ModelSpec, plan: Plan, stack: Stack) -> Sizes:
     """Work out the sizes. The plan must have passed its rules."""
     sequence = plan.sequence or model.sequence

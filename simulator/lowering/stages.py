@@ -2,11 +2,23 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from towtank.simulator.lowering.ends import embedding_template, head_template, prediction_projection_template
 from towtank.simulator.lowering.layer import backward_template, forward_template, layer_kind
 from towtank.simulator.lowering.sizes import Sizes
+from towtank.simulator.plan import Plan
 from towtank.simulator.operations import Block, Operation, Segment
+
+
+class Run(NamedTuple):
+    """Consecutive layers that do the same."""
+
+    kind: tuple[bool, int | None]
+    """Whether they have experts, and their attention window."""
+    recomputed: bool
+    first_layer: int
+    num_layers: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +32,12 @@ class Chunk:
     num_layers: int
     has_embedding: bool
     has_head: bool
+    runs: tuple[Run, ...]
+
+    @property
+    def signature(self) -> tuple[object, ...]:
+        """Equal for chunks that take the same time: stages that do the same are simulated once."""
+        return (self.has_embedding, self.has_head, *((run.kind, run.recomputed, run.num_layers) for run in self.runs))
 
 
 @lru_cache(maxsize=512)
@@ -44,7 +62,8 @@ def layer_counts(num_layers: int, chunks: int, given: tuple[int, ...] | None) ->
     return tuple(counts)
 
 
-def chunks_of(sizes: Sizes) -> list[list[Chunk]]:
+@lru_cache(maxsize=256)
+def chunks_of(sizes: Sizes) -> tuple[tuple[Chunk, ...], ...]:
     """Chunks by stage. Chunk c of stage s is number c x pipeline + s in model order."""
     plan = sizes.plan
     total = plan.pipeline * plan.virtual_stages
@@ -53,30 +72,36 @@ def chunks_of(sizes: Sizes) -> list[list[Chunk]]:
     first = 0
     for number, count in enumerate(counts):
         stage, index = number % plan.pipeline, number // plan.pipeline
-        stages[stage].append(Chunk(stage, index, first, count, number == 0, number == total - 1))
+        runs = _runs(sizes, first, count)
+        stages[stage].append(Chunk(stage, index, first, count, number == 0, number == total - 1, runs))
         first += count
-    return stages
+    return tuple(tuple(chunks) for chunks in stages)
 
 
-def is_recomputed(sizes: Sizes, layer: int) -> bool:
-    """Whether the layer's forward pass runs again in the backward pass."""
-    return sizes.plan.recompute == "full" and layer % sizes.plan.recompute_every == 0
+@lru_cache(maxsize=256)
+def distinct_stages(sizes: Sizes) -> tuple[tuple[int, ...], ...]:
+    """Stages in groups that do the same; the first of a group stands for all of it."""
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for stage, chunks in enumerate(chunks_of(sizes)):
+        groups.setdefault(tuple(chunk.signature for chunk in chunks), []).append(stage)
+    return tuple(tuple(stages) for stages in groups.values())
 
 
-Run = tuple[tuple[bool, int | None], bool, int, int]
-"""Kind of the layers, whether they are recomputed, first layer, number."""
-
-
-def _runs(sizes: Sizes, chunk: Chunk) -> list[Run]:
-    """Consecutive layers of one kind."""
+def _runs(sizes: Sizes, first: int, count: int) -> tuple[Run, ...]:
+    """Split consecutive layers into runs of one kind."""
     runs: list[Run] = []
-    for layer in range(chunk.first_layer, chunk.first_layer + chunk.num_layers):
-        kind, recomputed = layer_kind(sizes, layer), is_recomputed(sizes, layer)
-        if runs and runs[-1][0] == kind and runs[-1][1] == recomputed:
-            runs[-1] = (kind, recomputed, runs[-1][2], runs[-1][3] + 1)
+    for layer in range(first, first + count):
+        kind, recomputed = layer_kind(sizes, layer), is_recomputed(sizes.plan, layer)
+        if runs and runs[-1].kind == kind and runs[-1].recomputed == recomputed:
+            runs[-1] = runs[-1]._replace(num_layers=runs[-1].num_layers + 1)
         else:
-            runs.append((kind, recomputed, layer, 1))
-    return runs
+            runs.append(Run(kind, recomputed, layer, 1))
+    return tuple(runs)
+
+
+def is_recomputed(plan: Plan, layer: int) -> bool:
+    """Whether the layer's forward pass runs again in the backward pass."""
+    return plan.recompute == "full" and layer % plan.recompute_every == 0
 
 
 def _names(first: int, count: int, *, backward: bool) -> tuple[str, ...]:
@@ -107,7 +132,7 @@ def _prediction_segments(sizes: Sizes, *, backward: bool) -> list[Segment]:
 def forward_segments(sizes: Sizes, chunk: Chunk) -> list[Segment]:
     """Forward pass of a chunk for one micro-batch."""
     segments = [_once(embedding_template(sizes, backward=False), "model")] if chunk.has_embedding else []
-    for kind, _, first, count in _runs(sizes, chunk):
+    for kind, _, first, count in chunk.runs:
         segments.append(Segment(forward_template(sizes, kind), count, _names(first, count, backward=False)))
     if chunk.has_head:
         segments.append(_once(head_template(sizes, backward=False), "model"))
@@ -121,7 +146,7 @@ def backward_segments(sizes: Sizes, chunk: Chunk) -> list[Segment]:
     if chunk.has_head:
         segments += _prediction_segments(sizes, backward=True)
         segments.append(_once(head_template(sizes, backward=True), "model"))
-    for kind, recomputed, first, count in reversed(_runs(sizes, chunk)):
+    for kind, recomputed, first, count in reversed(chunk.runs):
         template = backward_template(sizes, kind, recomputed)
         segments.append(Segment(template, count, _names(first, count, backward=True)))
     if chunk.has_embedding:
@@ -132,16 +157,10 @@ def backward_segments(sizes: Sizes, chunk: Chunk) -> list[Segment]:
 def forward_block(sizes: Sizes, chunk: Chunk) -> Block:
     """Block of the forward pass."""
     name = f"stage.{chunk.stage}.chunk.{chunk.index}.forward"
-    return Block(name, tuple(forward_segments(sizes, chunk)), (False, *signature(sizes, chunk)))
+    return Block(name, tuple(forward_segments(sizes, chunk)), (False, *chunk.signature))
 
 
 def backward_block(sizes: Sizes, chunk: Chunk) -> Block:
     """Block of the backward pass."""
     name = f"stage.{chunk.stage}.chunk.{chunk.index}.backward"
-    return Block(name, tuple(backward_segments(sizes, chunk)), (True, *signature(sizes, chunk)))
-
-
-def signature(sizes: Sizes, chunk: Chunk) -> tuple[object, ...]:
-    """Equal for chunks that take the same time: stages that do the same are simulated once."""
-    runs = _runs(sizes, chunk)
-    return (chunk.has_embedding, chunk.has_head, *((kind, again, count) for kind, again, _, count in runs))
+    return Block(name, tuple(backward_segments(sizes, chunk)), (True, *chunk.signature))

@@ -1,5 +1,6 @@
 """Weights that one stage holds, and what is done with them once per step: reduction, optimizer, gathering."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from towtank.kernels.counts import BYTES_PER_ELEMENT, adam_bytes_per_parameter
@@ -54,12 +55,13 @@ def end_weights(sizes: Sizes, chunk: Chunk) -> Weights:
 def chunk_weights(sizes: Sizes, chunk: Chunk) -> Weights:
     """All weights of a chunk on a device."""
     total = end_weights(sizes, chunk)
-    for layer in range(chunk.first_layer, chunk.first_layer + chunk.num_layers):
-        total += layer_weights(sizes, layer)
+    for run in chunk.runs:
+        dense, experts = local_layer_weights(sizes, run.kind[0])
+        total += Weights(dense * run.num_layers, experts * run.num_layers, 0)
     return total
 
 
-def stage_weights(sizes: Sizes, chunks: list[Chunk]) -> Weights:
+def stage_weights(sizes: Sizes, chunks: Sequence[Chunk]) -> Weights:
     """All weights of a stage on a device."""
     total = Weights(0, 0, 0)
     for chunk in chunks:
@@ -129,7 +131,7 @@ def parameter_messages(sizes: Sizes, weights: Weights) -> list[Message]:
     return [message for message in messages if message.bytes > 0]
 
 
-def tied_embedding_message(sizes: Sizes, chunks: list[Chunk]) -> Message | None:
+def tied_embedding_message(sizes: Sizes, chunks: Sequence[Chunk]) -> Message | None:
     """All-reduce of the tied table's gradient between the first and the last stage."""
     ends = any(chunk.has_embedding or chunk.has_head for chunk in chunks)
     if not ends or not sizes.model.tied_embeddings or sizes.plan.pipeline == 1:

@@ -1,13 +1,13 @@
 """Peak memory of each pipeline stage."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from towtank.kernels.counts import BYTES_PER_ELEMENT
 from towtank.simulator.lowering.ends import embedding_shards, local_embedding_weights
-from towtank.simulator.lowering.layer import layer_kind, local_layer_weights
+from towtank.simulator.lowering.layer import local_layer_weights
 from towtank.simulator.lowering.sizes import Sizes, activation_precision
-from towtank.simulator.lowering.stages import Chunk, is_recomputed
+from towtank.simulator.lowering.stages import Chunk
 from towtank.simulator.lowering.weights import (
     Weights,
     at_rest,
@@ -69,15 +69,11 @@ def _held_gradients(sizes: Sizes, weights: Weights) -> float:
     return weights.dense / sizes.plan.tensor_z + experts + table
 
 
-def _gathered(sizes: Sizes, chunks: list[Chunk]) -> float:
+def _gathered(sizes: Sizes, chunks: Sequence[Chunk]) -> float:
     """Weights gathered for use and gradients before they are scattered: present and prefetched unit."""
     if sizes.plan.weight_shards == 1:
         return 0.0
-    kinds = {
-        layer_kind(sizes, layer)[0]
-        for chunk in chunks
-        for layer in range(chunk.first_layer, chunk.first_layer + chunk.num_layers)
-    }
+    kinds = {run.kind[0] for chunk in chunks for run in chunk.runs}
     unit = max((sum(local_layer_weights(sizes, experts)) for experts in kinds), default=0)
     if sizes.stack.communication.shard_unit == "linear":
         unit = unit // 2  # the largest linear layer of a block holds at most half of its weights
@@ -89,13 +85,13 @@ def _gathered(sizes: Sizes, chunks: list[Chunk]) -> float:
     return max((units + gradients) * unit, table + unit) * element
 
 
-def _activation_parts(sizes: Sizes, chunks: list[Chunk], alive: int) -> dict[str, float]:
+def _activation_parts(sizes: Sizes, chunks: Sequence[Chunk], alive: int) -> dict[str, float]:
     """Activations held at the peak, the working set of one layer, and the logits."""
     kept, working = 0.0, 0.0
     for chunk in chunks:
-        for layer in range(chunk.first_layer, chunk.first_layer + chunk.num_layers):
-            one = layer_activations(sizes, layer_kind(sizes, layer), is_recomputed(sizes, layer))
-            kept += one.kept
+        for run in chunk.runs:
+            one = layer_activations(sizes, run.kind, run.recomputed)
+            kept += one.kept * run.num_layers
             working = max(working, one.working)
     # `alive` counts passes of single chunks; the chunks of a stage differ by a layer at most
     parts = {"activations": kept / len(chunks) * alive, "recompute working set": working}
@@ -108,7 +104,7 @@ def _activation_parts(sizes: Sizes, chunks: list[Chunk], alive: int) -> dict[str
 
 def stage_memory(program: Program, stage: int, alive: int) -> StageMemory:
     """Peak memory of one stage."""
-    sizes, chunks = program.sizes, list(program.chunks[stage])
+    sizes, chunks = program.sizes, program.chunks[stage]
     weights = stage_weights(sizes, chunks)
     parts = _state_parts(sizes, weights)
     parts["gathered weights"] = _gathered(sizes, chunks)

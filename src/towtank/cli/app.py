@@ -1,0 +1,44 @@
+"""The commands of `towtank` and how they hang together."""
+
+from typing import Annotated
+
+import typer
+
+from towtank import __version__
+from towtank.cli import demo, devices, machines, models, predict, stacks
+
+app = typer.Typer(
+    name="towtank",
+    help="Predict the step time, memory and cost of large-scale LLM training before spending a node-hour.",
+    epilog="Start with `towtank demo`, then `towtank predict --help`.",
+    rich_markup_mode=None,  # rich takes longer to import than the rest of --help
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"towtank {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def towtank(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Predict the step time, memory and cost of large-scale LLM training before spending a node-hour."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+app.command("predict", epilog=predict.EXAMPLES)(predict.predict)
+app.command("demo")(demo.demo)
+app.add_typer(machines.app, name="machines")
+app.add_typer(devices.app, name="devices")
+app.add_typer(models.app, name="models")
+app.add_typer(stacks.app, name="stacks")

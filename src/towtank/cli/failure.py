@@ -1,0 +1,111 @@
+"""What happens when something goes wrong: one clear message for the user, a traceback for us."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import typer
+
+WRONG_INPUT = 2
+INTERNAL = 1
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+"""What a shell reports for a process that SIGPIPE has ended."""
+
+Loaded = TypeVar("Loaded")
+
+
+class InputError(ValueError):
+    """Something that the user gave is wrong; the message says what and what to do."""
+
+
+def user_errors() -> tuple[type[Exception], ...]:
+    """Errors of the floors below that a user can cause."""
+    from towtank.hardware_profiles.errors import ProfileError
+    from towtank.simulator.errors import PlanError, StackError
+    from towtank.simulator.models.errors import ModelError
+    from towtank.simulator.schedules.slots import ScheduleError
+
+    return (InputError, ProfileError, PlanError, StackError, ModelError, ScheduleError)
+
+
+class Inputs:
+    """Loads several inputs and reports what is wrong with all of them at once."""
+
+    def __init__(self) -> None:
+        self.faults: list[str] = []
+
+    def take(self, load: Callable[[], Loaded]) -> Loaded | None:
+        """Return what `load` returns, or None after noting why it cannot."""
+        try:
+            return load()
+        except user_errors() as error:
+            self.faults.append(str(error))
+        except OSError as error:
+            self.faults.append(describe(error))
+        return None
+
+    def check(self) -> None:
+        """Raise InputError with every fault so far, if there is one."""
+        if len(self.faults) == 1:
+            raise InputError(self.faults[0])
+        if self.faults:
+            lines = ("\n".join("    " * (n > 0) + line for n, line in enumerate(f.split("\n"))) for f in self.faults)
+            raise InputError("\n".join([f"{len(self.faults)} inputs are wrong", *(f"  - {text}" for text in lines)]))
+
+
+def describe(error: OSError) -> str:
+    """Say which file could not be used and why."""
+    return f"{error.filename}: {error.strerror}" if error.filename is not None else str(error)
+
+
+def run(app: typer.Typer, arguments: Sequence[str]) -> int:
+    """Run the command line and turn every outcome into an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="replace")  # a terminal that lacks a letter must not end a prediction
+    try:
+        outcome = typer.main.get_command(app).main(list(arguments), prog_name="towtank", standalone_mode=False)
+        sys.stdout.flush()
+    except (KeyboardInterrupt, typer.Abort):
+        complain("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        return _close_pipe()
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else INTERNAL
+    except Exception as error:
+        return _failed(error)
+    return outcome if isinstance(outcome, int) else 0
+
+
+def _failed(error: Exception) -> int:
+    # typer brings its own copy of click since 0.20 or so: no class to catch is the same in all versions
+    usage = getattr(error, "format_message", None)
+    if usage is not None:
+        context = getattr(error, "ctx", None)
+        hint = f"; see `{context.command_path} --help`" if context is not None else ""
+        complain(f"{str(usage()).rstrip('.')}{hint}")
+        return WRONG_INPUT
+    if isinstance(error, user_errors()):
+        complain(str(error))
+        return WRONG_INPUT
+    traceback.print_exception(error)
+    complain(
+        "this is a fault of towtank, not of your input; "
+        "please report the lines above together with the command and `towtank --version`"
+    )
+    return INTERNAL
+
+
+def complain(message: str) -> None:
+    """Print a message on the standard error stream."""
+    print(f"towtank: {message}", file=sys.stderr)
+
+
+def _close_pipe() -> int:
+    """Whoever read our output has had enough; keep the interpreter from complaining about it at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return BROKEN_PIPE

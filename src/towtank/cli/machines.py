@@ -1,0 +1,50 @@
+"""`towtank machines`: which machines are known, and every figure of one with its source."""
+
+from typing import Annotated
+
+import typer
+
+from towtank.cli.options import Json, Profiles
+
+app = typer.Typer(invoke_without_command=True, help="List the machines, or show one with the source of every figure.")
+
+
+@app.callback()
+def machines(context: typer.Context, json: Json = False, profiles: Profiles = None) -> None:
+    """List the machines, or show one with the source of every figure."""
+    if context.invoked_subcommand is not None:
+        return
+    from dataclasses import asdict
+
+    from towtank.cli.text import emit, emit_json, table
+    from towtank.hardware_profiles.catalogue import machine_rows
+
+    rows = machine_rows(tuple(profiles or ()))
+    if json:
+        emit_json([asdict(row) for row in rows])
+        return
+    cells = [
+        (
+            ", ".join((row.name, *row.aliases)),
+            "any" if row.num_nodes is None else f"{row.num_nodes:,}",
+            str(row.devices_per_node),
+            row.device,
+            f"{row.network}, {row.topology}",
+        )
+        for row in rows
+    ]
+    emit(table(cells, ("machine", "nodes", "devices a node", "device", "network"), right=(1, 2)))
+    emit("\nnodes any: say how many, as in dgx-h100:nodes=64. Figures and sources: towtank machines show NAME")
+
+
+@app.command("show")
+def show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Machine, such as selene or dgx-h100:nodes=64.")],
+    json: Json = False,
+    profiles: Profiles = None,
+) -> None:
+    """Show every figure of a machine and of its device, with its source."""
+    from towtank.cli.figures import print_figures
+    from towtank.hardware_profiles.catalogue import machine_figures
+
+    print_figures(machine_figures(name, tuple(profiles or ())), json)

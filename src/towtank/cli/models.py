@@ -1,0 +1,122 @@
+"""`towtank models`: which models are known, and the shape, size and source of one."""
+
+from typing import Annotated, Any
+
+import typer
+
+from towtank.cli.options import Json
+
+app = typer.Typer(invoke_without_command=True, help="List the models, or show the shape, size and source of one.")
+
+
+@app.callback()
+def models(context: typer.Context, json: Json = False) -> None:
+    """List the models, or show the shape, size and source of one."""
+    if context.invoked_subcommand is not None:
+        return
+    from towtank.cli.text import count, emit, emit_json, parameters, table
+
+    rows = _rows()
+    if json:
+        emit_json(rows)
+        return
+    cells = [
+        (
+            ", ".join((row["name"], *row["aliases"])) if len(row["aliases"]) < 3 else row["name"],
+            parameters(row["parameters"]),
+            "" if row["active_parameters"] == row["parameters"] else parameters(row["active_parameters"]),
+            count(row["num_layers"]),
+            count(row["hidden"]),
+            count(row["sequence"]),
+        )
+        for row in rows
+    ]
+    heads = ("model", "parameters", "active", "layers", "hidden", "sequence")
+    emit(table(cells, heads, right=(1, 2, 3, 4, 5)))
+    emit("\nAny Hugging Face config.json or model YAML works too: --model PATH. More: towtank models show NAME")
+
+
+def _rows() -> list[dict[str, Any]]:
+    from towtank.simulator.models.count import parameters
+    from towtank.simulator.models.load import list_models, load_model
+
+    aliases: dict[str, list[str]] = {}
+    for name in list_models():
+        aliases.setdefault(load_model(name).name, []).append(name)
+    rows = []
+    for name, names in sorted(aliases.items()):
+        model, size = load_model(name), parameters(load_model(name))
+        rows.append(
+            {
+                "name": name,
+                "aliases": [other for other in names if other != name],
+                "parameters": size.total,
+                "active_parameters": size.active,
+                "num_layers": model.num_layers,
+                "hidden": model.hidden,
+                "sequence": model.sequence,
+                "source": model.source,
+            }
+        )
+    return rows
+
+
+@app.command("show")
+def show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a model, or path of a model file.")],
+    json: Json = False,
+) -> None:
+    """Show the shape of a model, its exact number of parameters, FLOP per token and source."""
+    from dataclasses import asdict
+
+    from towtank.cli.text import emit, emit_json, table
+    from towtank.simulator.models.count import parameters
+    from towtank.simulator.models.flop import forward_flop, model_flop_per_token
+    from towtank.simulator.models.load import load_model
+
+    model = load_model(name)
+    size = parameters(model)
+    flop = {
+        "flop_per_token": model_flop_per_token(model, model.sequence, causal=False),
+        "flop_per_token_causal": model_flop_per_token(model, model.sequence, causal=True),
+        "forward_flop_per_token": forward_flop(model, model.sequence, causal=False).total / model.sequence,
+    }
+    if json:
+        emit_json({**asdict(model), "parameters": asdict(size), **flop})
+        return
+    sections = [
+        (f"{model.name}", _fields(asdict(model), skip=("name", "source"))),
+        ("parameters", [(key, f"{value:,}") for key, value in asdict(size).items()]),
+        (
+            f"training FLOP a token, forward and backward, at {model.sequence:,} tokens",
+            [
+                ("attention in full (as MFU counts)", f"{flop['flop_per_token']:.6g}"),
+                ("causal attention", f"{flop['flop_per_token_causal']:.6g}"),
+            ],
+        ),
+        ("source", [(model.source or "not stated",)]),
+    ]
+    emit("\n\n".join(f"{head}\n{table(rows)}" for head, rows in sections))
+
+
+def _fields(record: dict[str, Any], skip: tuple[str, ...] = (), place: str = "") -> list[tuple[str, str]]:
+    """Fields of a record and of the records inside it, under dotted names."""
+    rows: list[tuple[str, str]] = []
+    for key, value in record.items():
+        if key in skip:
+            continue
+        if isinstance(value, dict):
+            rows += _fields(value, place=f"{place}{key}.")
+        else:
+            rows.append((f"{place}{key}", _word(value)))
+    return rows
+
+
+def _word(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return "none"
+    if isinstance(value, tuple | list):
+        return ", ".join(_word(part) for part in value) or "none"
+    return f"{value:,}" if isinstance(value, int) else str(value)
