@@ -1,5 +1,6 @@
 """Groups of a plan and where they lie on the machine."""
 
+import math
 from dataclasses import dataclass
 
 from towtank.simulator.plan import Dimension, Plan
@@ -7,7 +8,9 @@ from towtank.simulator.plan import Dimension, Plan
 _GROUP_DIMENSIONS: dict[str, tuple[Dimension, ...]] = {
     "tensor_x": ("tensor_x",),
     "tensor_y": ("tensor_y",),
+    "tensor_z": ("tensor_z",),
     "tensor_xy": ("tensor_x", "tensor_y"),
+    "tensor_z": ("tensor_z",),
     "context": ("context",),
     "pipeline": ("pipeline",),
     "data": ("data", "context"),
@@ -54,6 +57,9 @@ def _degrees(plan: Plan, group: str) -> list[tuple[int, int]]:
         return [(expert_data_degree(plan), plan.expert_tensor * plan.expert)]
     if group == "expert_shard":
         return [(expert_weight_shards(plan), plan.expert_tensor * plan.expert)]
+    if group == "expert_replicate":
+        shards = expert_weight_shards(plan)
+        return [(expert_data_degree(plan) // shards, plan.expert_tensor * plan.expert * shards)]
     if group == "ends":
         return [(min(2, plan.pipeline), plan.stride("pipeline") * (plan.pipeline - 1))]
     return [(plan.degree(dimension), plan.stride(dimension)) for dimension in _GROUP_DIMENSIONS[group]]
@@ -68,7 +74,8 @@ def expert_weight_shards(plan: Plan) -> int:
     """Devices over which the weights of an expert at rest are split."""
     if plan.expert == 1:
         return plan.weight_shards
-    return expert_data_degree(plan) if plan.zero_stage == 3 else max(1, plan.tensor_z // plan.expert)
+    degree = expert_data_degree(plan)
+    return degree if plan.zero_stage == 3 else math.gcd(degree, max(1, plan.tensor_z // plan.expert))
 
 
 def expert_state_shards(plan: Plan) -> int:

@@ -93,10 +93,11 @@ def matmul_time(work: Matmul, rates: ComputeRates) -> float:
     """Seconds of a matrix multiply: measured efficiency by shape over peak, not below its memory traffic."""
     device = rates.device
     curve = curve_for(rates.curves, work.precision)
-    rows = work.m * work.batch
     depth = max(work.k, SMALLEST_MEASURED_K)
-    efficiency = curve.efficiency(rows, work.n, depth) * level(device, rates.curves, work.precision)
-    flop = 2.0 * rows * work.n * depth
+    # the products of a batch fill the device side by side, but each quantizes its own rows
+    columns = work.n * work.batch
+    efficiency = curve.efficiency(work.m, columns, depth) * level(device, rates.curves, work.precision)
+    flop = 2.0 * work.m * columns * depth
     compute = flop / (peak(device, work.precision) * min(1.0, efficiency) * rates.efficiency)
     element = BYTES_PER_ELEMENT[work.precision]
     memory = matmul_bytes(work.m, work.n, work.k, element, max(element, 2.0), work.batch) / rates.memory_bytes_per_s

@@ -68,15 +68,40 @@ def network_bandwidth(machine: Machine, efficiency: float) -> float:
     return injection * efficiency * known(machine, "network.efficiency", machine.network.efficiency, needed_for=purpose)
 
 
-def links_of(machine: Machine, placement: Placement, efficiency: float = 1.0) -> Links:
-    """Links of a group. `efficiency` is the stack's part of the network rate (fitted)."""
-    inside = inside_bandwidth(machine, placement.local, placement.preceding)
-    latency = machine.node.latency_s
-    inside_latency = known(machine, "node.latency", latency, needed_for="the cost of collectives")
+LL128_EFFICIENCY = 120 / 128
+"""Payload of NCCL's LL128 protocol: 120 of each 128 bytes (NVIDIA/nccl, src/device/prims_ll128.h)."""
+
+
+def links_of(machine: Machine, placement: Placement, efficiency: float = 1.0) -> tuple[Links, ...]:
+    """Links of a group, once for each protocol of the collective library; a collective takes the faster one.
+
+    The Simple protocol has the full bandwidth, LL128 the lower latency, where the profile knows it. `efficiency`
+    is the stack's part of the network rate (fitted).
+
+    Raises:
+        UnknownFigure: the profile lacks a bandwidth or a latency.
+    """
+    node, network = machine.node, machine.network
+    purpose = "the cost of collectives"
+    inside = known(machine, "node.latency", node.latency_s, needed_for=purpose)
+    between = 0.0
+    if placement.nodes > 1:
+        between = known(machine, "network.latency", network.latency_s, needed_for=purpose)
+    simple = _links(machine, placement, efficiency, 1.0, inside, between)
+    if node.latency_ll128_s is None or (placement.nodes > 1 and network.latency_ll128_s is None):
+        return (simple,)
+    between = network.latency_ll128_s or 0.0
+    return simple, _links(machine, placement, efficiency, LL128_EFFICIENCY, node.latency_ll128_s, between)
+
+
+def _links(
+    machine: Machine, placement: Placement, efficiency: float, payload: float, inside_s: float, between_s: float
+) -> Links:
+    inside = payload * inside_bandwidth(machine, placement.local, placement.preceding)
     if placement.nodes == 1:
-        return Links(1, placement.local, inside, inside, inside, inside, inside_latency, 0.0)
-    network = network_bandwidth(machine, efficiency)
+        return Links(1, placement.local, inside, inside, inside, inside, inside_s, 0.0)
+    network = payload * network_bandwidth(machine, efficiency)
     ring = min(inside, network / placement.sharers)
     share = network / min(machine.node.devices, placement.sharers * placement.local)
-    between = known(machine, "network.latency", machine.network.latency_s, needed_for="the cost of collectives")
-    return Links(placement.nodes, placement.local, inside, ring, min(inside, share), share, inside_latency, between)
+    pairwise = min(inside, share)
+    return Links(placement.nodes, placement.local, inside, ring, pairwise, share, inside_s, between_s)

@@ -52,19 +52,19 @@ class CostModel:
         self.plan = plan
         self.stack = stack
         self.compute = compute_costs(machine, stack, profile_dirs)
-        self._placements: dict[str, tuple[Placement, Links | None]] = {}
+        self._placements: dict[str, tuple[Placement, tuple[Links, ...]]] = {}
         self._known: dict[Message, float] = {}
 
     def placement(self, group: str) -> Placement:
         """Where a group lies."""
         return self._placed(group)[0]
 
-    def _placed(self, group: str) -> tuple[Placement, Links | None]:
+    def _placed(self, group: str) -> tuple[Placement, tuple[Links, ...]]:
         found = self._placements.get(group)
         if found is None:
             placement = place(self.plan, group, self.machine.node.devices)
             efficiency = self.stack.fitted.network_efficiency
-            links = links_of(self.machine, placement, efficiency) if placement.size > 1 else None
+            links = links_of(self.machine, placement, efficiency) if placement.size > 1 else ()
             found = self._placements[group] = (placement, links)
         return found
 
@@ -83,13 +83,16 @@ class CostModel:
 
     def _message_time(self, message: Message) -> float:
         placement, links = self._placed(message.group)
-        if links is None:
+        if not links:
             return 0.0
         measured = self._measured_time(message, placement)
         if measured is not None:
             return measured
         algorithms = self.stack.communication.algorithms
-        return collective_time(message.collective, message.bytes, placement.size, links, algorithms)
+        return min(
+            collective_time(message.collective, message.bytes, placement.size, protocol, algorithms)
+            for protocol in links
+        )
 
     def _measured_time(self, message: Message, placement: Placement) -> float | None:
         """Time by the node's own NCCL measurements, where the group lies in one node with a switch."""

@@ -91,6 +91,14 @@ def gradient_precision(sizes: Sizes) -> str:
     return sizes.plan.gradient_precision or sizes.stack.communication.gradient_precision
 
 
+def embedding_copies_message(sizes: Sizes, weights: Weights) -> list[Message]:
+    """All-reduce over z of tables that z does not shard: its members see different tokens."""
+    if sizes.plan.tensor_z == 1 or embedding_shards(sizes) > 1 or not weights.embedding:
+        return []
+    element = BYTES_PER_ELEMENT[gradient_precision(sizes)]
+    return [Message("all-reduce", "tensor_z", weights.embedding * element)]
+
+
 def gradient_messages(sizes: Sizes, weights: Weights) -> list[Message]:
     """Reduction of gradients over data once per step.
 
@@ -114,6 +122,7 @@ def gradient_messages(sizes: Sizes, weights: Weights) -> list[Message]:
         ]
     else:
         messages = [Message("all-reduce", "replicate", dense / plan.shard_degree / plan.context)]
+    messages += embedding_copies_message(sizes, weights)
     return [message for message in messages if message.bytes > 0]
 
 

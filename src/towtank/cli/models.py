@@ -69,7 +69,7 @@ def show(
     """Show the shape of a model, its exact number of parameters, FLOP per token and source."""
     from dataclasses import asdict
 
-    from towtank.cli.text import emit, emit_json, table
+    from towtank.cli.text import emit, emit_json, flattened, table
     from towtank.simulator.models.count import parameters
     from towtank.simulator.models.flop import forward_flop, model_flop_per_token
     from towtank.simulator.models.load import load_model
@@ -85,7 +85,7 @@ def show(
         emit_json({**asdict(model), "parameters": asdict(size), **flop})
         return
     sections = [
-        (f"{model.name}", _fields(asdict(model), skip=("name", "source"))),
+        (model.name, flattened(asdict(model), skip=("name", "source"))),
         ("parameters", [(key, f"{value:,}") for key, value in asdict(size).items()]),
         (
             f"training FLOP a token, forward and backward, at {model.sequence:,} tokens",
@@ -97,26 +97,3 @@ def show(
         ("source", [(model.source or "not stated",)]),
     ]
     emit("\n\n".join(f"{head}\n{table(rows)}" for head, rows in sections))
-
-
-def _fields(record: dict[str, Any], skip: tuple[str, ...] = (), place: str = "") -> list[tuple[str, str]]:
-    """Fields of a record and of the records inside it, under dotted names."""
-    rows: list[tuple[str, str]] = []
-    for key, value in record.items():
-        if key in skip:
-            continue
-        if isinstance(value, dict):
-            rows += _fields(value, place=f"{place}{key}.")
-        else:
-            rows.append((f"{place}{key}", _word(value)))
-    return rows
-
-
-def _word(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if value is None:
-        return "none"
-    if isinstance(value, tuple | list):
-        return ", ".join(_word(part) for part in value) or "none"
-    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -37,8 +37,7 @@ def show(
     """Show what a stack supports, which kernels and communication it uses, and what was fitted."""
     from dataclasses import asdict
 
-    from towtank.cli.models import _fields
-    from towtank.cli.text import emit, emit_json, paragraph, table
+    from towtank.cli.text import emit, emit_json, flattened, paragraph, table
     from towtank.simulator.stacks.load import load_stack
 
     stack = load_stack(name)
@@ -47,5 +46,5 @@ def show(
         emit_json(record)
         return
     emit(f"{stack.name}: {stack.description}\n")
-    emit(table(_fields(record, skip=("name", "description", "sources"))))
+    emit(table(flattened(record, skip=("name", "description", "sources"))))
     emit("\nsources\n" + "\n".join(paragraph(source) for source in stack.sources))

@@ -99,3 +99,26 @@ def paragraph(text: str, indent: int = 2) -> str:
     """Text wrapped to the width, the lines after the first indented by two more."""
     blank = " " * indent
     return textwrap.fill(text, WIDTH, initial_indent=blank, subsequent_indent=f"{blank}  ", break_long_words=False)
+
+
+def flattened(record: dict[str, Any], skip: tuple[str, ...] = (), place: str = "") -> list[tuple[str, str]]:
+    """Fields of a record and of the records inside it, under dotted names."""
+    rows: list[tuple[str, str]] = []
+    for key, value in record.items():
+        if key in skip:
+            continue
+        if isinstance(value, dict):
+            rows += flattened(value, place=f"{place}{key}.")
+        else:
+            rows.append((f"{place}{key}", _word(value)))
+    return rows
+
+
+def _word(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return "none"
+    if isinstance(value, tuple | list):
+        return ", ".join(_word(part) for part in value) or "none"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,1 @@
+"""What a prediction says, as plain data for other programs."""

@@ -1,0 +1,189 @@
+"""`towtank predict`: one training step on the clock."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+
+import typer
+
+from towtank.cli.failure import InputError, Inputs
+from towtank.cli.options import Json, Profiles
+
+if TYPE_CHECKING:
+    from towtank.simulator.plan import Plan
+    from towtank.simulator.predict import Prediction
+
+EXAMPLES = """\
+\b
+Examples:
+  towtank predict --model megatron-1t --machine selene --stack megatron-2021 \\
+      --set tensor_x=8,pipeline=64,data=6,global_batch=3072,recompute=full,precision=fp16
+  towtank predict --model llama3-8b --machine dgx-h100:nodes=8 --stack torchtitan \\
+      --set data=64,zero_stage=3,micro_batch=2,global_batch=128
+  towtank predict --model my/config.json --machine jupiter --plan plan.yaml --set micro_batch=2 --json
+  towtank predict --model llama3-70b --machine alps --plan plan.yaml --trace step.json.gz
+
+\b
+The fields of a plan are described in towtank.Plan; a wrong one is answered with the known ones.
+"""
+
+_ENGINES = ("compiled", "simpy")
+_DETAILS = ("layers", "operations")
+
+
+def predict(
+    model: Annotated[
+        str, typer.Option("--model", metavar="M", help="Name of a model, or a model YAML or config.json.")
+    ],
+    machine: Annotated[
+        str, typer.Option("--machine", metavar="X", help="Machine such as selene or dgx-h100:nodes=64.")
+    ],
+    plan: Annotated[
+        Path | None, typer.Option("--plan", metavar="FILE", help="Plan file.", show_default=False)
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE,...",
+            help="Fields of the plan; they override those of --plan. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    devices: Annotated[
+        int | None,
+        typer.Option("--devices", metavar="N", help="Devices that the plan must occupy.", show_default=False),
+    ] = None,
+    stack: Annotated[
+        str, typer.Option("--stack", metavar="S", help="Software that the job runs on.")
+    ] = "megatron-core",
+    engine: Annotated[
+        str, typer.Option("--engine", metavar="compiled|simpy", help="Fast engine or reference engine.")
+    ] = "compiled",
+    breakdown: Annotated[
+        str | None,
+        typer.Option(
+            "--breakdown", metavar="layers|operations", help="Add times of single ones.", show_default=False
+        ),
+    ] = None,
+    json: Json = False,
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            "--trace",
+            metavar="FILE",
+            help="Write a Chrome trace (Perfetto opens it); compressed if the name ends in .gz.",
+            show_default=False,
+        ),
+    ] = None,
+    profiles: Profiles = None,
+    ignore_config_key: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--ignore-config-key",
+            metavar="KEY",
+            help="Key of a config.json that does not change the shape. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Predict step time, memory and throughput of a training job.
+
+    A plan that does not fit into memory is predicted all the same (exit code 0); the output says how much is
+    missing and where.
+    """
+    prediction = _prediction(
+        model, machine, plan, settings or (), devices, stack, engine, breakdown, profiles or (), ignore_config_key or ()
+    )
+    if trace is not None:
+        _write_trace(prediction, trace)
+    detail = cast(Literal["layers", "operations"] | None, breakdown)
+    if json:
+        from towtank import __version__
+        from towtank.cli.text import emit_json
+        from towtank.simulator.report.mapping import prediction_to_mapping
+
+        emit_json(prediction_to_mapping(prediction, __version__, detail))
+        return
+    from towtank.cli.prediction_text import prediction_text
+    from towtank.cli.text import emit
+
+    emit(prediction_text(prediction, detail))
+    if trace is not None:
+        emit(f"\ntrace: {trace} (open it in Perfetto, ui.perfetto.dev, or in chrome://tracing)")
+
+
+def _prediction(
+    model: str,
+    machine: str,
+    plan: Path | None,
+    settings: Sequence[str],
+    devices: int | None,
+    stack: str,
+    engine: str,
+    breakdown: str | None,
+    profiles: Sequence[Path],
+    ignore_keys: Sequence[str],
+) -> "Prediction":
+    """Load everything, so that all faults are told at once, then predict."""
+    from towtank.hardware_profiles.load import load_machine
+    from towtank.simulator.predict import EngineName
+    from towtank.simulator.predict import predict as predict_step
+    from towtank.simulator.stacks.load import load_stack
+
+    inputs = Inputs()
+    the_model = inputs.take(lambda: _model(model, ignore_keys))
+    the_machine = inputs.take(lambda: load_machine(machine, tuple(profiles)))
+    the_stack = inputs.take(lambda: load_stack(stack))
+    the_plan = inputs.take(lambda: _plan(plan, settings))
+    inputs.take(lambda: _one_of("--engine", engine, _ENGINES))
+    inputs.take(lambda: _one_of("--breakdown", breakdown, (None, *_DETAILS)))
+    inputs.check()
+    assert the_model and the_machine and the_stack and the_plan  # else check has raised
+    return predict_step(
+        the_model,
+        the_machine,
+        the_plan,
+        stack=the_stack,
+        engine=cast(EngineName, engine),
+        devices=devices,
+        profile_dirs=tuple(profiles),
+    )
+
+
+def _model(reference: str, ignore_keys: Sequence[str]) -> Any:
+    from towtank.simulator.models.load import load_model
+
+    if ignore_keys and not (reference.endswith(".json") or Path(reference).is_dir()):
+        raise InputError(
+            f"--ignore-config-key {' '.join(ignore_keys)} concerns a config.json, but --model is {reference!r}; leave it out"
+        )
+    return load_model(reference, ignore_keys=ignore_keys)
+
+
+def _plan(path: Path | None, settings: Sequence[str]) -> "Plan":
+    from towtank.simulator.plan_file import load_plan, parse_settings, plan_from_mapping
+
+    changes: Mapping[str, Any] = parse_settings(",".join(settings))
+    if path is not None:
+        return load_plan(path, changes)
+    if not settings:
+        raise InputError("no plan is given; give --plan FILE, or fields such as --set tensor_x=8,data=2,global_batch=64")
+    return plan_from_mapping(changes, "--set")
+
+
+def _one_of(option: str, word: str | None, known: Sequence[str | None]) -> None:
+    if word not in known:
+        from towtank.simulator.edge import did_you_mean
+
+        names = [name for name in known if name]
+        raise InputError(f"{option} {word} is unknown{did_you_mean(str(word), names)} (known: {', '.join(names)})")
+
+
+def _write_trace(prediction: "Prediction", path: Path) -> None:
+    from towtank.simulator.trace import write_trace
+
+    try:
+        write_trace(prediction, path)
+    except OSError as error:
+        raise InputError(f"--trace {path}: cannot be written: {error.strerror or error}") from error
