@@ -10,12 +10,15 @@ def faults(names: set[str], root: Path) -> list[str]:
     tops = {name.split("/", 1)[0] for name in names}
     stray = {top for top in tops if top != "towtank" and not top.endswith(".dist-info")}
     found = [f"{top} would land in site-packages" for top in sorted(stray)]
-    floors = [link.name for link in (root / "src" / "towtank").iterdir() if link.is_symlink()]
-    for path in sorted(path for floor in floors for path in (root / floor).rglob("*")):
-        shipped = path.is_file() and path.suffix != ".md" and "__pycache__" not in path.parts
-        if shipped and f"towtank/{path.relative_to(root).as_posix()}" not in names:
-            found.append(f"{path.relative_to(root)} is missing; see package-data in pyproject.toml")
-    return [*found, *(["towtank/py.typed is missing"] if "towtank/py.typed" not in names else [])]
+    package = root / "src" / "towtank"
+    places = {package: "towtank"}
+    places |= {link.resolve(): f"towtank/{link.name}" for link in package.iterdir() if link.is_symlink()}
+    for folder, place in places.items():
+        for path in sorted(folder.rglob("*")):
+            shipped = path.is_file() and path.suffix != ".md" and "__pycache__" not in path.parts
+            if shipped and f"{place}/{path.relative_to(folder).as_posix()}" not in names:
+                found.append(f"{path.relative_to(root)} is missing; see package-data in pyproject.toml")
+    return found
 
 
 def main() -> None:

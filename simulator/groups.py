@@ -8,7 +8,6 @@ from towtank.simulator.plan import Dimension, Plan
 _GROUP_DIMENSIONS: dict[str, tuple[Dimension, ...]] = {
     "tensor_x": ("tensor_x",),
     "tensor_y": ("tensor_y",),
-    "tensor_z": ("tensor_z",),
     "tensor_xy": ("tensor_x", "tensor_y"),
     "tensor_z": ("tensor_z",),
     "context": ("context",),

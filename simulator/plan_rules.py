@@ -192,6 +192,11 @@ def _expert_faults(model: ModelSpec, plan: Plan) -> list[str]:
         faults.append(
             f"expert {plan.expert} x expert_tensor {plan.expert_tensor} must divide the {per_stage} devices of a stage"
         )
+    if plan.tensor_y > 1:
+        faults.append(
+            f"tensor_y = {plan.tensor_y}, but {model.name} has experts, which need the whole hidden state of a token; "
+            f"set tensor_y = 1"
+        )
     if plan.expert > 1 and plan.tensor_x > 1 and not plan.sequence_parallel:
         faults.append("expert > 1 with tensor_x > 1 needs sequence_parallel, so that each rank routes its own tokens")
     return faults

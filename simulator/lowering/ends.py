@@ -4,6 +4,7 @@ from functools import lru_cache
 
 from towtank.kernels import passes
 from towtank.simulator.lowering.attention import norm_passes
+from towtank.simulator.lowering.linear import backward_linear, forward_linear, normal
 from towtank.simulator.lowering.sizes import Sizes
 from towtank.simulator.lowering.template import Template
 from towtank.simulator.operations import Message, Operation, Phase, Stream
@@ -27,7 +28,7 @@ def _gather(template: Template, name: str) -> None:
 
 def _scatter(template: Template, name: str) -> None:
     if embedding_shards(template.sizes) > 1:
-        size = template.weight_bytes(local_embedding_weights(template.sizes))
+        size = template.scatter_bytes(local_embedding_weights(template.sizes))
         message = Message("reduce-scatter", "weight_shard", size)
         blocking = not template.sizes.overlap.reduce_scatter
         template.collective(f"{name}.reduce-scatter", Stream.SCATTER, message, blocking=blocking)
@@ -110,10 +111,13 @@ def head_template(sizes: Sizes, *, backward: bool) -> tuple[Operation, ...]:
 def prediction_projection_template(sizes: Sizes, *, backward: bool) -> tuple[Operation, ...]:
     """Projection of hidden state and next embedding to one input (multi-token prediction, arXiv 2412.19437)."""
     template = Template(sizes, Phase.BACKWARD if backward else Phase.FORWARD)
-    width, tokens = sizes.hidden, sizes.norm_tokens
-    if not backward:
-        template.matmul("projection", "forward", (tokens, width, 2 * width))
+    projection = normal(template, "projection", 2 * sizes.model.hidden, sizes.model.hidden)
+    if backward:
+        backward_linear(template, projection, sizes.tokens, regather=sizes.stack.communication.regather_in_backward)
         return template.build()
-    template.matmul("projection", "dgrad", (tokens, 2 * width, width))
-    template.matmul("projection", "wgrad", (width, 2 * width, tokens))
+    forward_linear(template, projection, sizes.tokens)
+    if sizes.plan.tensor_x > 1:
+        # the layer that follows reads the whole width
+        size = sizes.tokens * sizes.hidden * sizes.element_bytes
+        template.collective("projection.output.all-gather", Stream.TENSOR, Message("all-gather", "tensor_x", size))
     return template.build()

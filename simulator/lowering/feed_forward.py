@@ -1,7 +1,15 @@
 """Feed-forward part of a layer: dense, or routed and shared experts."""
 
 from towtank.kernels import passes
-from towtank.simulator.lowering.linear import Linear, backward_linear, forward_linear, normal, transposed
+from towtank.simulator.groups import expert_weight_shards
+from towtank.simulator.lowering.linear import (
+    MAIN_GRADIENT_ADD,
+    Linear,
+    backward_linear,
+    forward_linear,
+    normal,
+    transposed,
+)
 from towtank.simulator.lowering.template import Template
 from towtank.simulator.models.records import Experts
 from towtank.simulator.operations import Message, Phase, Stream
@@ -69,16 +77,68 @@ class ExpertSizes:
         self.up = self.features * (2 if experts.gated else 1)
 
 
-def _exchange(template: Template, name: str, sizes: ExpertSizes) -> None:
-    """All-to-all over the expert group, and the gather or scatter over the expert-tensor group."""
-    model, plan = template.sizes.model, template.sizes.plan
-    width = model.hidden * template.sizes.element_bytes
+def _dispatch(template: Template, name: str, sizes: ExpertSizes) -> None:
+    """Send tokens to their experts: all-to-all over the expert group, all-gather over the expert-tensor group."""
+    plan, width = template.sizes.plan, template.sizes.model.hidden * template.sizes.element_bytes
     if plan.expert > 1:
         message = Message("all-to-all", "expert", sizes.sent * width)
         template.collective(f"experts.{name}.all-to-all", Stream.EXPERT, message)
     if plan.expert_tensor > 1:
-        kind = "all-gather" if name.startswith("dispatch") else "reduce-scatter"
-        template.collective(f"experts.{name}.{kind}", Stream.EXPERT, Message(kind, "expert_tensor", sizes.received * width))
+        message = Message("all-gather", "expert_tensor", sizes.received * width)
+        template.collective(f"experts.{name}.all-gather", Stream.EXPERT, message)
+
+
+def _combine(template: Template, name: str, sizes: ExpertSizes) -> None:
+    """The way back, in reverse order."""
+    plan, width = template.sizes.plan, template.sizes.model.hidden * template.sizes.element_bytes
+    if plan.expert_tensor > 1:
+        message = Message("reduce-scatter", "expert_tensor", sizes.received * width)
+        template.collective(f"experts.{name}.reduce-scatter", Stream.EXPERT, message)
+    if plan.expert > 1:
+        message = Message("all-to-all", "expert", sizes.sent * width)
+        template.collective(f"experts.{name}.all-to-all", Stream.EXPERT, message)
+
+
+def _gather_tokens(template: Template, name: str) -> None:
+    """Without sequence parallelism every rank of x needs the results of all tokens, of which it routed its part."""
+    sizes = template.sizes
+    if sizes.plan.tensor_x > 1 and not sizes.sequence_split:
+        size = sizes.tokens * sizes.model.hidden * sizes.element_bytes
+        template.collective(f"experts.{name}.all-gather", Stream.TENSOR, Message("all-gather", "tensor_x", size))
+
+
+def expert_weights(template: Template, experts: Experts) -> int:
+    """Weights of the routed experts that a device holds while in use."""
+    plan = template.sizes.plan
+    one = (3 if experts.gated else 2) * template.sizes.model.hidden * (experts.hidden // plan.expert_tensor)
+    return one * (experts.num_experts // plan.expert)
+
+
+def _shard_group(template: Template) -> str:
+    """Group over which expert weights are sharded where each linear layer is gathered; empty if none."""
+    plan = template.sizes.plan
+    if template.sizes.stack.communication.shard_unit != "linear" or expert_weight_shards(plan) == 1:
+        return ""
+    return "weight_shard" if plan.expert == 1 else "expert_shard"
+
+
+def _gather_experts(template: Template, experts: Experts) -> None:
+    if group := _shard_group(template):
+        size = template.weight_bytes(expert_weights(template, experts))
+        after = template.two_back(across=True) if template.sizes.overlap.all_gather else None
+        message = Message("all-gather", group, size)
+        template.collective("experts.weight.all-gather", Stream.GATHER, message, after=after)
+
+
+def _reduce_experts(template: Template, experts: Experts) -> None:
+    weights = expert_weights(template, experts)
+    if group := _shard_group(template):
+        message = Message("reduce-scatter", group, template.scatter_bytes(weights))
+        blocking = not template.sizes.overlap.reduce_scatter
+        template.collective("experts.weight.reduce-scatter", Stream.SCATTER, message, blocking=blocking)
+    if not template.sizes.stack.kernels.fused_gradient_accumulation:
+        elements = weights / expert_weight_shards(template.sizes.plan)
+        template.elementwise("experts.gradient-add", elements, MAIN_GRADIENT_ADD, backward=True)
 
 
 def _grouped(template: Template, name: str, role: str, outputs: int, inputs: int, sizes: ExpertSizes) -> None:
@@ -95,15 +155,17 @@ def _grouped(template: Template, name: str, role: str, outputs: int, inputs: int
 def forward_experts(template: Template, experts: Experts) -> None:
     """Router, dispatch, experts, combine; shared experts run as a dense part."""
     sizes, hidden = ExpertSizes(template, experts), template.sizes.model.hidden
+    _gather_experts(template, experts)
     template.matmul("experts.router", "forward", (sizes.routed_tokens, experts.num_experts, hidden), narrow=False)
     template.elementwise("experts.permute", sizes.sent * hidden, passes.PERMUTE)
-    _exchange(template, "dispatch", sizes)
+    _dispatch(template, "dispatch", sizes)
     _grouped(template, "experts.up", "forward", sizes.up, hidden, sizes)
     elements = sizes.tokens_per_expert * sizes.local * sizes.features
     activation(template, elements, gated=experts.gated, backward=False, name="experts")
     _grouped(template, "experts.down", "forward", hidden, sizes.features, sizes)
-    _exchange(template, "combine", sizes)
+    _combine(template, "combine", sizes)
     template.elementwise("experts.unpermute", sizes.sent * hidden, passes.PERMUTE)
+    _gather_tokens(template, "output")
     if experts.shared_hidden:
         forward_dense(template, experts.shared_hidden, gated=experts.gated, name="shared")
 
@@ -113,16 +175,20 @@ def backward_experts(template: Template, experts: Experts, *, regather: bool) ->
     sizes, hidden = ExpertSizes(template, experts), template.sizes.model.hidden
     if experts.shared_hidden:
         backward_dense(template, experts.shared_hidden, gated=experts.gated, regather=regather, name="shared")
+    if regather:
+        _gather_experts(template, experts)
     template.elementwise("experts.unpermute", sizes.sent * hidden, passes.PERMUTE, backward=True)
-    _exchange(template, "dispatch-gradient", sizes)
+    _dispatch(template, "dispatch-gradient", sizes)
     _grouped(template, "experts.down", "dgrad", sizes.features, hidden, sizes)
     _grouped(template, "experts.down", "wgrad", hidden, sizes.features, sizes)
     elements = sizes.tokens_per_expert * sizes.local * sizes.features
     activation(template, elements, gated=experts.gated, backward=True, name="experts")
     _grouped(template, "experts.up", "dgrad", hidden, sizes.up, sizes)
     _grouped(template, "experts.up", "wgrad", sizes.up, hidden, sizes)
-    _exchange(template, "combine-gradient", sizes)
+    _reduce_experts(template, experts)
+    _combine(template, "combine-gradient", sizes)
     template.elementwise("experts.permute", sizes.sent * hidden, passes.PERMUTE, backward=True)
     shape = (sizes.routed_tokens, hidden, experts.num_experts)
     template.matmul("experts.router", "dgrad", shape, narrow=False)
     template.matmul("experts.router", "wgrad", (experts.num_experts, hidden, sizes.routed_tokens), narrow=False)
+    _gather_tokens(template, "gradient")

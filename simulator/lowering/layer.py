@@ -13,6 +13,7 @@ from towtank.simulator.lowering.feed_forward import (
     backward_dense,
     backward_experts,
     dense_linears,
+    expert_weights,
     forward_dense,
     forward_experts,
 )
@@ -42,8 +43,7 @@ def local_layer_weights(sizes: Sizes, experts: bool) -> tuple[int, int]:
     if moe.shared_hidden:
         up, down = dense_linears(template, moe.shared_hidden, gated=moe.gated)
         dense += up.weights + down.weights
-    one = (3 if moe.gated else 2) * model.hidden * (moe.hidden // plan.expert_tensor)
-    return dense, one * (moe.num_experts // plan.expert)
+    return dense, expert_weights(template, moe)
 
 
 def _unit_messages(template: Template, kind: tuple[bool, int | None], collective: str) -> list[tuple[str, Message]]:
@@ -51,9 +51,10 @@ def _unit_messages(template: Template, kind: tuple[bool, int | None], collective
     dense, experts = local_layer_weights(template.sizes, kind[0])
     if template.sizes.plan.expert == 1:
         dense, experts = dense + experts, 0
-    messages = [("weights", Message(collective, "weight_shard", template.weight_bytes(dense)))]
+    size = template.weight_bytes if collective == "all-gather" else template.scatter_bytes
+    messages = [("weights", Message(collective, "weight_shard", size(dense)))]
     if experts:
-        messages.append(("experts.weights", Message(collective, "expert_shard", template.weight_bytes(experts))))
+        messages.append(("experts.weights", Message(collective, "expert_shard", size(experts))))
     return messages
 
 

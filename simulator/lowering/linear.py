@@ -62,12 +62,8 @@ def gather_weight(template: Template, linear: Linear, *, prefetch_across: bool) 
     message = Message("all-gather", "weight_shard", template.weight_bytes(linear.weights))
     after: tuple[After, ...] | None = None
     if sizes.overlap.all_gather:
-        # the gather is issued when the layer before starts its multiply: two compute operations back
-        here = template.last_compute()[0]
-        if here.back:
-            after = (After(-3, 1),) if prefetch_across else None
-        else:
-            after = (After(max(0, here.index - 2)),)
+        # issued when the layer before starts its multiply
+        after = template.two_back(across=prefetch_across)
     template.collective(f"{linear.name}.weight.all-gather", Stream.GATHER, message, after=after)
 
 

@@ -34,6 +34,18 @@ class Template:
         """Let the next compute operation wait for these."""
         self._holds.extend(dependencies)
 
+    def two_back(self, *, across: bool) -> tuple[After, ...] | None:
+        """Where a prefetch is issued: when the second compute operation before the last one has finished.
+
+        `across` allows one of the instance before; None where there is none to name.
+        """
+        computes = [index for index, done in enumerate(self.operations) if done.stream is Stream.COMPUTE]
+        if len(computes) >= 3:
+            return (After(computes[-3]),)
+        if across:
+            return (After(len(computes) - 3, 1),)
+        return (After(computes[0]),) if computes else None
+
     def last_compute(self) -> tuple[After, ...]:
         """The compute operation emitted last; that of the instance before at the start of the template."""
         return (PREVIOUS if self._last_compute is None else self._last_compute,)
@@ -90,6 +102,16 @@ class Template:
     def weight_bytes(self, elements: float) -> float:
         """Bytes of weights as they are gathered."""
         return elements * BYTES_PER_ELEMENT[self.sizes.stack.communication.parameter_precision]
+
+    def scatter_bytes(self, elements: float) -> float:
+        """Bytes of weight gradients as they are reduced over the shards.
+
+        AxoNN reduces single layers in the precision of the weights; FSDP reduces in that of the gradients.
+        """
+        communication = self.sizes.stack.communication
+        if communication.shard_unit == "linear":
+            return self.weight_bytes(elements)
+        return elements * BYTES_PER_ELEMENT[self.sizes.plan.gradient_precision or communication.gradient_precision]
 
     def build(self) -> tuple[Operation, ...]:
         """Return the finished template.

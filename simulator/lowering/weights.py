@@ -48,7 +48,7 @@ def end_weights(sizes: Sizes, chunk: Chunk) -> Weights:
     if chunk.has_head:
         for _ in range(sizes.model.mtp_layers):
             total += layer_weights(sizes, sizes.model.num_layers - 1)
-            total += Weights(2 * sizes.hidden * sizes.hidden, 0, 0)
+            total += Weights(2 * sizes.model.hidden * sizes.hidden // sizes.plan.tensor_x, 0, 0)
     return total
 
 
@@ -82,8 +82,11 @@ def at_rest(sizes: Sizes, weights: Weights) -> float:
 def with_states(sizes: Sizes, weights: Weights) -> float:
     """Weights whose optimizer states a device keeps."""
     plan = sizes.plan
-    embedding = max(embedding_shards(sizes), plan.state_shards // plan.tensor_z if plan.zero_stage else 1)
-    return weights.dense / plan.state_shards + weights.experts / expert_state_shards(plan) + weights.embedding / embedding
+    if sizes.stack.communication.shard_embedding:
+        table = plan.state_shards
+    else:
+        table = plan.state_shards // plan.tensor_z if plan.zero_stage in (1, 2) else 1
+    return weights.dense / plan.state_shards + weights.experts / expert_state_shards(plan) + weights.embedding / table
 
 
 def gradient_precision(sizes: Sizes) -> str:
@@ -91,39 +94,41 @@ def gradient_precision(sizes: Sizes) -> str:
     return sizes.plan.gradient_precision or sizes.stack.communication.gradient_precision
 
 
-def embedding_copies_message(sizes: Sizes, weights: Weights) -> list[Message]:
-    """All-reduce over z of tables that z does not shard: its members see different tokens."""
-    if sizes.plan.tensor_z == 1 or embedding_shards(sizes) > 1 or not weights.embedding:
-        return []
-    element = BYTES_PER_ELEMENT[gradient_precision(sizes)]
-    return [Message("all-reduce", "tensor_z", weights.embedding * element)]
-
-
 def gradient_messages(sizes: Sizes, weights: Weights) -> list[Message]:
     """Reduction of gradients over data once per step.
 
     DDP: all-reduce. ZeRO 1, 2: reduce-scatter over the shards, all-reduce over the replicas. ZeRO 3: the
     reduce-scatter belongs to the backward passes, or to the end of the step where the stack waits for it.
+    Tables that z does not shard are reduced over z too: its members see different tokens.
     """
     plan = sizes.plan
     element = BYTES_PER_ELEMENT[gradient_precision(sizes)]
-    dense = (weights.dense / plan.tensor_z + weights.embedding / min(embedding_shards(sizes), plan.tensor_z)) * element
-    experts = weights.experts * element
-    if plan.expert == 1:
-        dense, experts = dense + experts / plan.tensor_z, 0.0
-    messages: list[Message] = []
+    dense, experts, whole = (elements * element for elements in _reduced_elements(sizes, weights))
+    messages = [Message("all-reduce", "tensor_z", whole)] if plan.tensor_z > 1 else []
     if plan.zero_stage == 0:
-        messages = [Message("all-reduce", "data", dense), Message("all-reduce", "expert_data", experts)]
-    elif plan.zero_stage < 3 or not scatters_in_pass(sizes):
-        messages = [
-            Message("reduce-scatter", "state_shard", dense),
-            Message("all-reduce", "replicate", dense / plan.shard_degree / plan.context),
-            Message("reduce-scatter", "expert_data", experts),
+        messages += [Message("all-reduce", "data", dense + whole), Message("all-reduce", "expert_replicate", experts)]
+    elif plan.zero_stage < 3:
+        messages += [
+            Message("reduce-scatter", "state_shard", dense + whole),
+            Message("all-reduce", "replicate", (dense + whole) / plan.shard_degree / plan.context),
+            Message("reduce-scatter", "expert_replicate", experts),
         ]
     else:
-        messages = [Message("all-reduce", "replicate", dense / plan.shard_degree / plan.context)]
-    messages += embedding_copies_message(sizes, weights)
+        if not scatters_in_pass(sizes):
+            routed = weights.experts * element if plan.expert > 1 else 0.0
+            messages += [Message("reduce-scatter", "state_shard", dense), Message("reduce-scatter", "expert_data", routed)]
+        replica = dense / plan.shard_degree / plan.context
+        messages += [Message("all-reduce", "replicate", replica), Message("all-reduce", "data", whole)]
     return [message for message in messages if message.bytes > 0]
+
+
+def _reduced_elements(sizes: Sizes, weights: Weights) -> tuple[float, float, float]:
+    """Gradients left to reduce over data: (most of them, experts with a group of their own, unsharded tables)."""
+    plan, table = sizes.plan, float(weights.embedding)
+    dense, whole = (weights.dense + table, 0.0) if sizes.stack.communication.shard_embedding else (weights.dense, table)
+    if plan.expert == 1:
+        return (dense + weights.experts) / plan.tensor_z, 0.0, whole
+    return dense / plan.tensor_z, weights.experts / expert_weight_shards(plan), whole
 
 
 def parameter_messages(sizes: Sizes, weights: Weights) -> list[Message]:
@@ -132,11 +137,11 @@ def parameter_messages(sizes: Sizes, weights: Weights) -> list[Message]:
     if plan.zero_stage not in (1, 2):
         return []
     element = BYTES_PER_ELEMENT[sizes.stack.communication.parameter_precision]
-    dense = (weights.dense + weights.embedding) / plan.tensor_z * element
-    experts = weights.experts * element
-    if plan.expert == 1:
-        dense, experts = dense + experts / plan.tensor_z, 0.0
-    messages = [Message("all-gather", "state_shard", dense), Message("all-gather", "expert_data", experts)]
+    dense, experts, whole = _reduced_elements(sizes, weights)
+    messages = [
+        Message("all-gather", "state_shard", (dense + whole) * element),
+        Message("all-gather", "expert_replicate", experts * element),
+    ]
     return [message for message in messages if message.bytes > 0]
 
 

@@ -25,15 +25,18 @@ def machines(context: typer.Context, json: Json = False, profiles: Profiles = No
         return
     cells = [
         (
-            ", ".join((row.name, *row.aliases)),
+            row.name,
             "any" if row.num_nodes is None else f"{row.num_nodes:,}",
             str(row.devices_per_node),
             row.device,
-            f"{row.network}, {row.topology}",
+            row.network.split(" (")[0],
+            row.topology,
+            ", ".join(row.aliases),
         )
         for row in rows
     ]
-    emit(table(cells, ("machine", "nodes", "devices a node", "device", "network"), right=(1, 2)))
+    emit("Machines; `a node` is the number of devices of one node.\n")
+    emit(table(cells, ("machine", "nodes", "a node", "device", "network", "topology", "also"), right=(1, 2)))
     emit("\nnodes any: say how many, as in dgx-h100:nodes=64. Figures and sources: towtank machines show NAME")
 
 

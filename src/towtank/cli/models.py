@@ -82,11 +82,11 @@ def show(
         "forward_flop_per_token": forward_flop(model, model.sequence, causal=False).total / model.sequence,
     }
     if json:
-        emit_json({**asdict(model), "parameters": asdict(size), **flop})
+        emit_json({**asdict(model), "parameters": {**asdict(size), "total": size.total}, **flop})
         return
     sections = [
         (model.name, flattened(asdict(model), skip=("name", "source"))),
-        ("parameters", [(key, f"{value:,}") for key, value in asdict(size).items()]),
+        ("parameters", [*((key, f"{value:,}") for key, value in asdict(size).items()), ("total", f"{size.total:,}")]),
         (
             f"training FLOP a token, forward and backward, at {model.sequence:,} tokens",
             [

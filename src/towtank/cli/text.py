@@ -28,6 +28,8 @@ def emit_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
 
 def seconds(value_s: float) -> str:
     """A time with four digits, such as `92.14 s`; never minutes or hours, so that times compare."""
+    if value_s == 0:
+        return "0 s"
     for size, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "us")):
         if value_s >= 0.9999 * size or unit == "us":
             return f"{significant(value_s / size)} {unit}"
@@ -110,15 +112,19 @@ def flattened(record: dict[str, Any], skip: tuple[str, ...] = (), place: str = "
         if isinstance(value, dict):
             rows += flattened(value, place=f"{place}{key}.")
         else:
-            rows.append((f"{place}{key}", _word(value)))
+            rows.append((f"{place}{key}", _word(key, value)))
     return rows
 
 
-def _word(value: object) -> str:
+def _word(key: str, value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if value is None:
         return "none"
     if isinstance(value, tuple | list):
-        return ", ".join(_word(part) for part in value) or "none"
+        return ", ".join(_word("", part) for part in value) or "none"
+    if isinstance(value, float) and key.endswith("_s"):
+        return seconds(value)
+    if isinstance(value, float) and key.endswith("_bytes"):
+        return gibibytes(value)
     return f"{value:,}" if isinstance(value, int) else str(value)
