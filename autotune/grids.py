@@ -47,7 +47,9 @@ def simulate_ranked_grids(
         if prediction is not None:
             simulated.append(SimulatedGrid(rank, ranked.grid, prediction))
     if not simulated:
-        raise PlanError([f"none of the {len(ranking.grids)} best grids for {model.name} fits {machine.name}"], "grids")
+        raise PlanError(
+            [f"none of the {len(ranking.grids)} best grids for {model.name} fits {machine.name}"], "grids"
+        )
     return sorted(simulated, key=lambda entry: entry.prediction.step_time_s)
 
 

@@ -38,7 +38,9 @@ def time_block(block: Block, cost: CostModel, engine: Engine, contention: Conten
     timeline = engine(TaskGraph(graph.structure, duration), contention)
     busy = np.bincount(graph.structure.stream, weights=duration, minlength=len(STREAMS))
     makespan = timeline.makespan_s
-    return BlockTime(block, graph, timeline, makespan, _breakdown(graph, timeline, duration), float(busy.max()))
+    return BlockTime(
+        block, graph, timeline, makespan, _breakdown(graph, timeline, duration), float(busy.max())
+    )
 
 
 def operation_seconds(graph: BlockGraph, cost: CostModel) -> NDArray[np.float64]:

@@ -28,7 +28,9 @@ def template_busy_s(template: tuple[Operation, ...], cost: CostModel) -> dict[St
     return busy
 
 
-def segments_bound_s(segments: list[Segment], cost: CostModel, known: dict[int, dict[Stream, float]]) -> float:
+def segments_bound_s(
+    segments: list[Segment], cost: CostModel, known: dict[int, dict[Stream, float]]
+) -> float:
     """Lower bound of a block: the busiest of its streams."""
     total = dict.fromkeys(_STREAMS, 0.0)
     for segment in segments:
@@ -57,7 +59,9 @@ def step_bound(model: ModelSpec, cost: CostModel) -> float:
         members = list(same)
         for chunk in stages[same[0]]:
             forward[chunk.index, members] = segments_bound_s(forward_segments(sizes, chunk), cost, templates)
-            backward[chunk.index, members] = segments_bound_s(backward_segments(sizes, chunk), cost, templates)
+            backward[chunk.index, members] = segments_bound_s(
+                backward_segments(sizes, chunk), cost, templates
+            )
         tail[members] = _tail(sizes, stages[same[0]], cost)
     send = cost.duration_s(send_message(sizes)) if plan.pipeline > 1 else 0.0
     return pipeline_bound(
@@ -74,5 +78,7 @@ def step_bound(model: ModelSpec, cost: CostModel) -> float:
 def _tail(sizes: Sizes, chunks: tuple[Chunk, ...], cost: CostModel) -> float:
     """Gradient norm and optimizer of a stage."""
     weights = stage_weights(sizes, chunks)
-    norm = cost.duration_s(gradient_norm_work(sizes, weights)) + cost.duration_s(Message("all-reduce", "world", 4.0))
+    norm = cost.duration_s(gradient_norm_work(sizes, weights)) + cost.duration_s(
+        Message("all-reduce", "world", 4.0)
+    )
     return norm + cost.duration_s(optimizer_work(sizes, weights)) + sizes.stack.step_overhead_s

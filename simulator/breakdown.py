@@ -87,7 +87,10 @@ def break_down(
 
 
 def _add_work(
-    parts: dict[str, float], view: TaskView, blocks: tuple[StageBlocks, StageBlocks], alone: NDArray[np.float64]
+    parts: dict[str, float],
+    view: TaskView,
+    blocks: tuple[StageBlocks, StageBlocks],
+    alone: NDArray[np.float64],
 ) -> None:
     """Add what runs on the compute stream; passes by the breakdown of their blocks."""
     stages, chunks = view.pipeline.num_stages, view.pipeline.num_chunks

@@ -92,6 +92,14 @@ def group_size(plan: Plan, group: str) -> int:
     return size
 
 
+def _members_inside(degree: int, step: int, node: int, devices: int) -> int:
+    """Members of a group that share a node; of the groups that straddle nodes the worst one counts."""
+    inside = max(1, node // step)
+    if degree <= inside and devices > node and node % (degree * step):
+        return max(1, math.gcd(node, degree * step) // step)
+    return min(degree, inside)
+
+
 def place(plan: Plan, group: str, devices_per_node: int) -> Placement:
     """Lay a group on nodes filled in rank order."""
     size, local, stride = 1, 1, plan.num_devices
@@ -99,7 +107,7 @@ def place(plan: Plan, group: str, devices_per_node: int) -> Placement:
         if degree == 1:
             continue
         size *= degree
-        local *= min(degree, max(1, devices_per_node // step))
+        local *= _members_inside(degree, step, devices_per_node, plan.num_devices)
         stride = min(stride, step)
     local = min(local, devices_per_node)
     occupied = min(devices_per_node, plan.num_devices)

@@ -77,11 +77,11 @@ Work = Matmul | AttentionCore | Elementwise | Message
 class After(NamedTuple):
     """Dependency on another operation of the block.
 
-    With `back` 0: operation `index` of the same template instance. With `back` > 0: the instance so many before,
-    whatever its template, and `index` counts its compute operations from the end (-1: the last one).
+    With `back` 0: operation `position` of the same template instance. With `back` > 0: the instance so many before,
+    whatever its template, and `position` counts its compute operations from the end (-1: the last one).
     """
 
-    index: int
+    position: int
     back: int = 0
 
 

@@ -23,7 +23,9 @@ def plan_from_mapping(data: Mapping[str, Any], subject: str = "plan") -> Plan:
     """
     values = dict(data)
     version = values.pop("schema", SCHEMA)
-    faults = [] if version == SCHEMA else [f"schema {version!r} is not known; this towtank reads schema {SCHEMA}"]
+    faults = (
+        [] if version == SCHEMA else [f"schema {version!r} is not known; this towtank reads schema {SCHEMA}"]
+    )
     plan, found = read_record(Plan, values)
     if faults + found:
         raise PlanError(faults + found, subject)

@@ -30,7 +30,11 @@ def faults_of(
     model: ModelSpec, machine: Machine, plan: Plan, stack: Stack, devices: int | None = None
 ) -> list[str]:
     """Every rule that the plan breaks, as sentences; empty for a legal plan."""
-    wrong = [f"{name} = {getattr(plan, name)}, but it must be 1 or more" for name in _COUNTS if getattr(plan, name) < 1]
+    wrong = [
+        f"{name} = {getattr(plan, name)}, but it must be 1 or more"
+        for name in _COUNTS
+        if getattr(plan, name) < 1
+    ]
     if sorted(plan.rank_order) != sorted(DEFAULT_RANK_ORDER):
         wrong.append(f"rank_order must name each of {', '.join(DEFAULT_RANK_ORDER)} once")
     if plan.data_shard is not None and plan.data_shard < 1:
@@ -59,7 +63,11 @@ def _device_faults(machine: Machine, plan: Plan, devices: int | None) -> list[st
         faults.append(f"devices = {devices}, but it must be 1 or more")
     elif devices is not None and plan.num_devices != devices:
         others = plan.num_devices // plan.data
-        fix = f"set data = {devices // others}" if devices % others == 0 else f"use a multiple of {others} devices"
+        fix = (
+            f"set data = {devices // others}"
+            if devices % others == 0
+            else f"use a multiple of {others} devices"
+        )
         faults.append(f"{product} = {plan.num_devices}, but {devices} devices were asked; {fix}")
     available = machine.num_devices
     if available is not None and plan.num_devices > available:
@@ -83,14 +91,20 @@ def _batch_faults(model: ModelSpec, plan: Plan) -> list[str]:
 
 def _divides(value: int, name: str, degree: int, degree_name: str) -> list[str]:
     if value % degree:
-        return [f"{name} = {value} must be a multiple of {degree_name} = {degree}; choose a divisor of {value}"]
+        return [
+            f"{name} = {value} must be a multiple of {degree_name} = {degree}; choose a divisor of {value}"
+        ]
     return []
 
 
 def _tensor_faults(model: ModelSpec, plan: Plan) -> list[str]:
     attention = model.attention
     faults = _divides(attention.heads, "attention heads", plan.tensor_x, "tensor_x")
-    if isinstance(attention, Attention) and attention.kv_heads % plan.tensor_x and plan.tensor_x % attention.kv_heads:
+    if (
+        isinstance(attention, Attention)
+        and attention.kv_heads % plan.tensor_x
+        and plan.tensor_x % attention.kv_heads
+    ):
         faults.append(
             f"key-value heads = {attention.kv_heads} and tensor_x = {plan.tensor_x}: one must divide the other"
         )
@@ -139,9 +153,13 @@ def _data_faults(plan: Plan) -> list[str]:
     if plan.data_shard is not None and plan.data % plan.data_shard:
         faults.append(f"data_shard = {plan.data_shard} must divide data = {plan.data}")
     if plan.data_shard is not None and plan.data_shard > 1 and plan.zero_stage == 0:
-        faults.append(f"data_shard = {plan.data_shard} shards states, but zero_stage = 0 shards nothing; set zero_stage")
+        faults.append(
+            f"data_shard = {plan.data_shard} shards states, but zero_stage = 0 shards nothing; set zero_stage"
+        )
     if plan.recompute_every > 1 and plan.recompute != "full":
-        faults.append(f"recompute_every = {plan.recompute_every} needs recompute = full, but it is {plan.recompute}")
+        faults.append(
+            f"recompute_every = {plan.recompute_every} needs recompute = full, but it is {plan.recompute}"
+        )
     return faults
 
 
@@ -174,7 +192,9 @@ def _pipeline_faults(model: ModelSpec, plan: Plan, stack: Stack) -> list[str]:
         )
     step = plan.micro_batch * plan.data * plan.tensor_z
     if plan.global_batch % step == 0:
-        faults += schedule_faults(plan.schedule_name, plan.pipeline, plan.virtual_stages, plan.num_micro_batches)
+        faults += schedule_faults(
+            plan.schedule_name, plan.pipeline, plan.virtual_stages, plan.num_micro_batches
+        )
     return faults
 
 
@@ -198,7 +218,9 @@ def _expert_faults(model: ModelSpec, plan: Plan) -> list[str]:
             f"set tensor_y = 1"
         )
     if plan.expert > 1 and plan.tensor_x > 1 and not plan.sequence_parallel:
-        faults.append("expert > 1 with tensor_x > 1 needs sequence_parallel, so that each rank routes its own tokens")
+        faults.append(
+            "expert > 1 with tensor_x > 1 needs sequence_parallel, so that each rank routes its own tokens"
+        )
     return faults
 
 

@@ -129,7 +129,9 @@ def predict(
     return _prediction(program, cost, step, engine)
 
 
-def bound(model: ModelSpec, machine: Machine, plan: Plan, stack: Stack, profile_dirs: tuple[Path, ...] = ()) -> float:
+def bound(
+    model: ModelSpec, machine: Machine, plan: Plan, stack: Stack, profile_dirs: tuple[Path, ...] = ()
+) -> float:
     """Closed-form lower bound of the step time in seconds; the plan must have passed its rules."""
     return step_bound(model, CostModel(machine, plan, stack, profile_dirs))
 
@@ -148,7 +150,10 @@ def _prediction(program: Program, cost: CostModel, step: StepTime, engine: Engin
     model_flop, executed = _flop(model, plan, sizes.sequence)
     available = step.step_time_s * plan.num_devices * peak(machine.device, plan.precision)
     capacity = known(
-        machine.device, "memory_capacity", machine.device.memory_capacity_bytes, needed_for="the check of memory"
+        machine.device,
+        "memory_capacity",
+        machine.device.memory_capacity_bytes,
+        needed_for="the check of memory",
     )
     return Prediction(
         model=model,

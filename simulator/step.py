@@ -71,7 +71,9 @@ def _seconds(cost: CostModel, messages: list[Message]) -> float:
     return sum(cost.duration_s(message) for message in messages)
 
 
-def _share_among_layers(table: DurationTable, role: Role, stage: int, chunk: int, total: float, count: int) -> None:
+def _share_among_layers(
+    table: DurationTable, role: Role, stage: int, chunk: int, total: float, count: int
+) -> None:
     """Layers of an unrolled pass share the time of the whole pass, so that both add up to the same."""
     for layer in range(count):
         table.set(role, stage, total / count, chunk, layer)
@@ -92,7 +94,14 @@ def _fill_collectives(table: DurationTable, program: Program, cost: CostModel, s
             holds_end = (layer == 0 and chunk.has_embedding) or (
                 layer == chunk.num_layers - 1 and chunk.has_head and not chunk.has_embedding
             )
-            _fill_layer(table, sizes, cost, chunk, layer, weights + end_weights(sizes, chunk) if holds_end else weights)
+            _fill_layer(
+                table,
+                sizes,
+                cost,
+                chunk,
+                layer,
+                weights + end_weights(sizes, chunk) if holds_end else weights,
+            )
 
 
 def _fill_layer(
@@ -109,7 +118,9 @@ def _fill_ends(table: DurationTable, program: Program, cost: CostModel, stage: i
     """Gradient norm, optimizer and what lies outside of all passes."""
     sizes, chunks = program.sizes, program.chunks[stage]
     weights = stage_weights(sizes, chunks)
-    norm = cost.duration_s(gradient_norm_work(sizes, weights)) + cost.duration_s(Message("all-reduce", "world", 4.0))
+    norm = cost.duration_s(gradient_norm_work(sizes, weights)) + cost.duration_s(
+        Message("all-reduce", "world", 4.0)
+    )
     tied = tied_embedding_message(sizes, chunks)
     table.set(Role.GRADIENT_NORM, stage, norm + (cost.duration_s(tied) if tied else 0.0))
     optimizer = cost.duration_s(optimizer_work(sizes, weights))
@@ -117,7 +128,11 @@ def _fill_ends(table: DurationTable, program: Program, cost: CostModel, stage: i
 
 
 def _fill_passes(
-    table: DurationTable, stage: int, chunks: tuple[Chunk, ...], times: dict[Role, tuple[BlockTime, ...]], send: float
+    table: DurationTable,
+    stage: int,
+    chunks: tuple[Chunk, ...],
+    times: dict[Role, tuple[BlockTime, ...]],
+    send: float,
 ) -> None:
     for chunk in chunks:
         for role, blocks in times.items():

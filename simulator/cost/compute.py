@@ -45,7 +45,10 @@ class ComputeRates:
             UnknownFigure: the device's memory bandwidth is unknown.
         """
         bandwidth = known(
-            device, "memory_bandwidth", device.memory_bandwidth_bytes_per_s, needed_for="the cost of every kernel"
+            device,
+            "memory_bandwidth",
+            device.memory_bandwidth_bytes_per_s,
+            needed_for="the cost of every kernel",
         )
         return cls(
             device,
@@ -53,7 +56,8 @@ class ComputeRates:
             stack.kernels.attention,
             stack.launch_overhead_s,
             stack.fitted.compute_efficiency * training_rate(device.name).rate,
-            bandwidth * known(device, "memory_fraction", curves.memory_fraction, needed_for="the cost of every kernel"),
+            bandwidth
+            * known(device, "memory_fraction", curves.memory_fraction, needed_for="the cost of every kernel"),
             level(device, curves, "bf16"),
         )
 
@@ -100,7 +104,10 @@ def matmul_time(work: Matmul, rates: ComputeRates) -> float:
     flop = 2.0 * work.m * columns * depth
     compute = flop / (peak(device, work.precision) * min(1.0, efficiency) * rates.efficiency)
     element = BYTES_PER_ELEMENT[work.precision]
-    memory = matmul_bytes(work.m, work.n, work.k, element, max(element, 2.0), work.batch) / rates.memory_bytes_per_s
+    memory = (
+        matmul_bytes(work.m, work.n, work.k, element, max(element, 2.0), work.batch)
+        / rates.memory_bytes_per_s
+    )
     return max(compute, memory, rates.launch_overhead_s)
 
 
@@ -108,7 +115,9 @@ def attention_time(work: AttentionCore, rates: ComputeRates) -> float:
     """Seconds of a fused causal attention kernel (forward 4 and backward 10 FLOP per query, key and width)."""
     curve = rates.curves.attention["bf16"]
     # devices newer than FlashAttention-2 have no figures of it: there its successors are what a stack runs
-    implementation: Implementation = "flash2" if rates.attention == "flash2" and "flash2" in curve.published else "best"
+    implementation: Implementation = (
+        "flash2" if rates.attention == "flash2" and "flash2" in curve.published else "best"
+    )
     shape = (work.batch, work.keys, work.heads, work.kv_heads, work.head_dim)
     width = work.head_dim + work.value_dim
     flop = 2.0 * work.batch * work.heads * work.queries * work.mean_keys * width

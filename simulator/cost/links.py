@@ -50,10 +50,16 @@ def inside_bandwidth(machine: Machine, local: int, preceding: int) -> float:
         total = known(machine, "node.device_bandwidth", node.device_bandwidth_bytes_per_s, needed_for=purpose)
         return SWITCH_EFFICIENCY * total
     if node.fabric == "mesh":
-        pair = known(machine, "node.pair_bandwidth_max", node.pair_bandwidth_max_bytes_per_s, needed_for=purpose)
+        pair = known(
+            machine, "node.pair_bandwidth_max", node.pair_bandwidth_max_bytes_per_s, needed_for=purpose
+        )
         # a mesh of n devices holds n - 1 edge-disjoint rings; NCCL opens them all
         return MESH_EFFICIENCY * pair * (local - 1)
-    slowest = node.pair_bandwidth_max_bytes_per_s if local == 2 and preceding == 1 else node.pair_bandwidth_min_bytes_per_s
+    slowest = (
+        node.pair_bandwidth_max_bytes_per_s
+        if local == 2 and preceding == 1
+        else node.pair_bandwidth_min_bytes_per_s
+    )
     return MESH_EFFICIENCY * known(machine, "node.pair_bandwidth_min", slowest, needed_for=purpose)
 
 
@@ -65,7 +71,11 @@ def network_bandwidth(machine: Machine, efficiency: float) -> float:
     """
     purpose = "the cost of communication between nodes"
     injection = known(machine, "node.injection", machine.node.injection_bytes_per_s, needed_for=purpose)
-    return injection * efficiency * known(machine, "network.efficiency", machine.network.efficiency, needed_for=purpose)
+    return (
+        injection
+        * efficiency
+        * known(machine, "network.efficiency", machine.network.efficiency, needed_for=purpose)
+    )
 
 
 LL128_EFFICIENCY = 120 / 128
@@ -95,7 +105,12 @@ def links_of(machine: Machine, placement: Placement, efficiency: float = 1.0) ->
 
 
 def _links(
-    machine: Machine, placement: Placement, efficiency: float, payload: float, inside_s: float, between_s: float
+    machine: Machine,
+    placement: Placement,
+    efficiency: float,
+    payload: float,
+    inside_s: float,
+    between_s: float,
 ) -> Links:
     inside = payload * inside_bandwidth(machine, placement.local, placement.preceding)
     if placement.nodes == 1:

@@ -47,7 +47,9 @@ class ComputeCosts:
 class CostModel:
     """Seconds of the operations of one plan."""
 
-    def __init__(self, machine: Machine, plan: Plan, stack: Stack, profile_dirs: tuple[Path, ...] = ()) -> None:
+    def __init__(
+        self, machine: Machine, plan: Plan, stack: Stack, profile_dirs: tuple[Path, ...] = ()
+    ) -> None:
         self.machine = machine
         self.plan = plan
         self.stack = stack
@@ -100,8 +102,11 @@ class CostModel:
         node, device = self.machine.node, self.machine.device
         collective = message.collective.replace("-", "_")
         own = device.measured_as == device.name and node.fabric == "switch"
-        if not own or placement.nodes > 1 or curves.collectives is None or message.collective in ("send", "broadcast"):
+        if (
+            not own
+            or placement.nodes > 1
+            or curves.collectives is None
+            or message.collective in ("send", "broadcast")
+        ):
             return None
         return curves.collectives.time_s(collective, placement.size, message.bytes)  # type: ignore[arg-type]
-
-

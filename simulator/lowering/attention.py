@@ -63,7 +63,15 @@ def core_shape(sizes: Sizes, window: int | None, *, backward: bool) -> Attention
         value_dim = attention.value_head_dim
     keys = mean_keys(sizes.sequence, window, causal=True)
     return AttentionCore(
-        plan.micro_batch, sizes.local_sequence, sizes.sequence, keys, heads, kv_heads, head_dim, value_dim, backward
+        plan.micro_batch,
+        sizes.local_sequence,
+        sizes.sequence,
+        keys,
+        heads,
+        kv_heads,
+        head_dim,
+        value_dim,
+        backward,
     )
 
 
@@ -129,7 +137,9 @@ def _score_elements(core: AttentionCore) -> float:
     return float(core.batch * core.heads * core.queries * core.keys)
 
 
-def _batched(template: Template, name: str, role: str, shape: tuple[int, int, int], core: AttentionCore) -> None:
+def _batched(
+    template: Template, name: str, role: str, shape: tuple[int, int, int], core: AttentionCore
+) -> None:
     m, n, k = shape
     batch = core.batch * core.heads
     work = Matmul(m, n, k, activation_precision(template.sizes.plan.precision), role, batch)
@@ -148,7 +158,9 @@ def _unfused_backward(template: Template, core: AttentionCore) -> None:
     _batched(template, "values", "dgrad", (core.queries, core.keys, core.value_dim), core)
     _batched(template, "values", "wgrad", (core.keys, core.value_dim, core.queries), core)
     if template.sizes.stack.kernels.dropout:
-        template.elementwise("attention.dropout", _score_elements(core), passes.DROPOUT_UNFUSED, backward=True)
+        template.elementwise(
+            "attention.dropout", _score_elements(core), passes.DROPOUT_UNFUSED, backward=True
+        )
     template.elementwise("attention.softmax", _score_elements(core), passes.SOFTMAX, backward=True)
     _batched(template, "scores", "dgrad", (core.queries, core.head_dim, core.keys), core)
     _batched(template, "scores", "wgrad", (core.keys, core.head_dim, core.queries), core)
@@ -187,7 +199,9 @@ def forward_attention(template: Template, window: int | None, *, reduce: bool) -
     forward_linear(template, after, template.sizes.tokens, prefetch_across=across)
 
 
-def backward_attention(template: Template, window: int | None, *, regather: bool, recompute_core: bool) -> None:
+def backward_attention(
+    template: Template, window: int | None, *, regather: bool, recompute_core: bool
+) -> None:
     """Backward of the attention part; selective recompute repeats the core's forward first (arXiv 2205.05198)."""
     # in a parallel block the feed-forward part has gathered the gradient of the sum already
     before, after = attention_linears(template, reduce=not template.sizes.model.parallel_block)
@@ -200,5 +214,3 @@ def backward_attention(template: Template, window: int | None, *, regather: bool
     rotary(template, backward=True)
     for linear in reversed(before):
         backward_linear(template, linear, _tokens(template, linear), regather=regather)
-
-

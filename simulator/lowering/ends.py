@@ -22,7 +22,9 @@ def local_embedding_weights(sizes: Sizes) -> int:
 
 def _gather(template: Template, name: str) -> None:
     if embedding_shards(template.sizes) > 1:
-        message = Message("all-gather", "weight_shard", template.weight_bytes(local_embedding_weights(template.sizes)))
+        message = Message(
+            "all-gather", "weight_shard", template.weight_bytes(local_embedding_weights(template.sizes))
+        )
         template.collective(f"{name}.all-gather", Stream.GATHER, message)
 
 
@@ -81,7 +83,9 @@ def _cross_entropy(template: Template, *, backward: bool) -> None:
     template.elementwise("loss", float(sizes.tokens) * columns, kind, backward=backward)
     if not backward and _split_vocabulary(sizes):
         # maximum, target logit and sum of exponentials: three fp32 numbers per token
-        template.collective("loss.all-reduce", Stream.TENSOR, Message("all-reduce", "tensor_xy", sizes.tokens * 12.0))
+        template.collective(
+            "loss.all-reduce", Stream.TENSOR, Message("all-reduce", "tensor_xy", sizes.tokens * 12.0)
+        )
 
 
 @lru_cache(maxsize=256)
@@ -113,11 +117,15 @@ def prediction_projection_template(sizes: Sizes, *, backward: bool) -> tuple[Ope
     template = Template(sizes, Phase.BACKWARD if backward else Phase.FORWARD)
     projection = normal(template, "projection", 2 * sizes.model.hidden, sizes.model.hidden)
     if backward:
-        backward_linear(template, projection, sizes.tokens, regather=sizes.stack.communication.regather_in_backward)
+        backward_linear(
+            template, projection, sizes.tokens, regather=sizes.stack.communication.regather_in_backward
+        )
         return template.build()
     forward_linear(template, projection, sizes.tokens)
     if sizes.plan.tensor_x > 1:
         # the layer that follows reads the whole width
         size = sizes.tokens * sizes.hidden * sizes.element_bytes
-        template.collective("projection.output.all-gather", Stream.TENSOR, Message("all-gather", "tensor_x", size))
+        template.collective(
+            "projection.output.all-gather", Stream.TENSOR, Message("all-gather", "tensor_x", size)
+        )
     return template.build()

@@ -15,17 +15,25 @@ from towtank.simulator.models.records import Experts
 from towtank.simulator.operations import Message, Phase, Stream
 
 
-def dense_linears(template: Template, hidden: int, *, gated: bool, name: str = "mlp") -> tuple[Linear, Linear]:
+def dense_linears(
+    template: Template, hidden: int, *, gated: bool, name: str = "mlp"
+) -> tuple[Linear, Linear]:
     """Up-projection (both halves of a gated one together) and down-projection."""
     model = template.sizes.model
     # in a parallel block the attention part gathers the input and reduces its gradient for both
     up = normal(
-        template, f"{name}.up", model.hidden, hidden * (2 if gated else 1), reduce_backward=not model.parallel_block
+        template,
+        f"{name}.up",
+        model.hidden,
+        hidden * (2 if gated else 1),
+        reduce_backward=not model.parallel_block,
     )
     return up, transposed(template, f"{name}.down", hidden, model.hidden)
 
 
-def activation(template: Template, elements: float, *, gated: bool, backward: bool, name: str = "mlp") -> None:
+def activation(
+    template: Template, elements: float, *, gated: bool, backward: bool, name: str = "mlp"
+) -> None:
     """Activation function over its outputs."""
     fused = template.sizes.stack.kernels.fused_activation
     if gated:
@@ -45,7 +53,9 @@ def forward_dense(template: Template, hidden: int, *, gated: bool, name: str = "
     forward_linear(template, down, sizes.tokens, prefetch_across=across)
 
 
-def backward_dense(template: Template, hidden: int, *, gated: bool, regather: bool, name: str = "mlp") -> None:
+def backward_dense(
+    template: Template, hidden: int, *, gated: bool, regather: bool, name: str = "mlp"
+) -> None:
     """Backward of a dense feed-forward part."""
     sizes = template.sizes
     up, down = dense_linears(template, hidden, gated=gated, name=name)
@@ -104,7 +114,9 @@ def _gather_tokens(template: Template, name: str) -> None:
     sizes = template.sizes
     if sizes.plan.tensor_x > 1 and not sizes.sequence_split:
         size = sizes.tokens * sizes.model.hidden * sizes.element_bytes
-        template.collective(f"experts.{name}.all-gather", Stream.TENSOR, Message("all-gather", "tensor_x", size))
+        template.collective(
+            f"experts.{name}.all-gather", Stream.TENSOR, Message("all-gather", "tensor_x", size)
+        )
 
 
 def expert_weights(template: Template, experts: Experts) -> int:
@@ -156,7 +168,9 @@ def forward_experts(template: Template, experts: Experts) -> None:
     """Router, dispatch, experts, combine; shared experts run as a dense part."""
     sizes, hidden = ExpertSizes(template, experts), template.sizes.model.hidden
     _gather_experts(template, experts)
-    template.matmul("experts.router", "forward", (sizes.routed_tokens, experts.num_experts, hidden), narrow=False)
+    template.matmul(
+        "experts.router", "forward", (sizes.routed_tokens, experts.num_experts, hidden), narrow=False
+    )
     template.elementwise("experts.permute", sizes.sent * hidden, passes.PERMUTE)
     _dispatch(template, "dispatch", sizes)
     _grouped(template, "experts.up", "forward", sizes.up, hidden, sizes)
@@ -190,5 +204,7 @@ def backward_experts(template: Template, experts: Experts, *, regather: bool) ->
     template.elementwise("experts.permute", sizes.sent * hidden, passes.PERMUTE, backward=True)
     shape = (sizes.routed_tokens, hidden, experts.num_experts)
     template.matmul("experts.router", "dgrad", shape, narrow=False)
-    template.matmul("experts.router", "wgrad", (experts.num_experts, hidden, sizes.routed_tokens), narrow=False)
+    template.matmul(
+        "experts.router", "wgrad", (experts.num_experts, hidden, sizes.routed_tokens), narrow=False
+    )
     _gather_tokens(template, "gradient")

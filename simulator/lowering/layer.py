@@ -46,7 +46,9 @@ def local_layer_weights(sizes: Sizes, experts: bool) -> tuple[int, int]:
     return dense, expert_weights(template, moe)
 
 
-def _unit_messages(template: Template, kind: tuple[bool, int | None], collective: str) -> list[tuple[str, Message]]:
+def _unit_messages(
+    template: Template, kind: tuple[bool, int | None], collective: str
+) -> list[tuple[str, Message]]:
     """One message for all weights of a layer, and one for its routed experts where they have a group of their own."""
     dense, experts = local_layer_weights(template.sizes, kind[0])
     if template.sizes.plan.expert == 1:

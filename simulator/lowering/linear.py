@@ -48,16 +48,22 @@ def transposed(template: Template, name: str, inputs: int, outputs: int, **optio
     return Linear(name, inputs // plan.tensor_x, outputs // plan.tensor_y, transposed=True, **options)
 
 
-def _tensor(template: Template, name: str, collective: str, group: str, elements: float, **how: bool) -> tuple[After, ...]:
+def _tensor(
+    template: Template, name: str, collective: str, group: str, elements: float, *, blocking: bool = True
+) -> tuple[After, ...]:
     degree = template.sizes.plan.degree("tensor_x" if group == "tensor_x" else "tensor_y")
     size = elements * template.sizes.element_bytes if degree > 1 else 0.0
-    return template.collective(f"{name}.{collective}", Stream.TENSOR, Message(collective, group, size), **how)
+    return template.collective(f"{name}.{collective}", Stream.TENSOR, Message(collective, group, size), blocking=blocking)
 
 
 def gather_weight(template: Template, linear: Linear, *, prefetch_across: bool) -> None:
     """All-gather this layer's weight over the shards, one layer ahead where the overlap is on (AxoNN's OAG)."""
     sizes = template.sizes
-    if not linear.sharded or sizes.plan.weight_shards == 1 or sizes.stack.communication.shard_unit != "linear":
+    if (
+        not linear.sharded
+        or sizes.plan.weight_shards == 1
+        or sizes.stack.communication.shard_unit != "linear"
+    ):
         return
     message = Message("all-gather", "weight_shard", template.weight_bytes(linear.weights))
     after: tuple[After, ...] | None = None
@@ -88,14 +94,18 @@ def forward_linear(template: Template, linear: Linear, tokens: int, *, prefetch_
         if linear.reduce_forward:
             _tensor(template, name, "all-reduce", "tensor_y", tokens * linear.outputs)
     else:
-        rest = _rest(template, linear, "reduce-scatter", tokens * linear.outputs * linear.reduce_forward, chunks)
+        rest = _rest(
+            template, linear, "reduce-scatter", tokens * linear.outputs * linear.reduce_forward, chunks
+        )
         template.matmul(name, "forward", shape, narrow=linear.narrow)
         template.wait(*rest)
         if linear.reduce_forward:
             _tensor(template, name, "reduce-scatter", "tensor_x", tokens * linear.outputs / chunks)
 
 
-def _rest(template: Template, linear: Linear, collective: str, elements: float, chunks: int) -> tuple[After, ...]:
+def _rest(
+    template: Template, linear: Linear, collective: str, elements: float, chunks: int
+) -> tuple[After, ...]:
     """Emit the part of an overlapped collective that runs beside the multiply."""
     elements = elements * (chunks - 1) / chunks
     return _tensor(template, f"{linear.name}.beside", collective, "tensor_x", elements, blocking=False)
@@ -116,7 +126,12 @@ def backward_linear(template: Template, linear: Linear, tokens: int, *, regather
         # the input was kept in parts; its all-gather for wgrad runs beside dgrad (arXiv 2205.05198, section 4.2.2)
         concurrent = sizes.overlap.backward_all_reduce
         inputs_back = _tensor(
-            template, f"{name}.input", "all-gather", "tensor_x", tokens * linear.inputs, blocking=not concurrent
+            template,
+            f"{name}.input",
+            "all-gather",
+            "tensor_x",
+            tokens * linear.inputs,
+            blocking=not concurrent,
         )
     template.matmul(name, "dgrad", (tokens, linear.inputs, linear.outputs), narrow=linear.narrow)
     template.wait(*inputs_back)

@@ -37,7 +37,11 @@ class Chunk:
     @property
     def signature(self) -> tuple[object, ...]:
         """Equal for chunks that take the same time: stages that do the same are simulated once."""
-        return (self.has_embedding, self.has_head, *((run.kind, run.recomputed, run.num_layers) for run in self.runs))
+        return (
+            self.has_embedding,
+            self.has_head,
+            *((run.kind, run.recomputed, run.num_layers) for run in self.runs),
+        )
 
 
 @lru_cache(maxsize=512)
@@ -119,7 +123,11 @@ def _prediction_segments(sizes: Sizes, *, backward: bool) -> list[Segment]:
     kind = layer_kind(sizes, sizes.model.num_layers - 1)
     for number in range(sizes.model.mtp_layers):
         prefix = f"prediction.{number}"
-        layer = backward_template(sizes, kind, sizes.plan.recompute == "full") if backward else forward_template(sizes, kind)
+        layer = (
+            backward_template(sizes, kind, sizes.plan.recompute == "full")
+            if backward
+            else forward_template(sizes, kind)
+        )
         part = [
             _once(prediction_projection_template(sizes, backward=backward), prefix),
             _once(layer, prefix),

@@ -67,7 +67,9 @@ class Template:
         launches = passes.backward_launches if backward else passes.forward_launches
         self.compute(name, Elementwise(elements * count * self.sizes.element_bytes, launches))
 
-    def matmul(self, name: str, role: str, shape: tuple[int, int, int], batch: int = 1, narrow: bool = True) -> After:
+    def matmul(
+        self, name: str, role: str, shape: tuple[int, int, int], batch: int = 1, narrow: bool = True
+    ) -> After:
         """Emit a matrix multiply, with the casts that a narrow precision needs."""
         m, n, k = shape
         precision = self.sizes.plan.precision
@@ -76,7 +78,9 @@ class Template:
         if precision in NARROW_PRECISIONS and role != "wgrad":
             # the activation is cast as the multiply's input; its transpose for the weight gradient comes with it
             self.elementwise(f"{name}.cast", batch * m * k, CAST)
-        return self.compute(f"{name}.{role}", Matmul(m, n, k, precision, role, batch), matmul_flop(m, n, k, batch))
+        return self.compute(
+            f"{name}.{role}", Matmul(m, n, k, precision, role, batch), matmul_flop(m, n, k, batch)
+        )
 
     def collective(
         self,
@@ -111,7 +115,10 @@ class Template:
         communication = self.sizes.stack.communication
         if communication.shard_unit == "linear":
             return self.weight_bytes(elements)
-        return elements * BYTES_PER_ELEMENT[self.sizes.plan.gradient_precision or communication.gradient_precision]
+        return (
+            elements
+            * BYTES_PER_ELEMENT[self.sizes.plan.gradient_precision or communication.gradient_precision]
+        )
 
     def build(self) -> tuple[Operation, ...]:
         """Return the finished template.

@@ -25,7 +25,9 @@ class Weights:
     embedding: int
 
     def __add__(self, other: "Weights") -> "Weights":
-        return Weights(self.dense + other.dense, self.experts + other.experts, self.embedding + other.embedding)
+        return Weights(
+            self.dense + other.dense, self.experts + other.experts, self.embedding + other.embedding
+        )
 
 
 def layer_weights(sizes: Sizes, layer: int) -> Weights:
@@ -40,7 +42,9 @@ def end_weights(sizes: Sizes, chunk: Chunk) -> Weights:
     count = 0
     if chunk.has_embedding:
         count += 1
-    if chunk.has_head and not (sizes.model.tied_embeddings and chunk.has_embedding and sizes.plan.pipeline == 1):
+    if chunk.has_head and not (
+        sizes.model.tied_embeddings and chunk.has_embedding and sizes.plan.pipeline == 1
+    ):
         tied_here = sizes.model.tied_embeddings and sizes.plan.pipeline == 1
         count += 0 if tied_here else 1
     positions = sizes.model.max_positions * sizes.hidden if sizes.model.positions == "learned" else 0
@@ -86,7 +90,11 @@ def with_states(sizes: Sizes, weights: Weights) -> float:
         table = plan.state_shards
     else:
         table = plan.state_shards // plan.tensor_z if plan.zero_stage in (1, 2) else 1
-    return weights.dense / plan.state_shards + weights.experts / expert_state_shards(plan) + weights.embedding / table
+    return (
+        weights.dense / plan.state_shards
+        + weights.experts / expert_state_shards(plan)
+        + weights.embedding / table
+    )
 
 
 def gradient_precision(sizes: Sizes) -> str:
@@ -106,7 +114,10 @@ def gradient_messages(sizes: Sizes, weights: Weights) -> list[Message]:
     dense, experts, whole = (elements * element for elements in _reduced_elements(sizes, weights))
     messages = [Message("all-reduce", "tensor_z", whole)] if plan.tensor_z > 1 else []
     if plan.zero_stage == 0:
-        messages += [Message("all-reduce", "data", dense + whole), Message("all-reduce", "expert_replicate", experts)]
+        messages += [
+            Message("all-reduce", "data", dense + whole),
+            Message("all-reduce", "expert_replicate", experts),
+        ]
     elif plan.zero_stage < 3:
         messages += [
             Message("reduce-scatter", "state_shard", dense + whole),
@@ -116,7 +127,10 @@ def gradient_messages(sizes: Sizes, weights: Weights) -> list[Message]:
     else:
         if not scatters_in_pass(sizes):
             routed = weights.experts * element if plan.expert > 1 else 0.0
-            messages += [Message("reduce-scatter", "state_shard", dense), Message("reduce-scatter", "expert_data", routed)]
+            messages += [
+                Message("reduce-scatter", "state_shard", dense),
+                Message("reduce-scatter", "expert_data", routed),
+            ]
         replica = dense / plan.shard_degree / plan.context
         messages += [Message("all-reduce", "replicate", replica), Message("all-reduce", "data", whole)]
     return [message for message in messages if message.bytes > 0]
@@ -125,7 +139,9 @@ def gradient_messages(sizes: Sizes, weights: Weights) -> list[Message]:
 def _reduced_elements(sizes: Sizes, weights: Weights) -> tuple[float, float, float]:
     """Gradients left to reduce over data: (most of them, experts with a group of their own, unsharded tables)."""
     plan, table = sizes.plan, float(weights.embedding)
-    dense, whole = (weights.dense + table, 0.0) if sizes.stack.communication.shard_embedding else (weights.dense, table)
+    dense, whole = (
+        (weights.dense + table, 0.0) if sizes.stack.communication.shard_embedding else (weights.dense, table)
+    )
     if plan.expert == 1:
         return (dense + weights.experts) / plan.tensor_z, 0.0, whole
     return dense / plan.tensor_z, weights.experts / expert_weight_shards(plan), whole
@@ -161,7 +177,9 @@ def optimizer_work(sizes: Sizes, weights: Weights) -> Elementwise:
     weight = BYTES_PER_ELEMENT[activation_precision(plan.precision)]
     one = adam_bytes_per_parameter(BYTES_PER_ELEMENT[gradient_precision(sizes)], master, weight)
     fused = sizes.stack.optimizer_kernels == "fused"
-    return Elementwise(with_states(sizes, weights) * one * (1.0 if fused else FOR_EACH_PASSES), 4 if fused else 40)
+    return Elementwise(
+        with_states(sizes, weights) * one * (1.0 if fused else FOR_EACH_PASSES), 4 if fused else 40
+    )
 
 
 def gradient_norm_work(sizes: Sizes, weights: Weights) -> Elementwise:

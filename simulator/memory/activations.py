@@ -80,8 +80,12 @@ def _residual_mask(sizes: Sizes) -> float:
 def _dense_bytes(sizes: Sizes, hidden: int, *, gated: bool, name: str) -> float:
     template = Template(sizes, Phase.FORWARD)
     up, down = dense_linears(template, hidden, gated=gated, name=name)
+    # a parallel block with a single norm feeds both parts with its output
+    shares_norm = sizes.model.parallel_block and sizes.model.norms_per_layer == 1
     return (
-        _linear_input(sizes, up) + sizes.tokens * up.outputs * sizes.element_bytes + _linear_input(sizes, down)
+        (0.0 if shares_norm else _linear_input(sizes, up))
+        + sizes.tokens * up.outputs * sizes.element_bytes
+        + _linear_input(sizes, down)
     )
 
 
@@ -89,6 +93,8 @@ def feed_forward_bytes(sizes: Sizes, experts: bool) -> float:
     """Bytes that the feed-forward part keeps."""
     model = sizes.model
     total = layer_input_bytes(sizes) + _residual_mask(sizes)
+    if model.parallel_block:
+        total -= layer_input_bytes(sizes)  # the norm reads the input of the layer, which the attention part keeps
     if not experts or model.experts is None:
         return total + _dense_bytes(sizes, model.mlp.hidden, gated=model.mlp.gated, name="mlp")
     moe = ExpertSizes(Template(sizes, Phase.FORWARD), model.experts)

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from towtank.kernels.counts import BYTES_PER_ELEMENT
+from towtank.simulator.groups import expert_weight_shards
 from towtank.simulator.lowering.ends import embedding_shards, local_embedding_weights
-from towtank.simulator.lowering.layer import local_layer_weights
+from towtank.simulator.lowering.layer import local_layer_weights, scatters_in_pass
 from towtank.simulator.lowering.sizes import Sizes, activation_precision
 from towtank.simulator.lowering.stages import Chunk
 from towtank.simulator.lowering.weights import (
@@ -61,12 +62,18 @@ def _state_parts(sizes: Sizes, weights: Weights) -> dict[str, float]:
 
 
 def _held_gradients(sizes: Sizes, weights: Weights) -> float:
-    """Gradients that a device keeps through the backward pass: sharded from ZeRO 2 on."""
-    if sizes.plan.zero_stage >= 2:
+    """Gradients that a device keeps through the backward pass.
+
+    Sharded from ZeRO 2 on, except under ZeRO 3 where the stack reduces them only after the last micro-batch.
+    """
+    plan = sizes.plan
+    if plan.zero_stage == 3 and plan.num_micro_batches > 1 and not scatters_in_pass(sizes):
+        return weights.dense + weights.experts + weights.embedding
+    if plan.zero_stage >= 2:
         return with_states(sizes, weights)
-    experts = weights.experts / (sizes.plan.tensor_z if sizes.plan.expert == 1 else 1)
-    table = weights.embedding / min(embedding_shards(sizes), sizes.plan.tensor_z)
-    return weights.dense / sizes.plan.tensor_z + experts + table
+    experts = weights.experts / (plan.tensor_z if plan.expert == 1 else expert_weight_shards(plan))
+    table = weights.embedding / min(embedding_shards(sizes), plan.tensor_z)
+    return weights.dense / plan.tensor_z + experts + table
 
 
 def _gathered(sizes: Sizes, chunks: Sequence[Chunk]) -> float:
@@ -82,7 +89,17 @@ def _gathered(sizes: Sizes, chunks: Sequence[Chunk]) -> float:
     units = 2 if sizes.overlap.all_gather else 1
     gradients = 2 if sizes.overlap.reduce_scatter else 1
     element = BYTES_PER_ELEMENT[sizes.stack.communication.parameter_precision]
-    return max((units + gradients) * unit, table + unit) * element
+    reduced = element if sizes.stack.communication.shard_unit == "linear" else BYTES_PER_ELEMENT[gradient_precision(sizes)]
+    kept = _kept_gathered(sizes, chunks)
+    return max((kept + units * unit) * element + gradients * unit * reduced, (table + unit) * element)
+
+
+def _kept_gathered(sizes: Sizes, chunks: Sequence[Chunk]) -> int:
+    """Weights that stay gathered between the passes: of layers that the backward pass does not gather again."""
+    if sizes.stack.communication.regather_in_backward:
+        return 0
+    runs = [run for chunk in chunks for run in chunk.runs if not run.recomputed]
+    return sum(run.num_layers * sum(local_layer_weights(sizes, run.kind[0])) for run in runs)
 
 
 def _activation_parts(sizes: Sizes, chunks: Sequence[Chunk], alive: int) -> dict[str, float]:
@@ -110,7 +127,9 @@ def stage_memory(program: Program, stage: int, alive: int) -> StageMemory:
     parts["gathered weights"] = _gathered(sizes, chunks)
     parts |= _activation_parts(sizes, chunks, alive)
     sends = 4 * send_message(sizes).bytes if sizes.plan.pipeline > 1 else 0.0
-    parts["communication buffers"] = sends + 2 * layer_input_bytes(sizes) * (sizes.plan.tensor_x if sizes.sequence_split else 1)
+    parts["communication buffers"] = sends + 2 * layer_input_bytes(sizes) * (
+        sizes.plan.tensor_x if sizes.sequence_split else 1
+    )
     allocated = sum(parts.values())
     parts["fragmentation"] = sizes.stack.memory.fragmentation * allocated
     parts["device context"] = sizes.stack.memory.context_bytes
@@ -120,7 +139,9 @@ def stage_memory(program: Program, stage: int, alive: int) -> StageMemory:
 def stage_memories(program: Program) -> tuple[StageMemory, ...]:
     """Peak memory of every stage; stages with the same chunks and the same number alive are worked out once."""
     plan = program.sizes.plan
-    alive = alive_micro_batches(plan.schedule_name, plan.pipeline, plan.virtual_stages, plan.num_micro_batches)
+    alive = alive_micro_batches(
+        plan.schedule_name, plan.pipeline, plan.virtual_stages, plan.num_micro_batches
+    )
     known: dict[tuple[object, ...], StageMemory] = {}
     result = []
     for stage in range(plan.pipeline):
@@ -130,5 +151,3 @@ def stage_memories(program: Program) -> tuple[StageMemory, ...]:
         found = known[key]
         result.append(StageMemory(stage, found.parts, found.alive_micro_batches))
     return tuple(result)
-
-

@@ -20,7 +20,9 @@ def caveats(prediction: Prediction) -> tuple[str, ...]:
     if stack.fitted.source.startswith("not fitted"):
         found.append(f"stack {stack.name} is not fitted to any published run")
     if machine.device.measured_as != machine.device.name:
-        found.append(f"{machine.device.name} was not measured; its kernels follow {machine.device.measured_as}")
+        found.append(
+            f"{machine.device.name} was not measured; its kernels follow {machine.device.measured_as}"
+        )
     if recalled := _recalled(machine, prediction.plan.num_devices > machine.node.devices):
         found.append(f"{machine.name}: {', '.join(recalled)} recalled, not read at a source")
     return tuple(found)
@@ -29,4 +31,6 @@ def caveats(prediction: Prediction) -> tuple[str, ...]:
 def _recalled(machine: Machine, several_nodes: bool) -> list[str]:
     """Link figures of the machine that the prediction may rest on and that nobody looked up."""
     names = _NODE_FIGURES + (_NETWORK_FIGURES if several_nodes else ())
-    return [name for name in names if name in machine.sources and machine.sources[name].provenance == "recalled"]
+    return [
+        name for name in names if name in machine.sources and machine.sources[name].provenance == "recalled"
+    ]

@@ -28,7 +28,9 @@ def missing_bytes(prediction: Prediction) -> float:
     return max(0.0, prediction.peak_memory_bytes - prediction.memory_capacity_bytes)
 
 
-def prediction_to_mapping(prediction: Prediction, version: str, detail: Detail | None = None) -> dict[str, Any]:
+def prediction_to_mapping(
+    prediction: Prediction, version: str, detail: Detail | None = None
+) -> dict[str, Any]:
     """Everything that a prediction says, in SI units; `detail` adds the times of layers or of operations.
 
     `version` is that of towtank. `plan` is a plan file: fields that are not listed have their defaults.
@@ -106,4 +108,7 @@ def layer_of(operation: str) -> str:
 
 def _place(layer: str) -> tuple[int, int]:
     kind, _, number = layer.partition(".")
-    return (("layer", "prediction", "model").index(kind) if number or kind == "model" else 3, int(number or 0))
+    return (
+        ("layer", "prediction", "model").index(kind) if number or kind == "model" else 3,
+        int(number or 0),
+    )

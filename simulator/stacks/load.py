@@ -57,7 +57,9 @@ def _path(name: str) -> Path:
 
 def _inherited(name: str, chain: tuple[str, ...]) -> dict[str, Any]:
     if name in chain:
-        raise StackError(f"stacks inherit in a circle: {' -> '.join((*chain, name))}; break it at one `from:`")
+        raise StackError(
+            f"stacks inherit in a circle: {' -> '.join((*chain, name))}; break it at one `from:`"
+        )
     path = _path(name)
     try:
         data = yaml.load(path.read_bytes().decode("utf-8"), Loader=_Loader)

@@ -8,7 +8,11 @@ def stack_faults(stack: Stack, plan: Plan) -> list[str]:
     """Every part of the plan that the software lacks, as sentences."""
     can = stack.supports
     wants = [
-        (plan.tensor_y > 1 and not can.tensor_y, f"tensor_y = {plan.tensor_y}", "it splits no input features"),
+        (
+            plan.tensor_y > 1 and not can.tensor_y,
+            f"tensor_y = {plan.tensor_y}",
+            "it splits no input features",
+        ),
         (plan.tensor_z > 1 and not can.tensor_z, f"tensor_z = {plan.tensor_z}", _z_hint(stack)),
         (plan.expert > 1 and not can.expert, f"expert = {plan.expert}", "it has no expert parallelism"),
         (
@@ -42,19 +46,29 @@ def _choice_faults(stack: Stack, plan: Plan) -> list[str]:
     faults = []
     if plan.context > 1 and plan.context_kind not in can.context:
         has = " or ".join(can.context) or "no context parallelism"
-        faults.append(f"{stack.name} cannot run context = {plan.context} by {plan.context_kind}: it has {has}")
+        faults.append(
+            f"{stack.name} cannot run context = {plan.context} by {plan.context_kind}: it has {has}"
+        )
     if plan.zero_stage not in can.zero_stages:
         has = ", ".join(map(str, can.zero_stages))
         faults.append(f"{stack.name} cannot run zero_stage = {plan.zero_stage}: it has {has}")
     elif plan.pipeline > 1 and plan.zero_stage not in can.zero_with_pipeline:
         has = ", ".join(map(str, can.zero_with_pipeline))
-        faults.append(f"{stack.name} cannot run zero_stage = {plan.zero_stage} with a pipeline: there it has {has}")
+        faults.append(
+            f"{stack.name} cannot run zero_stage = {plan.zero_stage} with a pipeline: there it has {has}"
+        )
     if plan.schedule_name not in can.schedules:
-        faults.append(f"{stack.name} cannot run schedule {plan.schedule_name}: it has {', '.join(can.schedules)}")
+        faults.append(
+            f"{stack.name} cannot run schedule {plan.schedule_name}: it has {', '.join(can.schedules)}"
+        )
     if plan.recompute not in can.recompute:
-        faults.append(f"{stack.name} cannot run recompute = {plan.recompute}: it has {', '.join(can.recompute)}")
+        faults.append(
+            f"{stack.name} cannot run recompute = {plan.recompute}: it has {', '.join(can.recompute)}"
+        )
     if plan.precision not in can.precisions:
-        faults.append(f"{stack.name} cannot run precision = {plan.precision}: it has {', '.join(can.precisions)}")
+        faults.append(
+            f"{stack.name} cannot run precision = {plan.precision}: it has {', '.join(can.precisions)}"
+        )
     return faults
 
 

@@ -6,7 +6,9 @@ import typer
 
 from towtank.cli.options import Json, Profiles
 
-app = typer.Typer(invoke_without_command=True, help="List the devices, or show one with the source of every figure.")
+app = typer.Typer(
+    invoke_without_command=True, help="List the devices, or show one with the source of every figure."
+)
 
 
 @app.callback()

@@ -52,8 +52,13 @@ class Inputs:
         if len(self.faults) == 1:
             raise InputError(self.faults[0])
         if self.faults:
-            lines = ("\n".join("    " * (n > 0) + line for n, line in enumerate(f.split("\n"))) for f in self.faults)
-            raise InputError("\n".join([f"{len(self.faults)} inputs are wrong", *(f"  - {text}" for text in lines)]))
+            lines = (
+                "\n".join("    " * (n > 0) + line for n, line in enumerate(f.split("\n")))
+                for f in self.faults
+            )
+            raise InputError(
+                "\n".join([f"{len(self.faults)} inputs are wrong", *(f"  - {text}" for text in lines)])
+            )
 
 
 def describe(error: OSError) -> str:
@@ -67,7 +72,9 @@ def run(app: typer.Typer, arguments: Sequence[str]) -> int:
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="replace")  # a terminal that lacks a letter must not end a prediction
     try:
-        outcome = typer.main.get_command(app).main(list(arguments), prog_name="towtank", standalone_mode=False)
+        outcome = typer.main.get_command(app).main(
+            list(arguments), prog_name="towtank", standalone_mode=False
+        )
         sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
         complain("interrupted")

@@ -25,4 +25,7 @@ def print_figures(rows: "Sequence[FigureRow]", json: bool) -> None:
         cells.append((row.field, row.value, row.provenance or "", mark))
     emit(table(cells))
     if numbers:
-        emit("\nsources\n" + "\n".join(paragraph(f"[{n}] {text} ({kind})") for (kind, text), n in numbers.items()))
+        emit(
+            "\nsources\n"
+            + "\n".join(paragraph(f"[{n}] {text} ({kind})") for (kind, text), n in numbers.items())
+        )

@@ -6,7 +6,9 @@ import typer
 
 from towtank.cli.options import Json, Profiles
 
-app = typer.Typer(invoke_without_command=True, help="List the machines, or show one with the source of every figure.")
+app = typer.Typer(
+    invoke_without_command=True, help="List the machines, or show one with the source of every figure."
+)
 
 
 @app.callback()
@@ -37,12 +39,16 @@ def machines(context: typer.Context, json: Json = False, profiles: Profiles = No
     ]
     emit("Machines; `a node` is the number of devices of one node.\n")
     emit(table(cells, ("machine", "nodes", "a node", "device", "network", "topology", "also"), right=(1, 2)))
-    emit("\nnodes any: say how many, as in dgx-h100:nodes=64. Figures and sources: towtank machines show NAME")
+    emit(
+        "\nnodes any: say how many, as in dgx-h100:nodes=64. Figures and sources: towtank machines show NAME"
+    )
 
 
 @app.command("show")
 def show(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Machine, such as selene or dgx-h100:nodes=64.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Machine, such as selene or dgx-h100:nodes=64.")
+    ],
     json: Json = False,
     profiles: Profiles = None,
 ) -> None:

@@ -6,7 +6,9 @@ import typer
 
 from towtank.cli.options import Json
 
-app = typer.Typer(invoke_without_command=True, help="List the models, or show the shape, size and source of one.")
+app = typer.Typer(
+    invoke_without_command=True, help="List the models, or show the shape, size and source of one."
+)
 
 
 @app.callback()
@@ -33,7 +35,9 @@ def models(context: typer.Context, json: Json = False) -> None:
     ]
     heads = ("model", "parameters", "active", "layers", "hidden", "sequence")
     emit(table(cells, heads, right=(1, 2, 3, 4, 5)))
-    emit("\nAny Hugging Face config.json or model YAML works too: --model PATH. More: towtank models show NAME")
+    emit(
+        "\nAny Hugging Face config.json or model YAML works too: --model PATH. More: towtank models show NAME"
+    )
 
 
 def _rows() -> list[dict[str, Any]]:
@@ -86,7 +90,10 @@ def show(
         return
     sections = [
         (model.name, flattened(asdict(model), skip=("name", "source"))),
-        ("parameters", [*((key, f"{value:,}") for key, value in asdict(size).items()), ("total", f"{size.total:,}")]),
+        (
+            "parameters",
+            [*((key, f"{value:,}") for key, value in asdict(size).items()), ("total", f"{size.total:,}")],
+        ),
         (
             f"training FLOP a token, forward and backward, at {model.sequence:,} tokens",
             [

@@ -93,7 +93,16 @@ def predict(
     missing and where.
     """
     prediction = _prediction(
-        model, machine, plan, settings or (), devices, stack, engine, breakdown, profiles or (), ignore_config_key or ()
+        model,
+        machine,
+        plan,
+        settings or (),
+        devices,
+        stack,
+        engine,
+        breakdown,
+        profiles or (),
+        ignore_config_key or (),
     )
     if trace is not None:
         _write_trace(prediction, trace)
@@ -168,7 +177,9 @@ def _plan(path: Path | None, settings: Sequence[str]) -> "Plan":
     if path is not None:
         return load_plan(path, changes)
     if not settings:
-        raise InputError("no plan is given; give --plan FILE, or fields such as --set tensor_x=8,data=2,global_batch=64")
+        raise InputError(
+            "no plan is given; give --plan FILE, or fields such as --set tensor_x=8,data=2,global_batch=64"
+        )
     return plan_from_mapping(changes, "--set")
 
 
@@ -177,7 +188,9 @@ def _one_of(option: str, word: str | None, known: Sequence[str | None]) -> None:
         from towtank.simulator.edge import did_you_mean
 
         names = [name for name in known if name]
-        raise InputError(f"{option} {word} is unknown{did_you_mean(str(word), names)} (known: {', '.join(names)})")
+        raise InputError(
+            f"{option} {word} is unknown{did_you_mean(str(word), names)} (known: {', '.join(names)})"
+        )
 
 
 def _write_trace(prediction: "Prediction", path: Path) -> None:

@@ -49,15 +49,24 @@ def _headline(prediction: "Prediction") -> str:
         return text
     missing = prediction.peak_memory_bytes - prediction.memory_capacity_bytes
     over = [stage.stage for stage in prediction.memory if stage.peak_bytes > prediction.memory_capacity_bytes]
-    which = f"stage {prediction.peak_stage.stage} needs" if len(over) == 1 else f"{len(over)} stages do not; the fullest, {prediction.peak_stage.stage}, needs"
-    return f"{text}\nDOES NOT FIT: {which} {count(missing)} bytes ({gibibytes(missing)}) more than a device has"
+    which = (
+        f"stage {prediction.peak_stage.stage} needs"
+        if len(over) == 1
+        else f"{len(over)} stages do not; the fullest, {prediction.peak_stage.stage}, needs"
+    )
+    return (
+        f"{text}\nDOES NOT FIT: {which} {count(missing)} bytes ({gibibytes(missing)}) more than a device has"
+    )
 
 
 def _totals(prediction: "Prediction") -> str:
     machine, plan = prediction.machine, prediction.plan
     peak = machine.device.peak_flop_per_s[plan.precision] / 1e12
     rows = [
-        ("step time", f"{seconds(prediction.step_time_s)} (closed-form lower bound {seconds(prediction.bound_s)})"),
+        (
+            "step time",
+            f"{seconds(prediction.step_time_s)} (closed-form lower bound {seconds(prediction.bound_s)})",
+        ),
         (
             "throughput",
             f"{significant(prediction.tokens_per_s)} tokens/s, "
@@ -131,10 +140,13 @@ def _parts(parts: Mapping[str, float], printed: Printer) -> str:
     ordered = sorted(parts.items(), key=lambda item: -item[1])
     shown = [(name, value) for name, value in ordered if value >= _SMALLEST_PART * whole]
     if small := ordered[len(shown) :]:
-        shown.append((f"{len(small)} smaller" if len(small) > 1 else small[0][0], sum(value for _, value in small)))
+        shown.append(
+            (f"{len(small)} smaller" if len(small) > 1 else small[0][0], sum(value for _, value in small))
+        )
     largest = shown[0][1] / whole if whole else 1.0
     rows = [
-        (name, printed(value), percent(value / whole), bar(value / whole / largest, _BAR)) for name, value in shown
+        (name, printed(value), percent(value / whole), bar(value / whole / largest, _BAR))
+        for name, value in shown
     ]
     return table(rows, right=(1, 2))
 
@@ -177,9 +189,7 @@ def _layer_rows(times: "tuple[OperationTime, ...]") -> Iterator[tuple[str, ...]]
 
 def _alike(one: Mapping[str, tuple[float, float]], other: Mapping[str, tuple[float, float]]) -> bool:
     return one.keys() == other.keys() and all(
-        abs(a - b) <= 1e-6 * max(a, b)
-        for phase in one
-        for a, b in zip(one[phase], other[phase], strict=True)
+        abs(a - b) <= 1e-6 * max(a, b) for phase in one for a, b in zip(one[phase], other[phase], strict=True)
     )
 
 
@@ -193,4 +203,6 @@ def _operation_rows(times: "tuple[OperationTime, ...]") -> list[tuple[str, ...]]
         row[0] += one.seconds
         row[1] += one.exposed_s
     ordered = sorted(total.items(), key=lambda item: -item[1][1])
-    return [(name, phase, seconds(run), seconds(exposed), kind) for (name, phase, kind), (run, exposed) in ordered]
+    return [
+        (name, phase, seconds(run), seconds(exposed), kind) for (name, phase, kind), (run, exposed) in ordered
+    ]

@@ -74,7 +74,9 @@ def bar(fraction: float, width: int) -> str:
     return mark * round(min(max(fraction, 0.0), 1.0) * width)
 
 
-def table(rows: Iterable[Sequence[str]], heads: Sequence[str] = (), right: Iterable[int] = (), indent: int = 2) -> str:
+def table(
+    rows: Iterable[Sequence[str]], heads: Sequence[str] = (), right: Iterable[int] = (), indent: int = 2
+) -> str:
     """Rows in columns two blanks apart; columns in `right` are flush right. The last column is wrapped."""
     body = [list(row) for row in rows]
     lines = [list(heads), *body] if heads else body
@@ -100,7 +102,9 @@ def _line(row: Sequence[str], widths: Sequence[int], flush_right: set[int], inde
 def paragraph(text: str, indent: int = 2) -> str:
     """Text wrapped to the width, the lines after the first indented by two more."""
     blank = " " * indent
-    return textwrap.fill(text, WIDTH, initial_indent=blank, subsequent_indent=f"{blank}  ", break_long_words=False)
+    return textwrap.fill(
+        text, WIDTH, initial_indent=blank, subsequent_indent=f"{blank}  ", break_long_words=False
+    )
 
 
 def flattened(record: dict[str, Any], skip: tuple[str, ...] = (), place: str = "") -> list[tuple[str, str]]:
