@@ -54,6 +54,8 @@ def _state_parts(sizes: Sizes, weights: Weights) -> dict[str, float]:
         weight_bytes, master_bytes = resting * working, 0.0
     else:
         weight_bytes, master_bytes = resting * working, states * master
+    if sizes.stack.memory.accumulation_precision == "fp32":
+        gradient += BYTES_PER_ELEMENT["fp32"]
     return {
         "weights": weight_bytes,
         "gradients": _held_gradients(sizes, weights) * gradient,

@@ -92,6 +92,8 @@ class Memory:
     """Device context, libraries and communicator buffers."""
     weights_at_rest: Literal["working", "master"]
     """Under ZeRO 3: whether the sharded weights are kept in working precision beside a master, or only as master."""
+    accumulation_precision: Literal["fp32", "none"]
+    """A second copy of all gradients in which micro-batches are added up, beside the one that travels."""
     fragmentation: float
     """Part of the allocated bytes lost between blocks of the allocator."""
     source: str
