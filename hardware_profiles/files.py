@@ -22,7 +22,7 @@ Layers = tuple[Path, ...]
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class _StrictLoader(_Base):  # type: ignore[misc]
+class StrictLoader(_Base):  # type: ignore[misc]
     """YAML in which a key may stand once only: the second would silently win."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
@@ -108,7 +108,7 @@ def read(path: Path) -> dict[str, Any]:
 def _read(path: Path, modified_ns: int, size: int) -> dict[str, Any]:
     """Time and size are arguments so that a file edited under a running process is read again."""
     try:
-        document = yaml.load(path.read_bytes().decode("utf-8"), Loader=_StrictLoader)
+        document = yaml.load(path.read_bytes().decode("utf-8"), Loader=StrictLoader)
     except UnicodeDecodeError as error:
         raise InvalidProfile(path, [f"byte {error.start} is not UTF-8; save the file as UTF-8"]) from error
     except yaml.MarkedYAMLError as error:

@@ -28,7 +28,7 @@ def read_record(record: type, data: Mapping[str, Any]) -> tuple[Any, list[str]]:
         return _adapter(record).validate_json(json.dumps(data)), []
     except ValidationError as error:
         return None, [_sentence(record, dict(fault)) for fault in error.errors()]
-    except TypeError as error:
+    except (TypeError, ValueError) as error:  # dates and sets, lists that hold themselves
         return None, [f"holds something that is no number, text, list or mapping: {error}"]
 
 

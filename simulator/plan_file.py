@@ -7,12 +7,12 @@ from typing import Any
 
 import yaml
 
+from towtank.hardware_profiles.files import StrictLoader
 from towtank.simulator.edge import read_record
 from towtank.simulator.errors import PlanError
 from towtank.simulator.plan import Plan
 
 SCHEMA = 1
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def plan_from_mapping(data: Mapping[str, Any], subject: str = "plan") -> Plan:
@@ -41,7 +41,7 @@ def load_plan(path: str | Path, settings: Mapping[str, Any] | None = None) -> Pl
     """
     subject = str(path)
     try:
-        data = yaml.load(Path(path).read_bytes().decode("utf-8"), Loader=_Loader)
+        data = yaml.load(Path(path).read_bytes().decode("utf-8"), Loader=StrictLoader)
     except OSError as error:
         raise PlanError([f"cannot be read: {error.strerror}"], subject) from error
     except UnicodeDecodeError as error:
@@ -78,7 +78,7 @@ def parse_settings(text: str) -> dict[str, Any]:
             faults.append(f"{part.strip()!r} is not KEY=VALUE, such as tensor_x=8")
             continue
         try:
-            parsed = yaml.load(value, Loader=_Loader)
+            parsed = yaml.load(value, Loader=StrictLoader)
         except yaml.YAMLError:
             faults.append(f"{key}: {value!r} is not a value")
             continue

@@ -8,8 +8,10 @@ from towtank.simulator.lowering.attention import (
     backward_attention,
     forward_attention,
     norm_passes,
+    rotary,
 )
 from towtank.simulator.lowering.feed_forward import (
+    activation,
     backward_dense,
     backward_experts,
     dense_linears,
@@ -17,6 +19,7 @@ from towtank.simulator.lowering.feed_forward import (
     forward_dense,
     forward_experts,
 )
+from towtank.simulator.lowering.linear import forward_linear
 from towtank.simulator.lowering.sizes import Sizes
 from towtank.simulator.lowering.template import Template
 from towtank.simulator.models.layers import is_expert_layer, layer_window
@@ -126,6 +129,23 @@ def _emit_forward(template: Template, kind: tuple[bool, int | None]) -> None:
     _residual(template, "mlp.residual", backward=False)
 
 
+def _emit_alternate(template: Template, kind: tuple[bool, int | None]) -> None:
+    """Selective checkpointing as torchtitan sets it: all that is cheap, and every second multiply.
+
+    Of the multiplies of a dense layer the up-projection stands for them: it is half of their FLOP, more or less.
+    """
+    sizes, model = template.sizes, template.sizes.model
+    _norm(template, "attention.norm", backward=False)
+    rotary(template, backward=False)
+    if model.norms_per_layer > 1:
+        _norm(template, "mlp.norm", backward=False)
+    if kind[0]:
+        return  # the routed tokens are kept: sending them again would cost more than they take
+    up, down = dense_linears(template, model.mlp.hidden, gated=model.mlp.gated)
+    forward_linear(template, up, sizes.tokens, prefetch_across=False)
+    activation(template, sizes.tokens * down.inputs, gated=model.mlp.gated, backward=False)
+
+
 @lru_cache(maxsize=512)
 def forward_template(sizes: Sizes, kind: tuple[bool, int | None]) -> tuple[Operation, ...]:
     """Forward pass of one layer."""
@@ -134,16 +154,27 @@ def forward_template(sizes: Sizes, kind: tuple[bool, int | None]) -> tuple[Opera
     return template.build()
 
 
+def _is_selective(sizes: Sizes, recompute: bool, policy: str) -> bool:
+    """Whether the layer is under the stack's selective policy and this is the one."""
+    selective = sizes.plan.recompute == "selective" and not recompute
+    return selective and sizes.stack.kernels.selective_recompute == policy
+
+
 @lru_cache(maxsize=512)
 def backward_template(sizes: Sizes, kind: tuple[bool, int | None], recompute: bool) -> tuple[Operation, ...]:
     """Backward pass of one layer, after the recomputed forward where the plan says so."""
     template = Template(sizes, Phase.RECOMPUTE if recompute else Phase.BACKWARD)
-    model, plan, communication = sizes.model, sizes.plan, sizes.stack.communication
+    model, communication = sizes.model, sizes.stack.communication
     if recompute:
         _emit_forward(template, kind)
         template.phase = Phase.BACKWARD
     elif communication.regather_in_backward:
         _gather_layer(template, kind)
+    alternate = _is_selective(sizes, recompute, "alternate")
+    if alternate:
+        template.phase = Phase.RECOMPUTE
+        _emit_alternate(template, kind)
+        template.phase = Phase.BACKWARD
     # weights gathered for the recomputed forward are still there
     regather = communication.regather_in_backward and not recompute
     _residual(template, "mlp.residual", backward=True)
@@ -157,8 +188,8 @@ def backward_template(sizes: Sizes, kind: tuple[bool, int | None], recompute: bo
         _norm(template, "mlp.norm", backward=True)
     if not model.parallel_block:
         _residual(template, "attention.residual", backward=True)
-    selective = plan.recompute == "selective" and not recompute
-    backward_attention(template, kind[1], regather=regather, recompute_core=selective)
+    core_again = _is_selective(sizes, recompute, "core")
+    backward_attention(template, kind[1], regather=regather, recompute_core=core_again)
     _norm(template, "attention.norm", backward=True)
     _scatter_layer(template, kind)
     return template.build()

@@ -53,7 +53,9 @@ def _tensor(
 ) -> tuple[After, ...]:
     degree = template.sizes.plan.degree("tensor_x" if group == "tensor_x" else "tensor_y")
     size = elements * template.sizes.element_bytes if degree > 1 else 0.0
-    return template.collective(f"{name}.{collective}", Stream.TENSOR, Message(collective, group, size), blocking=blocking)
+    return template.collective(
+        f"{name}.{collective}", Stream.TENSOR, Message(collective, group, size), blocking=blocking
+    )
 
 
 def gather_weight(template: Template, linear: Linear, *, prefetch_across: bool) -> None:

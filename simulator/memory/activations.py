@@ -94,7 +94,9 @@ def feed_forward_bytes(sizes: Sizes, experts: bool) -> float:
     model = sizes.model
     total = layer_input_bytes(sizes) + _residual_mask(sizes)
     if model.parallel_block:
-        total -= layer_input_bytes(sizes)  # the norm reads the input of the layer, which the attention part keeps
+        total -= layer_input_bytes(
+            sizes
+        )  # the norm reads the input of the layer, which the attention part keeps
     if not experts or model.experts is None:
         return total + _dense_bytes(sizes, model.mlp.hidden, gated=model.mlp.gated, name="mlp")
     moe = ExpertSizes(Template(sizes, Phase.FORWARD), model.experts)
@@ -109,6 +111,18 @@ def feed_forward_bytes(sizes: Sizes, experts: bool) -> float:
     return total
 
 
+def _alternate_bytes(sizes: Sizes, experts: bool) -> float:
+    """Bytes that selective checkpointing of the torchtitan kind drops: norm outputs, and the inside of a dense MLP."""
+    if sizes.stack.kernels.selective_recompute != "alternate":
+        return 0.0
+    template = Template(sizes, Phase.FORWARD)
+    before, _ = attention_linears(template)
+    dropped = sum({linear.inputs: _linear_input(sizes, linear) for linear in before}.values())
+    if experts:
+        return dropped
+    return dropped + _dense_bytes(sizes, sizes.model.mlp.hidden, gated=sizes.model.mlp.gated, name="mlp")
+
+
 def layer_activations(sizes: Sizes, kind: tuple[bool, int | None], recomputed: bool) -> LayerActivations:
     """Bytes of one layer under the plan's recompute policy."""
     experts, window = kind
@@ -117,7 +131,8 @@ def layer_activations(sizes: Sizes, kind: tuple[bool, int | None], recomputed: b
     if recomputed:
         return LayerActivations(layer_input_bytes(sizes), body + scores)
     if sizes.plan.recompute == "selective":
-        return LayerActivations(body, scores)
+        cheap = _alternate_bytes(sizes, experts)
+        return LayerActivations(body - cheap, scores + cheap)
     return LayerActivations(body + scores, 0.0)
 
 

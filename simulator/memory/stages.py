@@ -91,7 +91,11 @@ def _gathered(sizes: Sizes, chunks: Sequence[Chunk]) -> float:
     units = 2 if sizes.overlap.all_gather else 1
     gradients = 2 if sizes.overlap.reduce_scatter else 1
     element = BYTES_PER_ELEMENT[sizes.stack.communication.parameter_precision]
-    reduced = element if sizes.stack.communication.shard_unit == "linear" else BYTES_PER_ELEMENT[gradient_precision(sizes)]
+    reduced = (
+        element
+        if sizes.stack.communication.shard_unit == "linear"
+        else BYTES_PER_ELEMENT[gradient_precision(sizes)]
+    )
     kept = _kept_gathered(sizes, chunks)
     return max((kept + units * unit) * element + gradients * unit * reduced, (table + unit) * element)
 

@@ -15,12 +15,12 @@ from typing import Any
 
 import yaml
 
+from towtank.hardware_profiles.files import StrictLoader
 from towtank.simulator.models.errors import ModelError, UnknownModel
 from towtank.simulator.models.records import ModelSpec
 from towtank.simulator.models.schema import broken_rules, model_from_mapping, nearest
 
 _ZOO = Path(__file__).parent / "zoo"
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NOT_SHAPE = "published_parameters"
 
 
@@ -150,6 +150,6 @@ def _family(stem: str) -> dict[str, Any]:
 
 def _read_yaml(path: Path) -> Any:
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=StrictLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ModelError(f"{path} is not YAML: {error}") from error

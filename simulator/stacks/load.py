@@ -7,13 +7,13 @@ from typing import Any
 
 import yaml
 
+from towtank.hardware_profiles.files import StrictLoader
 from towtank.hardware_profiles.units import Dimension, UnitError, parse_quantity
 from towtank.simulator.edge import did_you_mean, read_record
 from towtank.simulator.errors import StackError
 from towtank.simulator.stacks.records import Stack
 
 _FOLDER = Path(__file__).parent
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _QUANTITIES: dict[str, Dimension] = {
     "launch_overhead": "seconds", "step_overhead": "seconds", "memory.context": "bytes",
@@ -62,7 +62,7 @@ def _inherited(name: str, chain: tuple[str, ...]) -> dict[str, Any]:
         )
     path = _path(name)
     try:
-        data = yaml.load(path.read_bytes().decode("utf-8"), Loader=_Loader)
+        data = yaml.load(path.read_bytes().decode("utf-8"), Loader=StrictLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise StackError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):

@@ -43,6 +43,9 @@ class Kernels:
     """The layout of each matrix multiply (NN, NT, TN) is chosen by measurement."""
     fused_gradient_accumulation: bool
     """Weight-gradient multiplies add into the main gradient themselves."""
+    selective_recompute: Literal["core", "alternate"]
+    """What selective recomputation repeats: the attention core (Korthikanti et al.), or all that is cheap and every
+    second multiply (PyTorch's selective checkpointing as torchtitan sets it)."""
     grouped_experts: bool
     """All local experts in one grouped multiply; otherwise one after the other."""
 

@@ -1,6 +1,5 @@
 """What happens when something goes wrong: one clear message for the user, a traceback for us."""
 
-import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -11,8 +10,6 @@ import typer
 WRONG_INPUT = 2
 INTERNAL = 1
 INTERRUPTED = 130
-BROKEN_PIPE = 141
-"""What a shell reports for a process that SIGPIPE has ended."""
 
 Loaded = TypeVar("Loaded")
 
@@ -79,8 +76,6 @@ def run(app: typer.Typer, arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         complain("interrupted")
         return INTERRUPTED
-    except BrokenPipeError:
-        return _close_pipe()
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else INTERNAL
     except Exception as error:
@@ -111,8 +106,3 @@ def complain(message: str) -> None:
     """Print a message on the standard error stream."""
     print(f"towtank: {message}", file=sys.stderr)
 
-
-def _close_pipe() -> int:
-    """Whoever read our output has had enough; keep the interpreter from complaining about it at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return BROKEN_PIPE

@@ -1,22 +1,32 @@
 """Words and columns: how numbers, tables and bars are printed. Plain text, at most 100 columns."""
 
 import math
+import os
 import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import typer
+
 WIDTH = 100
+BROKEN_PIPE = 141
+"""Exit code that a shell reports for a process that SIGPIPE has ended."""
 
 
 def emit(text: str) -> None:
-    """Print `text` on the standard output.
+    """Print `text` on the standard output; leave quietly if its reader has gone.
 
     Raises:
-        BrokenPipeError: the reader has gone.
+        typer.Exit: the reader has gone.
     """
-    sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # the interpreter flushes once more when it ends, and would complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(BROKEN_PIPE) from None
 
 
 def emit_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
@@ -103,7 +113,7 @@ def paragraph(text: str, indent: int = 2) -> str:
     """Text wrapped to the width, the lines after the first indented by two more."""
     blank = " " * indent
     return textwrap.fill(
-        text, WIDTH, initial_indent=blank, subsequent_indent=f"{blank}  ", break_long_words=False
+        text, WIDTH, initial_indent=blank, subsequent_indent=f"{blank}  ", break_long_words=False, break_on_hyphens=False
     )
 
 

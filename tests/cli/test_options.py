@@ -1,0 +1,68 @@
+"""The commands and their options are an interface: a change here is a change for every script that calls us."""
+
+import typer
+
+from towtank.cli.app import app
+
+HELP = ["--help", "-h"]
+COMMANDS = {
+    "": ["--help", "--version", "-h"],
+    "predict": [
+        "--breakdown", "--devices", "--engine", "--help", "--ignore-config-key", "--json", "--machine", "--model",
+        "--plan", "--profiles", "--set", "--stack", "--trace", "-h",
+    ],
+    "demo": ["--help", "--json", "-h"],
+    "machines": ["--help", "--json", "--profiles", "-h"],
+    "machines show": ["--help", "--json", "--profiles", "-h", "NAME"],
+    "devices": ["--help", "--json", "--profiles", "-h"],
+    "devices show": ["--help", "--json", "--profiles", "-h", "NAME"],
+    "models": ["--help", "--json", "-h"],
+    "models show": ["--help", "--json", "-h", "NAME"],
+    "stacks": ["--help", "--json", "-h"],
+    "stacks show": ["--help", "--json", "-h", "NAME"],
+}  # fmt: skip
+DEFAULTS = {"stack": "megatron-core", "engine": "compiled"}
+
+
+def _collect(command, path=""):
+    context_settings = {"help_option_names": HELP}
+    context = command.context_class(command, info_name=path or "towtank", **context_settings)
+    names = [
+        name
+        for parameter in command.get_params(context)
+        for name in (parameter.opts if parameter.param_type_name == "option" else [parameter.metavar])
+    ]
+    found = {path: sorted(names)}
+    for name, below in getattr(command, "commands", {}).items():
+        found |= _collect(below, f"{path} {name}".strip())
+    return found
+
+
+def test_commands_and_options() -> None:
+    assert _collect(typer.main.get_command(app)) == {path: sorted(names) for path, names in COMMANDS.items()}
+
+
+def test_defaults() -> None:
+    predict = typer.main.get_command(app).commands["predict"]
+    stated = {parameter.name: parameter.default for parameter in predict.params if isinstance(parameter.default, str)}
+    assert stated == DEFAULTS
+
+
+def test_version(towtank) -> None:
+    from towtank import __version__
+
+    assert towtank("--version").out == f"towtank {__version__}\n"
+
+
+def test_help_without_arguments_and_of_each_command(towtank) -> None:
+    for path, names in COMMANDS.items():
+        outcome = towtank(*path.split(), "--help")
+        assert outcome.code == 0, path
+        for name in names:
+            assert name in outcome.out, (path, name)
+    assert towtank().out == towtank("--help").out
+
+
+def test_predict_help_has_examples_that_stay_on_their_lines(towtank) -> None:
+    help_text = towtank("predict", "--help").out
+    assert "  towtank predict --model megatron-1t --machine selene --stack megatron-2021 \\\n" in help_text
