@@ -26,6 +26,7 @@ class StrictLoader(_Base):  # type: ignore[misc]
     """YAML in which a key may stand once only: the second would silently win."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """Build a mapping; raises yaml.constructor.ConstructorError for a key that stands twice."""
         seen: set[str] = set()
         for key, _ in node.value:
             if key.value in seen and isinstance(key, yaml.ScalarNode):

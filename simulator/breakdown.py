@@ -117,7 +117,7 @@ def _add_waits(
 ) -> None:
     """Add the gaps of the compute streams to what they waited for.
 
-    What a wait is longer than the message itself is the lateness of whoever sent it: bubble.
+    What a wait is longer than a message from another stage is the lateness of whoever sent it: bubble.
     """
     waiting = np.flatnonzero(gap > 0)
     gaps, binding = gap[waiting], timeline.binding[view.compute[waiting]]
@@ -125,6 +125,10 @@ def _add_waits(
     role = np.where(known, view.pipeline.role[binding], Role.FORWARD)
     message = np.minimum(gaps, np.where(known, graph.duration_s[binding], 0.0))
     message[(role == Role.FORWARD) | (role == Role.BACKWARD)] = 0.0
+    # collectives of one stage queue behind each other: the whole wait for the last of a queue is theirs
+    at_home = known & (view.pipeline.stage[binding] == view.pipeline.stage[view.compute[waiting]])
+    queued = at_home & ((role == Role.PARAMETER_GATHER) | (role == Role.GRADIENT_REDUCE))
+    message[queued] = gaps[queued]
     own = np.bincount(role, weights=message, minlength=len(Role))
     for kind in Role:
         parts[_ROW[kind]] += float(own[kind])

@@ -118,7 +118,7 @@ class _Trace:
 
     @cached_property
     def _passes(self) -> NDArray[np.bool_]:
-        passes: NDArray[np.bool_] = self.tasks.role <= Role.BACKWARD
+        passes: NDArray[np.bool_] = self.tasks.role <= np.int8(Role.BACKWARD)
         return passes
 
     def _detailed(self, limit: int) -> NDArray[np.bool_]:
@@ -129,7 +129,8 @@ class _Trace:
         if operations * tasks.num_micro_batches <= limit:
             return self._passes
         ends = (tasks.micro_batch == 0) | (tasks.micro_batch == tasks.num_micro_batches - 1)
-        return self._passes & ends
+        chosen: NDArray[np.bool_] = self._passes & ends
+        return chosen
 
     def _slices_of(self, role: int, stage: int, chunk: int) -> _Slices:
         key = (role, stage, chunk)
@@ -224,7 +225,7 @@ class _Trace:
                     )
 
     def _memory_events(self, stage: int, tasks: NDArray[np.intp]) -> Iterator[str]:
-        """Bytes of activations: a forward pass takes its share when it starts, a backward pass frees it at its end."""
+        """Bytes of activations: a forward pass takes its share at its start, a backward pass frees it at its end."""
         memory = self.prediction.memory[stage]
         each = memory.parts.get("activations", 0.0) / max(1, memory.alive_micro_batches)
         times: list[tuple[int, int]] = []

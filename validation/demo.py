@@ -58,8 +58,12 @@ def demo_runs() -> tuple[PublishedRun, ...]:
 
 def _run(entry: Mapping[str, Any]) -> PublishedRun:
     shape = entry["model"]
-    model = load_model(shape) if isinstance(shape, str) else model_from_mapping(shape, f"model of {entry['id']}")
-    job = GridSearch(**entry["search"]) if "search" in entry else plan_from_mapping(entry["plan"], entry["id"])
+    model = (
+        load_model(shape) if isinstance(shape, str) else model_from_mapping(shape, f"model of {entry['id']}")
+    )
+    job = (
+        GridSearch(**entry["search"]) if "search" in entry else plan_from_mapping(entry["plan"], entry["id"])
+    )
     devices = job.devices if isinstance(job, GridSearch) else job.num_devices
     step_time_s, printed = _measured(entry["measured"], model, job.global_batch, devices)
     return PublishedRun(
@@ -75,7 +79,9 @@ def _run(entry: Mapping[str, Any]) -> PublishedRun:
     )
 
 
-def _measured(figure: Mapping[str, str], model: ModelSpec, global_batch: int, devices: int) -> tuple[float, str]:
+def _measured(
+    figure: Mapping[str, str], model: ModelSpec, global_batch: int, devices: int
+) -> tuple[float, str]:
     """Step time in seconds, and the figure as the source prints it."""
     if "step_time" in figure:
         return parse_quantity(figure["step_time"], "seconds"), figure["step_time"]

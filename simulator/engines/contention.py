@@ -22,7 +22,8 @@ def stretched_durations(graph: TaskGraph, timeline: Timeline, slowdown: float) -
     tasks, offset = by_stream(structure.stream, len(structure.device))
     lanes = [tasks[begin:end] for begin, end in pairwise(offset.tolist())]
     stretched_s = graph.duration_s.copy()
-    for device in np.unique(structure.device):
+    # numpy.unique would import numpy.ma, which takes as long as many predictions
+    for device in sorted(set(structure.device.tolist())):
         streams = np.flatnonzero(structure.device == device)
         communicating = [lanes[s] for s in streams if structure.communicates[s]]
         busy = _union(np.concatenate(communicating), timeline) if communicating else np.empty((2, 0))

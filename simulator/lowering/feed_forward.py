@@ -137,7 +137,7 @@ def _shard_group(template: Template) -> str:
 def _gather_experts(template: Template, experts: Experts) -> None:
     if group := _shard_group(template):
         size = template.weight_bytes(expert_weights(template, experts))
-        after = template.two_back(across=True) if template.sizes.overlap.all_gather else None
+        after = template.before_last_multiply(across=True) if template.sizes.overlap.all_gather else None
         message = Message("all-gather", group, size)
         template.collective("experts.weight.all-gather", Stream.GATHER, message, after=after)
 

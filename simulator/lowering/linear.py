@@ -71,7 +71,7 @@ def gather_weight(template: Template, linear: Linear, *, prefetch_across: bool) 
     after: tuple[After, ...] | None = None
     if sizes.overlap.all_gather:
         # issued when the layer before starts its multiply
-        after = template.two_back(across=prefetch_across)
+        after = template.before_last_multiply(across=prefetch_across)
     template.collective(f"{linear.name}.weight.all-gather", Stream.GATHER, message, after=after)
 
 
@@ -139,8 +139,9 @@ def backward_linear(template: Template, linear: Linear, tokens: int, *, regather
     template.wait(*inputs_back)
     reduced = _reduce_input_gradient(template, linear, tokens)
     template.matmul(name, "wgrad", (linear.outputs, linear.inputs, tokens), narrow=linear.narrow)
-    template.wait(*reduced)
+    # the weight gradient is ready to be reduced whether or not the input gradient has been
     reduce_weight_gradient(template, linear)
+    template.wait(*reduced)
 
 
 def _reduce_input_gradient(template: Template, linear: Linear, tokens: int) -> tuple[After, ...]:

@@ -34,16 +34,19 @@ class Template:
         """Let the next compute operation wait for these."""
         self._holds.extend(dependencies)
 
-    def two_back(self, *, across: bool) -> tuple[After, ...] | None:
-        """Where a prefetch is issued: when the second compute operation before the last one has finished.
+    def before_last_multiply(self, *, across: bool) -> tuple[After, ...] | None:
+        """Where the prefetch of a weight is issued: as the multiply of the linear layer before starts.
 
-        `across` allows one of the instance before; None where there is none to name.
+        `across` allows a multiply of the instance before; None where there is nothing to name.
         """
         computes = [index for index, done in enumerate(self.operations) if done.stream is Stream.COMPUTE]
-        if len(computes) >= 3:
-            return (After(computes[-3]),)
+        works = [self.operations[index].work for index in computes]
+        multiplies = [n for n, work in enumerate(works) if isinstance(work, Matmul) and work.role != "wgrad"]
+        if multiplies and multiplies[-1] > 0:
+            return (After(computes[multiplies[-1] - 1]),)
         if across:
-            return (After(len(computes) - 3, 1),)
+            # a layer ends with activation, down-projection, residual and, in some stacks, dropout
+            return (After(-4 if self.sizes.stack.kernels.dropout else -3, 1),)
         return (After(computes[0]),) if computes else None
 
     def last_compute(self) -> tuple[After, ...]:

@@ -10,7 +10,8 @@ from towtank.simulator.stacks.load import list_stacks
 
 
 @pytest.mark.parametrize(
-    ("command", "names"), [("machines", list_machines()), ("devices", list_devices()), ("stacks", list_stacks())]
+    ("command", "names"),
+    [("machines", list_machines()), ("devices", list_devices()), ("stacks", list_stacks())],
 )
 def test_list_has_every_name(towtank, command, names) -> None:
     rows = json.loads(towtank(command, "--json").out)
@@ -34,7 +35,7 @@ def test_show_of_a_model_is_exact(towtank) -> None:
     assert "8,030,261,248" in out  # as the authors' checkpoint has it
     document = json.loads(towtank("models", "show", "llama3-8b", "--json").out)
     assert document["parameters"]["total"] == 8030261248
-    # 6 FLOP a weight of every matrix, and 12 l h s for attention in full (PaLM, appendix B); the embedding is no product
+    # 6 FLOP a weight of every matrix, and 12 l h s for attention in full (PaLM, appendix B); a look-up is none
     weights = 8030261248 - 128256 * 4096 - 65 * 4096
     assert document["flop_per_token"] == 6 * weights + 12 * 32 * 4096 * 8192
 
@@ -54,6 +55,8 @@ def test_show_of_a_machine_names_sources_and_what_is_unknown(towtank) -> None:
 def test_private_profiles_are_listed(towtank, tmp_path) -> None:
     (tmp_path / "machines").mkdir()
     (tmp_path / "machines" / "mine.yaml").write_text("name: mine\nfrom: selene\ndescription: a copy\n")
-    names = {row["name"] for row in json.loads(towtank("machines", "--json", "--profiles", str(tmp_path)).out)}
+    names = {
+        row["name"] for row in json.loads(towtank("machines", "--json", "--profiles", str(tmp_path)).out)
+    }
     assert {"mine", "selene"} <= names
     assert "a copy" in towtank("machines", "show", "mine", "--profiles", str(tmp_path)).out

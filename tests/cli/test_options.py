@@ -44,7 +44,11 @@ def test_commands_and_options() -> None:
 
 def test_defaults() -> None:
     predict = typer.main.get_command(app).commands["predict"]
-    stated = {parameter.name: parameter.default for parameter in predict.params if isinstance(parameter.default, str)}
+    stated = {
+        parameter.name: parameter.default
+        for parameter in predict.params
+        if isinstance(parameter.default, str)
+    }
     assert stated == DEFAULTS
 
 

@@ -10,12 +10,19 @@ import towtank as package
 from towtank.simulator.report.mapping import layer_of, prediction_to_mapping, schema
 
 TOO_LARGE = ["predict", "--model", "gpt-40b", "--machine", "selene", "--stack", "megatron-2021",
-             "--set", "tensor_x=8,data=2,pipeline=2,global_batch=16,precision=fp16"]  # fmt: skip
+             "--set", "tensor_x=4,data=2,global_batch=16,precision=fp16"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def prediction():
-    settings = {"tensor_x": 2, "pipeline": 2, "data": 2, "global_batch": 16, "recompute": "full", "precision": "fp16"}
+    settings = {
+        "tensor_x": 2,
+        "pipeline": 2,
+        "data": 2,
+        "global_batch": 16,
+        "recompute": "full",
+        "precision": "fp16",
+    }
     plan = package.Plan(**settings)
     return package.predict("gpt-5b", "selene", plan, stack="megatron-2021")
 
@@ -85,13 +92,17 @@ def test_layers_add_up_to_their_operations(towtank, small_job) -> None:
     operations = _document(towtank, *small_job, "--breakdown", "operations")["operations"]
     assert {row["name"] for row in layers} == {*(f"layer.{n}" for n in range(24)), "model"}
     for row in layers:
-        mine = [one for one in operations if (layer_of(one["name"]), one["phase"]) == (row["name"], row["phase"])]
+        mine = [
+            one for one in operations if (layer_of(one["name"]), one["phase"]) == (row["name"], row["phase"])
+        ]
         assert sum(one["seconds"] for one in mine) == pytest.approx(row["seconds"])
         assert sum(one["exposed_s"] for one in mine) == pytest.approx(row["exposed_s"])
 
 
 def test_engines_agree(towtank, small_job) -> None:
-    compiled, reference = (_document(towtank, *small_job, "--engine", engine) for engine in ("compiled", "simpy"))
+    compiled, reference = (
+        _document(towtank, *small_job, "--engine", engine) for engine in ("compiled", "simpy")
+    )
     assert reference.pop("engine") == "simpy"
     assert compiled.pop("engine") == "compiled"
     assert compiled["step_time_s"] == pytest.approx(reference["step_time_s"], rel=1e-9)

@@ -23,7 +23,12 @@ def test_significant(value: float, printed: str) -> None:
 
 
 def test_parameters_and_sizes() -> None:
-    assert [text.parameters(n) for n in (405853388800, 1.008e12, 125e6, 900)] == ["405.9B", "1.008T", "125M", "900"]
+    assert [text.parameters(n) for n in (405853388800, 1.008e12, 125e6, 900)] == [
+        "405.9B",
+        "1.008T",
+        "125M",
+        "900",
+    ]
     assert text.gibibytes(80 * 2**30) == "80.0 GiB"
     assert text.percent(0.4375) == "43.8 %"
 

@@ -105,4 +105,3 @@ def _failed(error: Exception) -> int:
 def complain(message: str) -> None:
     """Print a message on the standard error stream."""
     print(f"towtank: {message}", file=sys.stderr)
-

@@ -32,16 +32,13 @@ def machines(context: typer.Context, json: Json = False, profiles: Profiles = No
             str(row.devices_per_node),
             row.device,
             row.network.split(" (")[0],
-            row.topology,
             ", ".join(row.aliases),
         )
         for row in rows
     ]
     emit("Machines; `a node` is the number of devices of one node.\n")
-    emit(table(cells, ("machine", "nodes", "a node", "device", "network", "topology", "also"), right=(1, 2)))
-    emit(
-        "\nnodes any: say how many, as in dgx-h100:nodes=64. Figures and sources: towtank machines show NAME"
-    )
+    emit(table(cells, ("machine", "nodes", "a node", "device", "network", "also"), right=(1, 2)))
+    emit("\nAny nodes: say how many, as in dgx-h100:nodes=64. Figures, sources: towtank machines show NAME")
 
 
 @app.command("show")

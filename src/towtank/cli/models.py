@@ -1,5 +1,6 @@
 """`towtank models`: which models are known, and the shape, size and source of one."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -88,7 +89,7 @@ def show(
     if json:
         emit_json({**asdict(model), "parameters": {**asdict(size), "total": size.total}, **flop})
         return
-    sections = [
+    sections: list[tuple[str, Sequence[Sequence[str]]]] = [
         (model.name, flattened(asdict(model), skip=("name", "source"))),
         (
             "parameters",

@@ -1,6 +1,7 @@
 """`towtank predict`: one training step on the clock."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -31,88 +32,80 @@ _ENGINES = ("compiled", "simpy")
 _DETAILS = ("layers", "operations")
 
 
+def _option(name: str, metavar: str, text: str) -> Any:
+    return typer.Option(name, metavar=metavar, help=text, show_default=False)
+
+
+_Model = Annotated[str, _option("--model", "M", "Name of a model, or a model YAML or config.json.")]
+_Machine = Annotated[str, _option("--machine", "X", "Machine such as selene or dgx-h100:nodes=64.")]
+_PlanFile = Annotated[Path | None, _option("--plan", "FILE", "Plan file.")]
+_Settings = Annotated[
+    list[str] | None,
+    _option("--set", "KEY=VALUE,...", "Fields of the plan; they override those of --plan. Repeatable."),
+]
+_Devices = Annotated[int | None, _option("--devices", "N", "Devices that the plan must occupy.")]
+_Stack = Annotated[str, typer.Option("--stack", metavar="S", help="Software that the job runs on.")]
+_Engine = Annotated[
+    str, typer.Option("--engine", metavar="compiled|simpy", help="Fast engine or reference engine.")
+]
+_Breakdown = Annotated[
+    str | None, _option("--breakdown", "layers|operations", "Add the time of each layer or operation.")
+]
+_TraceFile = Annotated[
+    Path | None,
+    _option(
+        "--trace", "FILE", "Write a Chrome trace (Perfetto opens it); compressed if the name ends in .gz."
+    ),
+]
+_IgnoredKeys = Annotated[
+    list[str] | None,
+    _option("--ignore-config-key", "KEY", "Key of a config.json that does not change the shape. Repeatable."),
+]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What the user asks for, as given."""
+
+    model: str
+    machine: str
+    plan: Path | None
+    settings: Sequence[str]
+    devices: int | None
+    stack: str
+    engine: str
+    breakdown: str | None
+    profiles: tuple[Path, ...]
+    ignored_keys: Sequence[str]
+
+
 def predict(
-    model: Annotated[
-        str, typer.Option("--model", metavar="M", help="Name of a model, or a model YAML or config.json.")
-    ],
-    machine: Annotated[
-        str, typer.Option("--machine", metavar="X", help="Machine such as selene or dgx-h100:nodes=64.")
-    ],
-    plan: Annotated[
-        Path | None, typer.Option("--plan", metavar="FILE", help="Plan file.", show_default=False)
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE,...",
-            help="Fields of the plan; they override those of --plan. Repeatable.",
-            show_default=False,
-        ),
-    ] = None,
-    devices: Annotated[
-        int | None,
-        typer.Option("--devices", metavar="N", help="Devices that the plan must occupy.", show_default=False),
-    ] = None,
-    stack: Annotated[
-        str, typer.Option("--stack", metavar="S", help="Software that the job runs on.")
-    ] = "megatron-core",
-    engine: Annotated[
-        str, typer.Option("--engine", metavar="compiled|simpy", help="Fast engine or reference engine.")
-    ] = "compiled",
-    breakdown: Annotated[
-        str | None,
-        typer.Option(
-            "--breakdown", metavar="layers|operations", help="Add times of single ones.", show_default=False
-        ),
-    ] = None,
+    model: _Model,
+    machine: _Machine,
+    plan: _PlanFile = None,
+    settings: _Settings = None,
+    devices: _Devices = None,
+    stack: _Stack = "megatron-core",
+    engine: _Engine = "compiled",
+    breakdown: _Breakdown = None,
     json: Json = False,
-    trace: Annotated[
-        Path | None,
-        typer.Option(
-            "--trace",
-            metavar="FILE",
-            help="Write a Chrome trace (Perfetto opens it); compressed if the name ends in .gz.",
-            show_default=False,
-        ),
-    ] = None,
+    trace: _TraceFile = None,
     profiles: Profiles = None,
-    ignore_config_key: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--ignore-config-key",
-            metavar="KEY",
-            help="Key of a config.json that does not change the shape. Repeatable.",
-            show_default=False,
-        ),
-    ] = None,
+    ignore_config_key: _IgnoredKeys = None,
 ) -> None:
     """Predict step time, memory and throughput of a training job.
 
     A plan that does not fit into memory is predicted all the same (exit code 0); the output says how much is
     missing and where.
     """
-    prediction = _prediction(
-        model,
-        machine,
-        plan,
-        settings or (),
-        devices,
-        stack,
-        engine,
-        breakdown,
-        profiles or (),
-        ignore_config_key or (),
-    )
+    keys, folders = ignore_config_key or (), tuple(profiles or ())
+    job = _Job(model, machine, plan, settings or (), devices, stack, engine, breakdown, folders, keys)
+    prediction = _predicted(job)
     if trace is not None:
         _write_trace(prediction, trace)
     detail = cast(Literal["layers", "operations"] | None, breakdown)
     if json:
-        from towtank import __version__
-        from towtank.cli.text import emit_json
-        from towtank.simulator.report.mapping import prediction_to_mapping
-
-        emit_json(prediction_to_mapping(prediction, __version__, detail))
+        _print_json(prediction, detail)
         return
     from towtank.cli.prediction_text import prediction_text
     from towtank.cli.text import emit
@@ -122,18 +115,15 @@ def predict(
         emit(f"\ntrace: {trace} (open it in Perfetto, ui.perfetto.dev, or in chrome://tracing)")
 
 
-def _prediction(
-    model: str,
-    machine: str,
-    plan: Path | None,
-    settings: Sequence[str],
-    devices: int | None,
-    stack: str,
-    engine: str,
-    breakdown: str | None,
-    profiles: Sequence[Path],
-    ignore_keys: Sequence[str],
-) -> "Prediction":
+def _print_json(prediction: "Prediction", detail: Literal["layers", "operations"] | None) -> None:
+    from towtank import __version__
+    from towtank.cli.text import emit_json
+    from towtank.simulator.report.mapping import prediction_to_mapping
+
+    emit_json(prediction_to_mapping(prediction, __version__, detail))
+
+
+def _predicted(job: _Job) -> "Prediction":
     """Load everything, so that all faults are told at once, then predict."""
     from towtank.hardware_profiles.load import load_machine
     from towtank.simulator.predict import EngineName
@@ -141,22 +131,22 @@ def _prediction(
     from towtank.simulator.stacks.load import load_stack
 
     inputs = Inputs()
-    the_model = inputs.take(lambda: _model(model, ignore_keys))
-    the_machine = inputs.take(lambda: load_machine(machine, tuple(profiles)))
-    the_stack = inputs.take(lambda: load_stack(stack))
-    the_plan = inputs.take(lambda: _plan(plan, settings))
-    inputs.take(lambda: _one_of("--engine", engine, _ENGINES))
-    inputs.take(lambda: _one_of("--breakdown", breakdown, (None, *_DETAILS)))
+    model = inputs.take(lambda: _model(job.model, job.ignored_keys))
+    machine = inputs.take(lambda: load_machine(job.machine, job.profiles))
+    stack = inputs.take(lambda: load_stack(job.stack))
+    plan = inputs.take(lambda: _plan(job.plan, job.settings))
+    inputs.take(lambda: _one_of("--engine", job.engine, _ENGINES))
+    inputs.take(lambda: _one_of("--breakdown", job.breakdown, (None, *_DETAILS)))
     inputs.check()
-    assert the_model and the_machine and the_stack and the_plan  # else check has raised
+    assert model and machine and stack and plan  # else check has raised
     return predict_step(
-        the_model,
-        the_machine,
-        the_plan,
-        stack=the_stack,
-        engine=cast(EngineName, engine),
-        devices=devices,
-        profile_dirs=tuple(profiles),
+        model,
+        machine,
+        plan,
+        stack=stack,
+        engine=cast(EngineName, job.engine),
+        devices=job.devices,
+        profile_dirs=job.profiles,
     )
 
 
@@ -165,7 +155,8 @@ def _model(reference: str, ignore_keys: Sequence[str]) -> Any:
 
     if ignore_keys and not (reference.endswith(".json") or Path(reference).is_dir()):
         raise InputError(
-            f"--ignore-config-key {' '.join(ignore_keys)} concerns a config.json, but --model is {reference!r}; leave it out"
+            f"--ignore-config-key {' '.join(ignore_keys)} concerns a config.json, but --model is {reference!r}; "
+            "leave it out"
         )
     return load_model(reference, ignore_keys=ignore_keys)
 
@@ -176,7 +167,7 @@ def _plan(path: Path | None, settings: Sequence[str]) -> "Plan":
     changes: Mapping[str, Any] = parse_settings(",".join(settings))
     if path is not None:
         return load_plan(path, changes)
-    if not settings:
+    if not changes:
         raise InputError(
             "no plan is given; give --plan FILE, or fields such as --set tensor_x=8,data=2,global_batch=64"
         )

@@ -24,7 +24,8 @@ def prediction_text(prediction: "Prediction", detail: Literal["layers", "operati
         _headline(prediction),
         _totals(prediction),
         f"Where the step goes (mean over {_stages(prediction)})\n{_parts(prediction.breakdown_s, seconds)}",
-        f"Memory of stage {prediction.peak_stage.stage}, the fullest\n{_parts(prediction.peak_stage.parts, gibibytes)}",
+        f"Memory of stage {prediction.peak_stage.stage}, the fullest\n"
+        f"{_parts(prediction.peak_stage.parts, gibibytes)}",
     ]
     if detail is not None:
         sections.append(_detail(prediction, detail))
@@ -48,14 +49,11 @@ def _headline(prediction: "Prediction") -> str:
     if prediction.fits:
         return text
     missing = prediction.peak_memory_bytes - prediction.memory_capacity_bytes
-    over = [stage.stage for stage in prediction.memory if stage.peak_bytes > prediction.memory_capacity_bytes]
-    which = (
-        f"stage {prediction.peak_stage.stage} needs"
-        if len(over) == 1
-        else f"{len(over)} stages do not; the fullest, {prediction.peak_stage.stage}, needs"
-    )
+    over = sum(stage.peak_bytes > prediction.memory_capacity_bytes for stage in prediction.memory)
+    where = f" on {over} of {len(prediction.memory)} stages" if len(prediction.memory) > 1 else ""
+    stage = f"stage {prediction.peak_stage.stage}" if where else "each"
     return (
-        f"{text}\nDOES NOT FIT: {which} {count(missing)} bytes ({gibibytes(missing)}) more than a device has"
+        f"{text}\nDOES NOT FIT{where}: {stage} lacks {count(missing)} bytes ({gibibytes(missing)}) a device"
     )
 
 

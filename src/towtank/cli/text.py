@@ -104,7 +104,7 @@ def _line(row: Sequence[str], widths: Sequence[int], flush_right: set[int], inde
         for column, (cell, width) in enumerate(zip(row, widths, strict=True))
     ]
     start = " " * indent + "  ".join(cells[:-1]) + ("  " if len(cells) > 1 else "")
-    room = max(WIDTH - len(start), 24)
+    room = max(WIDTH - len(start), 12)
     last = textwrap.wrap(cells[-1].rstrip(), room) if len(cells[-1].rstrip()) > room else [cells[-1]]
     return ("\n" + " " * len(start)).join([start + last[0], *last[1:]]).rstrip()
 
@@ -113,7 +113,12 @@ def paragraph(text: str, indent: int = 2) -> str:
     """Text wrapped to the width, the lines after the first indented by two more."""
     blank = " " * indent
     return textwrap.fill(
-        text, WIDTH, initial_indent=blank, subsequent_indent=f"{blank}  ", break_long_words=False, break_on_hyphens=False
+        text,
+        WIDTH,
+        initial_indent=blank,
+        subsequent_indent=f"{blank}  ",
+        break_long_words=False,
+        break_on_hyphens=False,
     )
 
 

@@ -1,0 +1,88 @@
+"""Collective formulas against hand calculations. S = 800 MB; 8 devices; the numbers are in each test."""
+
+import pytest
+
+from towtank.simulator.cost.collectives import (
+    all_to_all,
+    broadcast,
+    bus_factor,
+    collective_time,
+    hierarchical,
+    recursive,
+    ring,
+    send,
+    tree,
+)
+from towtank.simulator.cost.links import Links
+
+S = 800e6
+ONE_NODE = Links(1, 8, 100e9, 100e9, 100e9, 100e9, 2e-6, 0.0)
+TWO_NODES = Links(2, 4, 100e9, 20e9, 5e9, 5e9, 2e-6, 10e-6)
+"""2 nodes of 4: one ring has 20 GB/s between nodes, each device's share of the network is 5 GB/s."""
+
+
+@pytest.mark.parametrize(
+    "collective, factor",
+    [
+        ("all-reduce", 1.75), ("all-gather", 0.875), ("reduce-scatter", 0.875), ("all-to-all", 0.875),
+        ("broadcast", 1.0), ("send", 1.0),
+    ],
+)  # fmt: skip
+def test_bus_factors_of_eight_devices(collective, factor):
+    assert bus_factor(collective, 8) == factor
+
+
+def test_ring_inside_a_node():
+    # all-gather: 7 steps of 2 us + 7/8 x 800 MB / 100 GB/s; all-reduce: twice that
+    assert ring("all-gather", S, 8, ONE_NODE) == pytest.approx(7 * 2e-6 + 7e-3)
+    assert ring("all-reduce", S, 8, ONE_NODE) == pytest.approx(14 * 2e-6 + 14e-3)
+
+
+def test_ring_over_nodes():
+    # 8 steps close the ring: 2 between nodes; of the others 6 inside. 7/8 x 800 MB / 20 GB/s = 35 ms
+    assert ring("reduce-scatter", S, 8, TWO_NODES) == pytest.approx(2 * 10e-6 + 6 * 2e-6 + 35e-3)
+
+
+def test_tree():
+    # up and down: 1 level between 2 nodes and 3 chain steps inside; 2 x 800 MB / 20 GB/s
+    assert tree(S, TWO_NODES) == pytest.approx(2 * (10e-6 + 3 * 2e-6) + 80e-3)
+
+
+def test_recursive_doubling():
+    # 1 step between nodes, 2 inside; each device pushes 7/8 of 800 MB at 5 GB/s
+    assert recursive("all-gather", S, 8, TWO_NODES) == pytest.approx(10e-6 + 2 * 2e-6 + 140e-3)
+
+
+def test_hierarchical():
+    # inside: 3 steps, 3/4 x 800 MB / 100 GB/s = 6 ms; between: 1 step, 1/2 of 200 MB at 5 GB/s = 20 ms
+    once = 3 * 2e-6 + 6e-3 + 10e-6 + 20e-3
+    assert hierarchical("all-gather", S, TWO_NODES) == pytest.approx(once)
+    assert hierarchical("all-reduce", S, TWO_NODES) == pytest.approx(2 * once)
+
+
+def test_all_to_all():
+    # inside: 7/8 x 800 MB / 100 GB/s = 7 ms; over nodes 4/8 of the array leave at 5 GB/s = 80 ms
+    assert all_to_all(S, 8, ONE_NODE) == pytest.approx(7 * 2e-6 / 2 + 7e-3)
+    assert all_to_all(S, 8, TWO_NODES) == pytest.approx(10e-6 * 2**0.5 + 80e-3)
+
+
+def test_send_and_broadcast():
+    assert send(S, ONE_NODE) == pytest.approx(2e-6 + 8e-3)
+    assert send(S, TWO_NODES) == pytest.approx(10e-6 + 160e-3)
+    assert broadcast(S, 8, TWO_NODES) == pytest.approx(10e-6 + 6 * 2e-6 + 40e-3)
+
+
+def test_the_fastest_algorithm_of_the_library_is_taken():
+    def time(size, *algorithms):
+        return collective_time("all-reduce", size, 8, TWO_NODES, algorithms)
+
+    assert time(S, "ring", "tree") == ring("all-reduce", S, 8, TWO_NODES)
+    assert time(8.0, "ring", "tree") == tree(8.0, TWO_NODES) < ring("all-reduce", 8.0, 8, TWO_NODES)
+    assert time(S, "ring", "tree", "hierarchical") == hierarchical("all-reduce", S, TWO_NODES)
+    # a library without trees sends even small messages round the ring
+    assert time(8.0, "ring") == ring("all-reduce", 8.0, 8, TWO_NODES)
+
+
+def test_nothing_to_do_takes_no_time():
+    assert collective_time("all-reduce", S, 1, ONE_NODE, ("ring",)) == 0
+    assert collective_time("all-reduce", 0, 8, ONE_NODE, ("ring",)) == 0
