@@ -1,0 +1,22 @@
+"""What a source means by peak memory."""
+
+from collections.abc import Sequence
+
+from towtank.simulator.memory import StageMemory
+from towtank.validation.mapping.rules import first, table
+from towtank.validation.rows import Run
+
+_LEFT_OUT = {
+    "device": (),
+    "reserved": ("device context",),
+    "allocated": ("device context", "fragmentation"),
+}
+"""Parts of a predicted peak that each kind of figure does not hold."""
+
+
+def comparable_bytes(run: Run, stages: Sequence[StageMemory]) -> float:
+    """Predicted peak of the fullest stage in bytes, of what the row's source counts."""
+    rule = first(run, table("plans")["memory"])
+    assert rule is not None, "the last rule fits everything"
+    left_out = _LEFT_OUT[rule["holds"]]
+    return max(stage.peak_bytes - sum(stage.parts.get(part, 0.0) for part in left_out) for stage in stages)
