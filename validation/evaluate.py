@@ -11,6 +11,7 @@ from typing import Literal
 from towtank.simulator.cost.compute import peak
 from towtank.simulator.predict import Prediction, predict
 from towtank.validation.express import Expressed, Inexpressible, express
+from towtank.validation.intervals import Features, features_of
 from towtank.validation.mapping.memory import comparable_bytes
 from towtank.validation.rows import Run
 
@@ -30,8 +31,6 @@ class Result:
     assumptions: tuple[str, ...] = ()
     stack: str = ""
     machine: str = ""
-    network: str = ""
-    """Technology between the nodes."""
     device: str = ""
     num_devices: int = 0
     precision: str = ""
@@ -49,6 +48,8 @@ class Result:
     """Dense peak of one device in the row's precision."""
     shares: Mapping[str, float] = field(default_factory=dict)
     """Part of the predicted step by what it is spent on."""
+    features: Features | None = None
+    """What intervals go by."""
 
     @property
     def measured_step_time_s(self) -> float | None:
@@ -90,7 +91,6 @@ def _result(run: Run, expressed: Expressed, prediction: Prediction) -> Result:
         assumptions=expressed.assumptions,
         stack=expressed.stack.name,
         machine=expressed.machine.name,
-        network=expressed.machine.network.technology,
         device=expressed.machine.device.name,
         num_devices=expressed.plan.num_devices,
         precision=expressed.plan.precision,
@@ -103,6 +103,7 @@ def _result(run: Run, expressed: Expressed, prediction: Prediction) -> Result:
         fits=prediction.fits,
         model_flop=prediction.model_flop,
         peak_flop_per_s=peak(expressed.machine.device, expressed.plan.precision),
+        features=features_of(prediction),
         shares={name: part / prediction.step_time_s for name, part in prediction.breakdown_s.items()},
     )
 

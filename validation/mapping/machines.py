@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from functools import lru_cache
 
 from towtank.hardware_profiles.load import list_devices, list_machines, load_machine
@@ -60,12 +61,24 @@ def _large_enough(machine: Machine, run: Run) -> bool:
 def _sized(machine: Machine, run: Run, assumptions: list[str]) -> Machine:
     """The machine with as many devices in a node as the row says."""
     count, own = run.gpus_per_node, machine.node.devices
-    if count is None or count == own or machine.name in table("machines")["domains"]:
+    domain = table("machines")["domains"].get(machine.name)
+    if domain is not None:
+        return _segmented(machine, domain, run, assumptions)
+    if count is None or count == own:
         return machine
     if run.gpus is not None and run.gpus <= min(count, own):
         return machine
     assumptions.append(f"node of {count} devices: that of {machine.name} ({own} devices) in proportion")
     return _with_node(machine, count)
+
+
+def _segmented(machine: Machine, domain: Mapping[str, int], run: Run, assumptions: list[str]) -> Machine:
+    """An NVLink domain as a job sees it that spans several of them."""
+    whole, segment = domain["devices"], domain["segment"]
+    if run.gpus is None or run.gpus <= whole or run.gpus % whole == 0 or run.gpus % segment:
+        return machine
+    assumptions.append(f"{segment} devices of each domain of {whole}, so that {run.gpus} devices are equal segments")
+    return _with_node(machine, segment)
 
 
 @lru_cache(maxsize=64)

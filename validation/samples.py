@@ -1,0 +1,36 @@
+"""Results as samples of residuals."""
+
+import math
+from collections.abc import Iterable, Sequence
+
+from towtank.validation.evaluate import Result
+from towtank.validation.figures import Figure, figure_of
+from towtank.validation.grouping import definitions
+from towtank.validation.intervals import Sample, held_out, settings
+from towtank.validation.rows import Run
+
+
+def group_of(run: Run) -> str:
+    """Group of (source, model, mapping, precision): runs of one group may differ in scale and batch only."""
+    mapping = (run.tp, run.pp, run.vpp, run.cp, run.ep, run.zero_stage, run.recompute, run.precision)
+    return "|".join([run.source, run.model, *("" if part is None else str(part) for part in mapping)])
+
+
+def samples_of(results: Iterable[Result]) -> list[Sample]:
+    """One sample for each judged run that is complete enough (gate is not 0)."""
+    return [
+        Sample(result.features, -math.log1p(result.error), group_of(result.run))
+        for result in results
+        if result.error is not None and result.features is not None and result.run.gate is not False
+    ]
+
+
+def interval_figures(results: Sequence[Result]) -> list[Figure]:
+    """Coverage and half-width of intervals on groups that were held out."""
+    samples = samples_of(results)
+    found = held_out(samples, settings(), definitions()["intervals"]["folds"])
+    coverage, width = found if found is not None else (None, None)
+    return [
+        figure_of("interval_coverage", coverage, len(samples) if found else 0),
+        figure_of("interval_half_width", width, len(samples) if found else 0),
+    ]
