@@ -31,7 +31,8 @@ lint: .venv/.dev ## style, types, and imports that go only downward
 bench: .venv/.dev ## timings of engines and searches; never a pass or fail
 	@$(PYTEST) --numprocesses 0 -m benchmark tests/benchmarks
 
-validate: .venv/.dev ## slow tests: long sweeps and error gates over published runs
+validate: .venv/.dev ## predict all published runs, write error tables and intervals; slow tests and error gates
+	@$(BIN)/python -m towtank.validation.readme
 	@$(PYTEST) --numprocesses $(WORKERS) -m slow
 
 lowest: ## fast tests with the lowest versions that pyproject.toml allows

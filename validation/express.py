@@ -20,7 +20,7 @@ from towtank.validation.grids import fastest_ranked_plan
 from towtank.validation.mapping.machines import machine_of
 from towtank.validation.mapping.models import model_of
 from towtank.validation.mapping.plans import plan_of, stack_name
-from towtank.validation.mapping.rules import NotExpressible
+from towtank.validation.mapping.rules import InexpressibleError
 from towtank.validation.rows import Run
 
 _ROOM = 1.1
@@ -51,7 +51,7 @@ def express(run: Run) -> Expressed | Inexpressible:
     row's content."""
     try:
         return _express(run)
-    except NotExpressible as error:
+    except InexpressibleError as error:
         return Inexpressible(str(error))
     except PlanError as error:
         return Inexpressible("; ".join(error.faults))
@@ -61,10 +61,13 @@ def express(run: Run) -> Expressed | Inexpressible:
 
 def _express(run: Run) -> Expressed:
     if run.faults:
-        raise NotExpressible("; ".join(run.faults))
+        raise InexpressibleError("; ".join(run.faults))
     assumptions: list[str] = []
     stack = _stack(stack_name(run, assumptions), run.flash_attention)
-    if stack.name != stack_name(run, []) or stack.kernels.attention != load_stack(stack.name).kernels.attention:
+    if (
+        stack.name != stack_name(run, [])
+        or stack.kernels.attention != load_stack(stack.name).kernels.attention
+    ):
         assumptions.append(f"attention kernel {stack.kernels.attention}, as the row says")
     machine = machine_of(run, assumptions)
     model = model_of(run, assumptions)
@@ -74,7 +77,7 @@ def _express(run: Run) -> Expressed:
         plan = plan_of(run, model, stack, assumptions)
     faults = faults_of(model, machine, plan, stack)
     if faults:
-        raise NotExpressible("; ".join(faults))
+        raise InexpressibleError("; ".join(faults))
     if not run.recompute and plan.recompute == "none":
         plan = _recompute_that_fits(model, machine, plan, stack, assumptions)
     return Expressed(model, machine, plan, stack, tuple(assumptions))
@@ -93,11 +96,11 @@ def _stack(name: str, flash_attention: bool | None) -> Stack:
 
 def _ranked(run: Run, model: ModelSpec, machine: Machine, stack: Stack, assumptions: list[str]) -> Plan:
     if run.gpus is None or run.global_batch_seqs is None:
-        raise NotExpressible("gpus or global_batch_seqs is blank, so that no grid can be ranked")
+        raise InexpressibleError("gpus or global_batch_seqs is blank, so that no grid can be ranked")
     rank, plan = fastest_ranked_plan(model, machine, stack, run.gpus, run.global_batch_seqs)
     assumptions.append(
-        f"grid not printed: {plan.tensor_x} x {plan.tensor_y} x {plan.tensor_z} x {plan.data}, the fastest of the ten "
-        f"that AxoNN's model ranks first (rank {rank}), full recomputation"
+        f"grid not printed: {plan.tensor_x} x {plan.tensor_y} x {plan.tensor_z} x {plan.data}, the fastest of the "
+        f"ten that AxoNN's model ranks first (rank {rank}), full recomputation"
     )
     return plan
 
@@ -111,7 +114,10 @@ def _recompute_that_fits(
         return plan
     for kind in ("selective", "full"):
         changed = dataclasses.replace(plan, recompute=kind)
-        fits = not faults_of(model, machine, changed, stack) and peak_bytes(model, changed, stack) <= _ROOM * capacity
+        fits = (
+            not faults_of(model, machine, changed, stack)
+            and peak_bytes(model, changed, stack) <= _ROOM * capacity
+        )
         if fits:
             assumptions.append(f"recompute blank and none does not fit into memory: {kind}")
             return changed

@@ -59,7 +59,15 @@ def figure_of(key: str, value: float | None, rows: int) -> Figure:
     spec: Mapping[str, Any] = definitions()["figures"][key]
     if value is not None and spec["unit"] in ("%", "points"):
         value *= 100
-    return Figure(key, spec["text"], value, rows, spec["unit"], _target(spec), None if value is None else _reached(spec, value))
+    return Figure(
+        key,
+        spec["text"],
+        value,
+        rows,
+        spec["unit"],
+        _target(spec),
+        None if value is None else _reached(spec, value),
+    )
 
 
 def _target(spec: Mapping[str, Any]) -> str:
@@ -158,7 +166,9 @@ def _pairs(rows: Sequence[Result]) -> Measured:
 
 def _slope(rows: Sequence[Result]) -> Measured:
     calm = _calm(rows)
-    return slope_per_doubling(calm), sum(result.error is not None and result.num_devices >= 64 for result in calm)
+    return slope_per_doubling(calm), sum(
+        result.error is not None and result.num_devices >= 64 for result in calm
+    )
 
 
 def _memory(rows: Sequence[Result]) -> Measured:

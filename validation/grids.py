@@ -22,7 +22,10 @@ def fastest_ranked_plan(
         PlanError: no grid fits, or the arguments allow none.
     """
     workload = Workload.gpt(
-        num_layers=model.num_layers, hidden=model.hidden, sequences=global_batch, sequence_length=model.sequence
+        num_layers=model.num_layers,
+        hidden=model.hidden,
+        sequences=global_batch,
+        sequence_length=model.sequence,
     )
     ranking = rank_grids(
         workload,
@@ -39,7 +42,9 @@ def fastest_ranked_plan(
         if prediction is not None:
             found.append((prediction.step_time_s, rank, prediction.plan))
     if not found:
-        raise PlanError([f"none of the {len(ranking.grids)} best grids for {model.name} fits {machine.name}"], "grids")
+        raise PlanError(
+            [f"none of the {len(ranking.grids)} best grids for {model.name} fits {machine.name}"], "grids"
+        )
     _, rank, plan = min(found, key=lambda entry: entry[0])
     return rank, plan
 

@@ -13,8 +13,9 @@ import json
 import math
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,7 +106,7 @@ class Settings:
     def share_name(self, share: float) -> str:
         """Range of the compute share, such as `compute 50 % to 70 %`."""
         edges = (0.0, *self.share_edges, 1.0)
-        for low, high in zip(edges, edges[1:], strict=False):
+        for low, high in pairwise(edges):
             if share < high or high == 1.0:
                 return f"compute {100 * low:.0f} % to {100 * high:.0f} %"
         raise AssertionError("the last edge holds everything")
@@ -118,7 +119,8 @@ def bounds_of(residuals: Sequence[float], nominal: float) -> Bounds:
     slightly wider one.
     """
     ordered = sorted(residuals)
-    k = max(1, math.floor((len(ordered) + 1) * (1 - nominal) / 2))
+    # 1 - 0.9 is a little below 0.1, which must not cost a whole rank
+    k = max(1, math.floor((len(ordered) + 1) * (1 - nominal) / 2 + 1e-9))
     low, high = ordered[k - 1], ordered[-k]
     return Bounds(math.exp(min(low, 0.0)), math.exp(max(high, 0.0)), len(ordered))
 
@@ -249,9 +251,14 @@ def _shipped() -> tuple[Table, Mapping[str, Any], Settings]:
 
 def settings_from(data: Mapping[str, Any]) -> Settings:
     """Settings from a mapping; keys that are none of ours are left out."""
-    chosen = {field.name: data[field.name] for field in fields(Settings)}
-    chosen["levels"] = tuple(tuple(level) for level in chosen["levels"])
-    return Settings(**{key: tuple(value) if isinstance(value, list) else value for key, value in chosen.items()})
+    return Settings(
+        nominal=data["nominal"],
+        levels=tuple(tuple(level) for level in data["levels"]),
+        share_edges=tuple(data["share_edges"]),
+        apart=tuple(data["apart"]),
+        min_rows=data["min_rows"],
+        min_groups=data["min_groups"],
+    )
 
 
 def settings() -> Settings:

@@ -57,7 +57,11 @@ def _table(name: str, rows: Sequence[Result]) -> dict[str, Errors]:
     # a row that is not expressed has no stack, scale or model of its own
     known = timed if name in ("device", "source") else [result for result in timed if result.status == "ok"]
     groups = grouped(known, KEYS[name])
-    order = sorted(groups, key=scale_order) if name == "devices" else sorted(groups, key=lambda key: -len(groups[key]))
+    order = (
+        sorted(groups, key=scale_order)
+        if name == "devices"
+        else sorted(groups, key=lambda key: -len(groups[key]))
+    )
     return {key: errors_of(groups[key]) for key in order}
 
 
@@ -80,7 +84,11 @@ def interval_of(result: Result) -> Interval | None:
 
 def to_mapping(report: Report) -> dict[str, Any]:
     """The report as JSON: schema 1, a summary and every row of the file."""
-    return {"schema": SCHEMA, "summary": _summary(report), "rows": [_row(result) for result in report.results]}
+    return {
+        "schema": SCHEMA,
+        "summary": _summary(report),
+        "rows": [_row(result) for result in report.results],
+    }
 
 
 def _summary(report: Report) -> dict[str, Any]:
@@ -94,7 +102,8 @@ def _summary(report: Report) -> dict[str, Any]:
         "step_time_without_erratic_sweep": errors_mapping(report.calm),
         "peak_memory": {"rows": len(found), "mean": sum(found) / len(found) if found else None},
         "tables": {
-            name: {key: errors_mapping(errors) for key, errors in table.items()} for name, table in report.tables.items()
+            name: {key: errors_mapping(errors) for key, errors in table.items()}
+            for name, table in report.tables.items()
         },
         "sweeps": {
             name: {
@@ -169,7 +178,7 @@ def select(runs: Sequence[Run], expression: str) -> list[Run]:
             raise ValueError("it does not say yes or no for each row")
     except Exception as error:  # pandas raises whatever its parser meets
         raise ValueError(
-            f"{expression!r} is not a condition on rows ({' '.join(str(error).split()) or type(error).__name__}); write "
-            f'such as device == "h100-80gb-sxm" and gpus >= 64; columns: {", ".join(columns())}'
+            f"{expression!r} is not a condition on rows ({' '.join(str(error).split()) or type(error).__name__}); "
+            f'write such as device == "h100-80gb-sxm" and gpus >= 64; columns: {", ".join(columns())}'
         ) from error
     return [run for run, chosen in zip(runs, answer, strict=True) if chosen]

@@ -1,8 +1,8 @@
 """Runs from a CSV file: strict about columns, lenient about how a cell spells its value.
 
 Lenient on purpose, because published tables are collected from many hands: `8`, `8.0` and ` 8 ` are one number;
-`1`, `1.0`, `True` and `yes` are one truth; an empty cell, `nan`, `none`, `n/a`, `-` and `unknown` are blank. A cell that is
-none of these does not stop the file: it is listed in `Run.faults`, and the run counts as not expressed.
+`1`, `1.0`, `True` and `yes` are one truth; an empty cell, `nan`, `none`, `n/a`, `-` and `unknown` are blank. A cell
+that is none of these does not stop the file: it is listed in `Run.faults`, and the run counts as not expressed.
 """
 
 import csv
@@ -96,7 +96,10 @@ def _kinds() -> dict[str, type]:
     """Type of each column: the one in its annotation that is not None."""
     hints = get_type_hints(Run)
     hints.pop("faults")
-    return {name: next((part for part in get_args(hint) if part is not type(None)), hint) for name, hint in hints.items()}
+    return {
+        name: next((part for part in get_args(hint) if part is not type(None)), hint)
+        for name, hint in hints.items()
+    }
 
 
 def columns() -> tuple[str, ...]:
@@ -151,10 +154,11 @@ def _text_of(path: Path) -> str:
 def _check_header(header: Sequence[str], where: str) -> None:
     missing = [name for name in REQUIRED if name not in header]
     if missing:
-        hints = [f"{name}{did_you_mean(name, header)}" for name in missing]
+        hints = ", ".join(f"{name}{did_you_mean(name, header)}" for name in missing)
+        optional = ", ".join(name for name in columns() if name not in REQUIRED)
         raise RunsError(
-            f"{where}: lacks the column{'s' if len(missing) > 1 else ''} {', '.join(hints)}; the first line must name "
-            f"at least {', '.join(REQUIRED)} (optional: {', '.join(name for name in columns() if name not in REQUIRED)})"
+            f"{where}: lacks the column{'s' if len(missing) > 1 else ''} {hints}; the first line must name at least "
+            f"{', '.join(REQUIRED)} (optional: {optional})"
         )
     doubled = sorted({name for name in header if header.count(name) > 1 and name in columns()})
     if doubled:

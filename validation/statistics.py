@@ -111,7 +111,10 @@ def ranks(values: Sequence[float]) -> list[float]:
 
 
 def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Spearman's rank correlation: Pearson's of the ranks. None for fewer than 3 values or where one side is constant."""
+    """Spearman's rank correlation: Pearson's of the ranks.
+
+    None for fewer than 3 values or where one side is constant.
+    """
     if len(first) < 3:
         return None
     a, b = ranks(first), ranks(second)

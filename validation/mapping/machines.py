@@ -8,7 +8,7 @@ from functools import lru_cache
 from towtank.hardware_profiles.load import list_devices, list_machines, load_machine
 from towtank.hardware_profiles.records import Machine
 from towtank.simulator.edge import did_you_mean
-from towtank.validation.mapping.rules import NotExpressible, first, table
+from towtank.validation.mapping.rules import InexpressibleError, first, table
 from towtank.validation.rows import Run
 
 
@@ -16,7 +16,7 @@ def machine_of(run: Run, assumptions: list[str]) -> Machine:
     """The machine that the row names, or the generic cluster of its device.
 
     Raises:
-        NotExpressible: no machine has such a device.
+        InexpressibleError: no machine has such a device.
     """
     rules = table("machines")
     device = _device(run, assumptions)
@@ -32,12 +32,14 @@ def machine_of(run: Run, assumptions: list[str]) -> Machine:
             return _sized(machine, run, assumptions)
     reference = rules["devices"].get(device)
     if reference is None:
-        raise NotExpressible(
+        raise InexpressibleError(
             f"no machine has device {run.device!r}{did_you_mean(run.device, list_devices())}; "
             f"known: {', '.join(sorted(rules['devices']))}"
         )
     machine = load_machine(reference)
-    assumptions.append(f"machine {reference}: the generic cluster of {device}" + (f" for {run.system}" if run.system else ""))
+    assumptions.append(
+        f"machine {reference}: the generic cluster of {device}" + (f" for {run.system}" if run.system else "")
+    )
     if not _large_enough(machine, run):
         assumptions.append(f"{machine.name} is taken as large enough for {run.gpus} devices")
         machine = _of_size(machine, None)
@@ -77,7 +79,9 @@ def _segmented(machine: Machine, domain: Mapping[str, int], run: Run, assumption
     whole, segment = domain["devices"], domain["segment"]
     if run.gpus is None or run.gpus <= whole or run.gpus % whole == 0 or run.gpus % segment:
         return machine
-    assumptions.append(f"{segment} devices of each domain of {whole}, so that {run.gpus} devices are equal segments")
+    assumptions.append(
+        f"{segment} devices of each domain of {whole}, so that {run.gpus} devices are equal segments"
+    )
     return _with_node(machine, segment)
 
 

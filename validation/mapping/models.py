@@ -9,7 +9,7 @@ from towtank.simulator.models.errors import ModelError
 from towtank.simulator.models.load import list_models, load_model
 from towtank.simulator.models.records import Attention, Experts, Mlp, ModelSpec
 from towtank.simulator.models.schema import broken_rules
-from towtank.validation.mapping.rules import NotExpressible, every, first, matches, table
+from towtank.validation.mapping.rules import InexpressibleError, every, first, matches, table
 from towtank.validation.rows import Run
 
 _TOLERANCE = 0.1
@@ -20,19 +20,19 @@ def model_of(run: Run, assumptions: list[str]) -> ModelSpec:
     """The model that the row trains, at the sequence length of the row.
 
     Raises:
-        NotExpressible: the shape is not known, or has layers that are not modelled.
+        InexpressibleError: the shape is not known, or has layers that are not modelled.
     """
     rules = table("models")
     refused = first(run, rules["not_modelled"])
     if refused is not None:
-        raise NotExpressible(f"{run.model}: {refused['reason']}")
+        raise InexpressibleError(f"{run.model}: {refused['reason']}")
     model = _from_zoo(run, assumptions) or _from_columns(run, assumptions)
     for rule, _ in every(run, rules["notes"]):
         model = dataclasses.replace(model, **rule["set"])
     assumptions += [rule["says"] for rule in rules["near"] if matches(run, rule["when"])]
     faults = broken_rules(model)
     if faults:
-        raise NotExpressible(f"{run.model} is not a model: {'; '.join(faults)}")
+        raise InexpressibleError(f"{run.model} is not a model: {'; '.join(faults)}")
     _compare_size(run, model, assumptions)
     return model
 
@@ -46,9 +46,9 @@ def _from_zoo(run: Run, assumptions: list[str]) -> ModelSpec | None:
     model = load_model(name) if name else None
     if model is None or not _same_shape(run, model):
         if missing:
-            raise NotExpressible(
-                f"shape of {run.model or 'the model'} unknown: {', '.join(missing)} blank and no model of the zoo has "
-                f"that name and shape"
+            raise InexpressibleError(
+                f"shape of {run.model or 'the model'} unknown: {', '.join(missing)} blank and no model of the zoo "
+                f"has that name and shape"
             )
         return None
     assumptions.append(f"shape of {name} of the zoo")
@@ -57,6 +57,7 @@ def _from_zoo(run: Run, assumptions: list[str]) -> ModelSpec | None:
 
 def _zoo_name(name: str) -> str | None:
     """The zoo's name for a model as people write it, or None."""
+
     def plain(text: str) -> str:
         return re.sub(r"[^a-z0-9.]", "", text.lower())
 
@@ -82,7 +83,9 @@ def _resized(model: ModelSpec, run: Run) -> ModelSpec:
         num_layers=run.layers or model.num_layers,
         vocab=run.vocab or model.vocab,
         sequence=sequence,
-        max_positions=max(model.max_positions, sequence) if model.positions == "learned" else model.max_positions,
+        max_positions=max(model.max_positions, sequence)
+        if model.positions == "learned"
+        else model.max_positions,
         experts=experts,
     )
 
@@ -112,7 +115,9 @@ def _from_columns(run: Run, assumptions: list[str]) -> ModelSpec:
         hidden=run.hidden,
         vocab=_vocab(run, assumptions),
         sequence=sequence,
-        attention=Attention(heads, _kv_heads(run, heads, assumptions), head_dim, qk_norm=family.get("qk_norm", False)),
+        attention=Attention(
+            heads, _kv_heads(run, heads, assumptions), head_dim, qk_norm=family.get("qk_norm", False)
+        ),
         mlp=Mlp(ffn, gated, bias=norm == "layernorm" and not gated),
         experts=_experts(run, gated, ffn, assumptions),
         norm=norm,
@@ -125,13 +130,15 @@ def _from_columns(run: Run, assumptions: list[str]) -> ModelSpec:
 
 def _known(value: int | None, name: str) -> int:
     if value is None:
-        raise NotExpressible(f"{name} is blank; the row does not say how much a step computes")
+        raise InexpressibleError(f"{name} is blank; the row does not say how much a step computes")
     return value
 
 
 def _head_dim(hidden: int, heads: int) -> int:
     if hidden % heads:
-        raise NotExpressible(f"hidden = {hidden} is not a multiple of heads = {heads} and head_dim is blank")
+        raise InexpressibleError(
+            f"hidden = {hidden} is not a multiple of heads = {heads} and head_dim is blank"
+        )
     return hidden // heads
 
 
@@ -140,10 +147,10 @@ def _heads(run: Run, assumptions: list[str]) -> int:
         return run.heads
     assert run.hidden
     for head_dim in table("models")["blanks"]["head_dims"]:
-        if run.hidden % head_dim == 0:
+        if run.hidden % (head_dim * (run.tp or 1)) == 0:
             assumptions.append(f"heads blank: {run.hidden // head_dim}, of {head_dim} features")
             return int(run.hidden // head_dim)
-    raise NotExpressible(f"heads blank, and hidden = {run.hidden} does not tell")
+    raise InexpressibleError(f"heads blank, and hidden = {run.hidden} does not tell")
 
 
 def _kv_heads(run: Run, heads: int, assumptions: list[str]) -> int:
@@ -183,7 +190,7 @@ def _experts(run: Run, gated: bool, ffn: int, assumptions: list[str]) -> Experts
     if not run.moe_experts or run.moe_experts == 1:
         return None
     if run.moe_topk is None:
-        raise NotExpressible(f"moe_experts = {run.moe_experts}, but moe_topk is blank")
+        raise InexpressibleError(f"moe_experts = {run.moe_experts}, but moe_topk is blank")
     if run.moe_ffn_hidden is None:
         assumptions.append(f"moe_ffn_hidden blank: {ffn}, as ffn_hidden")
     assumptions.append("every layer has experts, none are shared")

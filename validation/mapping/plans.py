@@ -7,7 +7,7 @@ from typing import Any
 from towtank.simulator.models.records import ModelSpec
 from towtank.simulator.plan import Overlap, Plan
 from towtank.simulator.stacks.records import Stack
-from towtank.validation.mapping.rules import NotExpressible, every, first, table
+from towtank.validation.mapping.rules import InexpressibleError, every, first, table
 from towtank.validation.rows import Run
 
 
@@ -24,11 +24,11 @@ def plan_of(run: Run, model: ModelSpec, stack: Stack, assumptions: list[str]) ->
     """The plan that the row states, blanks filled in.
 
     Raises:
-        NotExpressible: degrees contradict the number of devices, or the row does what no plan says.
+        InexpressibleError: degrees contradict the number of devices, or the row does what no plan says.
     """
     refused = first(run, table("plans")["not_modelled"])
     if refused is not None:
-        raise NotExpressible(refused["reason"])
+        raise InexpressibleError(refused["reason"])
     blanks = table("plans")["blanks"].get(stack.name, table("plans")["blanks"]["megatron-core"])
     fields = _degrees(run, assumptions)
     fields["precision"] = _precision(run, blanks, assumptions)
@@ -41,7 +41,9 @@ def plan_of(run: Run, model: ModelSpec, stack: Stack, assumptions: list[str]) ->
     fields["overlap"] = _overlap(run)
     _from_notes(run, fields, assumptions)
     if first(run, table("plans")["balanced_ends"]):
-        fields["stage_layers"] = with_ends_as_layers(model.num_layers, fields["pipeline"] * fields["virtual_stages"])
+        fields["stage_layers"] = with_ends_as_layers(
+            model.num_layers, fields["pipeline"] * fields["virtual_stages"]
+        )
     _whole_sequence(model, fields, assumptions)
     assumptions += [rule["says"] for rule, _ in every(run, table("plans")["neglected"])]
     return Plan(**fields)
@@ -57,7 +59,13 @@ def with_ends_as_layers(num_layers: int, chunks: int) -> tuple[int, ...] | None:
 
 def _degrees(run: Run, assumptions: list[str]) -> dict[str, Any]:
     if run.gx and run.gy and run.gz and run.gdata:
-        return {"tensor_x": run.gx, "tensor_y": run.gy, "tensor_z": run.gz, "data": run.gdata, "pipeline": run.pp or 1}
+        return {
+            "tensor_x": run.gx,
+            "tensor_y": run.gy,
+            "tensor_z": run.gz,
+            "data": run.gdata,
+            "pipeline": run.pp or 1,
+        }
     blank = [name for name in ("tp", "pp", "cp") if getattr(run, name) is None]
     if blank:
         assumptions.append(f"{', '.join(blank)} blank: 1")
@@ -65,14 +73,16 @@ def _degrees(run: Run, assumptions: list[str]) -> dict[str, Any]:
     data = run.dp
     if data is None:
         if run.gpus is None:
-            raise NotExpressible("gpus and dp are blank: the number of devices is not known")
+            raise InexpressibleError("gpus and dp are blank: the number of devices is not known")
         if run.gpus % (tensor * pipeline * context):
-            raise NotExpressible(f"gpus = {run.gpus} is not a multiple of tp {tensor} x pp {pipeline} x cp {context}")
+            raise InexpressibleError(
+                f"gpus = {run.gpus} is not a multiple of tp {tensor} x pp {pipeline} x cp {context}"
+            )
         data = run.gpus // (tensor * pipeline * context)
         assumptions.append(f"dp blank: {data}, the devices that are left")
     product = tensor * pipeline * context * data
     if run.gpus is not None and product != run.gpus:
-        raise NotExpressible(
+        raise InexpressibleError(
             f"tp {tensor} x pp {pipeline} x cp {context} x dp {data} = {product} contradicts gpus = {run.gpus}"
         )
     return {"tensor_x": tensor, "pipeline": pipeline, "context": context, "data": data, "expert": run.ep or 1}
@@ -87,7 +97,7 @@ def _precision(run: Run, blanks: dict[str, Any], assumptions: list[str]) -> str:
             if name:
                 return str(name)
             break
-    raise NotExpressible(f"precision {run.precision!r} is not modelled")
+    raise InexpressibleError(f"precision {run.precision!r} is not modelled")
 
 
 def _zero_stage(run: Run, blanks: dict[str, Any], fields: dict[str, Any], assumptions: list[str]) -> int:
@@ -100,7 +110,7 @@ def _zero_stage(run: Run, blanks: dict[str, Any], fields: dict[str, Any], assump
     elif re.search("hsdp|fsdp|full", text):
         stage = 3
     else:
-        raise NotExpressible(f"zero_stage {run.zero_stage!r} is not understood")
+        raise InexpressibleError(f"zero_stage {run.zero_stage!r} is not understood")
     # over one replica nothing is sharded; a context group shards as well
     return stage if fields["data"] * fields.get("context", 1) > 1 else 0
 
@@ -110,7 +120,7 @@ def _recompute(run: Run, blanks: dict[str, Any], assumptions: list[str]) -> str:
     if text in ("none", "selective", "full"):
         return text
     if text:
-        raise NotExpressible(f"recompute {run.recompute!r} is not none, selective or full")
+        raise InexpressibleError(f"recompute {run.recompute!r} is not none, selective or full")
     assumptions.append(f"recompute blank: {blanks['recompute']}")
     return str(blanks["recompute"])
 
@@ -139,7 +149,7 @@ def _sequence_parallel(
 
 def _global_batch(run: Run) -> int:
     if run.global_batch_seqs is None:
-        raise NotExpressible("global_batch_seqs is blank; the row does not say how much a step computes")
+        raise InexpressibleError("global_batch_seqs is blank; the row does not say how much a step computes")
     return run.global_batch_seqs
 
 
@@ -149,14 +159,14 @@ def _micro_batch(run: Run, fields: dict[str, Any], stack: Stack, assumptions: li
     replica = fields["global_batch"] // (fields["data"] * fields.get("tensor_z", 1))
     if run.grad_accum and replica % run.grad_accum == 0 and replica >= run.grad_accum:
         assumptions.append(f"micro_batch blank: {replica // run.grad_accum}, from grad_accum")
-        return replica // run.grad_accum
+        return int(replica // run.grad_accum)
     whole = stack.name in table("plans")["whole_batch"]
     stages = fields["pipeline"] * fields["virtual_stages"]
     if whole and replica and (stages == 1 or replica % stages == 0):
         size = replica // stages
         how = "the replica's whole batch" if stages == 1 else "one micro-batch a pipeline chunk"
         assumptions.append(f"micro_batch blank: {size}, {how}")
-        return size
+        return int(size)
     assumptions.append("micro_batch blank: 1")
     return 1
 
@@ -194,7 +204,9 @@ def _whole_sequence(model: ModelSpec, fields: dict[str, Any], assumptions: list[
     tensor = fields["tensor_x"] * fields.get("context", 1)
     if fields["sequence_parallel"] and model.sequence % tensor and model.sequence > tensor:
         fields["sequence"] = model.sequence // tensor * tensor
-        assumptions.append(f"sequence cut from {model.sequence} to {fields['sequence']}, a multiple of {tensor}")
+        assumptions.append(
+            f"sequence cut from {model.sequence} to {fields['sequence']}, a multiple of {tensor}"
+        )
 
 
 def without(plan: Plan, **changes: Any) -> Plan:

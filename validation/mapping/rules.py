@@ -16,7 +16,7 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 Rule = Mapping[str, Any]
 
 
-class NotExpressible(Exception):
+class InexpressibleError(Exception):
     """The row cannot be written as model, machine, plan and stack; the message is the reason."""
 
 

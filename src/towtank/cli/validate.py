@@ -22,21 +22,32 @@ EXAMPLES = """Examples:
 _RunsFile = Annotated[
     Path | None,
     typer.Option(
-        "--runs", metavar="FILE", help="CSV of runs with the columns of ours; default: those that ship.", show_default=False
+        "--runs",
+        metavar="FILE",
+        help="CSV of runs with the columns of ours; default: those that ship.",
+        show_default=False,
     ),
 ]
 _Where = Annotated[
     str | None,
-    typer.Option("--where", metavar="EXPR", help="Only rows for which EXPR holds, in the words of pandas.", show_default=False),
+    typer.Option(
+        "--where",
+        metavar="EXPR",
+        help="Only rows for which EXPR holds, in the words of pandas.",
+        show_default=False,
+    ),
 ]
 _JsonFile = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Write summary and every row as JSON.", show_default=False)
+    Path | None,
+    typer.Option("--json", metavar="FILE", help="Write summary and every row as JSON.", show_default=False),
 ]
 _HtmlFile = Annotated[
-    Path | None, typer.Option("--html", metavar="FILE", help="Write a page with plots and tables.", show_default=False)
+    Path | None,
+    typer.Option("--html", metavar="FILE", help="Write a page with plots and tables.", show_default=False),
 ]
 _Jobs = Annotated[
-    int | None, typer.Option("--jobs", metavar="N", min=1, help="Processes; default: one a core.", show_default=False)
+    int | None,
+    typer.Option("--jobs", metavar="N", min=1, help="Processes; default: one a core.", show_default=False),
 ]
 
 

@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 
 _HEADS = ("runs", "expressed", "median", "mean", "bias", "p90", "rank", "constant", "skill")
 _NOTE = (
-    "Errors are |predicted - measured| / measured step time; bias is the median of the signed errors, rank Spearman's "
-    "correlation. The constant is the mean error of a constant fraction of peak, fitted per device on the same rows; "
-    "skill is our mean error over its. Parameters of stacks and devices were fitted to runs of these sources."
+    "Errors are |predicted - measured| / measured step time; bias is the median of the signed errors, rank "
+    "Spearman's correlation. The constant is the mean error of a constant fraction of peak, fitted per device on "
+    "the same rows; skill is our mean error over its. Parameters of stacks and devices were fitted to runs of "
+    "these sources."
 )
 _REASONS = 8
 
@@ -23,14 +24,18 @@ def report_text(report: "Report") -> str:
     """The whole report, without colour."""
     sections = [_headline(report), paragraph(_NOTE, indent=0)]
     sections += [f"By {name}\n{errors_table(rows)}" for name, rows in report.tables.items() if rows]
-    sections += [text for text in (_figures(report), _memory(report), _worst(report), _refused(report)) if text]
+    sections += [
+        text for text in (_figures(report), _memory(report), _worst(report), _refused(report)) if text
+    ]
     return "\n\n".join(sections)
 
 
 def _headline(report: "Report") -> str:
     results = report.results
     expressed = sum(result.status == "ok" for result in results)
-    lines = [f"{count(expressed)} of {count(len(results))} runs expressed ({_percent(expressed / len(results))})"]
+    lines = [
+        f"{count(expressed)} of {count(len(results))} runs expressed ({_percent(expressed / len(results))})"
+    ]
     for name, errors in (("", report.overall), (", the erratic Nanotron sweep apart", report.calm)):
         if errors.median is None or (name and errors.expressed == report.overall.expressed):
             continue
@@ -83,7 +88,11 @@ def _figures(report: "Report") -> str:
         for figure in report.figures
         if figure.value is not None
     ]
-    return "Figures and targets\n" + table(rows, ("value", "rows", "target", "reached", ""), right=(0, 1)) if rows else ""
+    return (
+        "Figures and targets\n" + table(rows, ("value", "rows", "target", "reached", ""), right=(0, 1))
+        if rows
+        else ""
+    )
 
 
 def _memory(report: "Report") -> str:
@@ -104,7 +113,11 @@ def _memory(report: "Report") -> str:
                     _percent(quantile(absolute, 0.9)),
                 )
             )
-    return "Peak memory\n" + table(rows, ("", "runs", "median", "bias", "p90"), right=(1, 2, 3, 4)) if rows else ""
+    return (
+        "Peak memory\n" + table(rows, ("", "runs", "median", "bias", "p90"), right=(1, 2, 3, 4))
+        if rows
+        else ""
+    )
 
 
 def _worst(report: "Report") -> str:
