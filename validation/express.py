@@ -27,6 +27,10 @@ _ROOM = 1.1
 """A plan whose predicted peak is within this of the capacity may well have run: the memory model errs by as much."""
 
 
+_MOST_TASKS = 5_000_000
+"""Passes of a pipeline step; the largest published ones have some ten thousand."""
+
+
 @dataclass(frozen=True, slots=True)
 class Expressed:
     """A row as `predict` takes it."""
@@ -78,6 +82,9 @@ def _express(run: Run) -> Expressed:
     faults = faults_of(model, machine, plan, stack)
     if faults:
         raise InexpressibleError("; ".join(faults))
+    tasks = plan.pipeline * plan.virtual_stages * plan.num_micro_batches
+    if tasks > _MOST_TASKS:
+        raise InexpressibleError(f"a pipeline of {tasks:,} passes a step is beyond the {_MOST_TASKS:,} that are simulated")
     if not run.recompute and plan.recompute == "none":
         plan = _recompute_that_fits(model, machine, plan, stack, assumptions)
     return Expressed(model, machine, plan, stack, tuple(assumptions))

@@ -124,7 +124,7 @@ def parse_runs(text: str, where: str) -> list[Run]:
     Raises:
         RunsError: see `read_runs`.
     """
-    reader = csv.DictReader(io.StringIO(text), strict=True)
+    reader = csv.DictReader(io.StringIO(text))
     try:
         header = [name.strip() for name in reader.fieldnames or ()]
         reader.fieldnames = header

@@ -117,8 +117,8 @@ def _zero_stage(run: Run, blanks: dict[str, Any], fields: dict[str, Any], assump
 
 def _recompute(run: Run, blanks: dict[str, Any], assumptions: list[str]) -> str:
     text = run.recompute.strip().lower()
-    if text in ("none", "selective", "full"):
-        return text
+    if (known := re.match("none|selective|full", text)) is not None:
+        return known[0]
     if text:
         raise InexpressibleError(f"recompute {run.recompute!r} is not none, selective or full")
     assumptions.append(f"recompute blank: {blanks['recompute']}")
