@@ -210,12 +210,15 @@ def _expert_faults(model: ModelSpec, plan: Plan) -> list[str]:
     per_stage = plan.num_devices // plan.pipeline
     if per_stage % (plan.expert * plan.expert_tensor) or expert_data_degree(plan) < 1:
         faults.append(
-            f"expert {plan.expert} x expert_tensor {plan.expert_tensor} must divide the {per_stage} devices of a stage"
+            f"expert {plan.expert} x expert_tensor {plan.expert_tensor} must divide the {per_stage} devices "
+            f"of a stage"
         )
+    if plan.pipeline > 1 and plan.expert * plan.expert_tensor > 1 and plan.rank_order[-1] != "pipeline":
+        faults.append("expert parallelism tiles the ranks of a stage: put pipeline last in rank_order")
     if plan.tensor_y > 1:
         faults.append(
-            f"tensor_y = {plan.tensor_y}, but {model.name} has experts, which need the whole hidden state of a token; "
-            f"set tensor_y = 1"
+            f"tensor_y = {plan.tensor_y}, but {model.name} has experts, which need the whole hidden state of a "
+            f"token; set tensor_y = 1"
         )
     if plan.expert > 1 and plan.tensor_x > 1 and not plan.sequence_parallel:
         faults.append(

@@ -35,7 +35,7 @@ def layer_kind(sizes: Sizes, layer: int) -> tuple[bool, int | None]:
 def local_layer_weights(sizes: Sizes, experts: bool) -> tuple[int, int]:
     """Weights of one layer on a device while in use: (all but routed experts, routed experts)."""
     template = Template(sizes, Phase.FORWARD)
-    model, plan = sizes.model, sizes.plan
+    model = sizes.model
     before, after = attention_linears(template)
     dense = sum(linear.weights for linear in before) + after.weights + model.norms_per_layer * sizes.hidden
     if not experts or model.experts is None:

@@ -154,13 +154,10 @@ def test_every_send_has_one_receiver(case):
     structure = tasks.structure
     for send in sends.tolist():
         forward = tasks.role[send] == Role.SEND_FORWARD
-        receivers = [
-            task
-            for task in range(structure.num_tasks)
-            if send in structure.predecessor[structure.predecessor_offset[task] : structure.predecessor_offset[task + 1]]
-            and tasks.stage[task] != tasks.stage[send]
-        ]
-        (receiver,) = receivers
+        receivers = np.searchsorted(
+            structure.predecessor_offset, np.flatnonzero(structure.predecessor == send), side="right"
+        ) - 1
+        (receiver,) = receivers[tasks.stage[receivers] != tasks.stage[send]]
         assert tasks.micro_batch[receiver] == tasks.micro_batch[send]
         assert tasks.role[receiver] == (Role.FORWARD if forward else Role.BACKWARD)
         assert tasks.stage[receiver] == (tasks.stage[send] + (1 if forward else -1)) % plan.pipeline

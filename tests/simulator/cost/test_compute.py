@@ -61,7 +61,7 @@ def test_attention_backward_is_longer_than_forward_and_grows_with_the_sequence(c
 
 def test_an_unknown_precision_says_what_the_device_has():
     device = load_machine("perlmutter").device
-    with pytest.raises(PlanError, match="fp8; it has .*bf16"):
+    with pytest.raises(PlanError, match=r"fp8; it has .*bf16"):
         peak(device, "fp8")
 
 

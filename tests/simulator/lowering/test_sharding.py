@@ -186,3 +186,17 @@ def test_optimizer_moves_what_adam_needs():
     # megatron-core, bf16: gradient 4, master 4 + 4, moments 8 + 8, weight written 2: 30 bytes a parameter
     sizes = sizes_of(plan(data=4, zero_stage=1), load_stack("megatron-core"))
     assert optimizer_work(sizes, Weights(1000, 0, 0)).bytes == 250 * 30
+
+
+def test_experts_under_z_are_sharded_over_what_the_expert_group_leaves():
+    # z = 4, data = 2, experts over 2: 4 replicas of each expert, in 2 shards; z splits the other weights in 4
+    the_plan = plan(tensor_z=4, data=2, expert=2)
+    stack = load_stack("towtank-executor")
+    assert gradient_messages(sizes_of(the_plan, stack, moe()), Weights(1000, 500, 0)) == [
+        Message("all-reduce", "data", 250 * 4.0),
+        Message("all-reduce", "expert_replicate", 250 * 4.0),
+    ]
+    sent = messages(layer_operations(moe(), the_plan, stack))
+    experts = 2.0 * 3 * HIDDEN * 512 * 8 // 2
+    assert sent[("all-gather", "expert_shard", experts)] == 2
+    assert sent[("reduce-scatter", "expert_shard", experts)] == 1

@@ -13,8 +13,8 @@ from towtank.simulator.axonn.traffic import (
     gpt_block,
     layer_traffic,
 )
-from towtank.simulator.models.records import Attention, Experts
 from towtank.simulator.lowering.weights import gradient_messages, layer_weights
+from towtank.simulator.models.records import Attention, Experts
 from towtank.simulator.operations import Matmul, Message, Phase
 from towtank.simulator.program import lower
 from towtank.simulator.stacks.load import load_stack

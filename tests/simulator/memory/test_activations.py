@@ -21,7 +21,7 @@ def kept(the_plan, *, model=None, stack=None, kind=DENSE, recomputed=False):
 def test_equation_2_tensor_parallelism(t, b):
     # s b h (10 + 24 / t + 5 a s / (h t))
     expected = S * b * H * (10 + 24 / t + 5 * A * S / (H * t))
-    assert kept(plan(tensor_x=t, micro_batch=b)) .kept == pytest.approx(expected, rel=1e-12)
+    assert kept(plan(tensor_x=t, micro_batch=b)).kept == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("t", [2, 4])
@@ -87,6 +87,7 @@ def test_logits():
     # 1024 columns over t = 2; unfused: 2 bytes, an fp32 copy and its gradient; fused: 2 bytes
     vocabulary = 1024 / 2
     for fused, each in ((False, 10), (True, 2)):
-        sizes = local_sizes(gpt(), plan(tensor_x=2), stack_with("megatron-core", kernels={"fused_cross_entropy": fused}))
+        stack = stack_with("megatron-core", kernels={"fused_cross_entropy": fused})
+        sizes = local_sizes(gpt(), plan(tensor_x=2), stack)
         assert head_bytes(sizes)[1] == S * vocabulary * each
         assert layer_input_bytes(sizes) == 2 * S * H
