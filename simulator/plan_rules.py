@@ -78,7 +78,17 @@ def _device_faults(machine: Machine, plan: Plan, devices: int | None) -> list[st
     return faults
 
 
+MOST_PASSES = 4_000_000
+"""Passes of micro-batches through pipeline chunks in one step; a step of more would fill the memory of a node."""
+
+
 def _batch_faults(model: ModelSpec, plan: Plan) -> list[str]:
+    passes = plan.pipeline * plan.virtual_stages * plan.num_micro_batches
+    if passes > MOST_PASSES:
+        return [
+            f"global_batch = {plan.global_batch} makes {plan.num_micro_batches} micro-batches on {plan.pipeline} x "
+            f"{plan.virtual_stages} chunks = {passes} passes, more than {MOST_PASSES}; raise micro_batch or data"
+        ]
     step = plan.micro_batch * plan.data * plan.tensor_z
     if plan.global_batch % step:
         near = max(step, round(plan.global_batch / step) * step)
@@ -98,6 +108,8 @@ def _divides(value: int, name: str, degree: int, degree_name: str) -> list[str]:
 
 
 def _tensor_faults(model: ModelSpec, plan: Plan) -> list[str]:
+    if model.embedding_projection is not None:
+        return [f"{model.name} projects its embedding to another width, which towtank counts but cannot simulate yet"]
     attention = model.attention
     faults = _divides(attention.heads, "attention heads", plan.tensor_x, "tensor_x")
     if (
