@@ -2,16 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from towtank.hardware_profiles.load import load_machine
 from towtank.hardware_profiles.records import Machine, known
+from towtank.simulator.block_time import Engine
 from towtank.simulator.bounds import step_bound
 from towtank.simulator.cost.compute import peak
 from towtank.simulator.cost.model import CostModel
 from towtank.simulator.engines.compiled import evaluate
+from towtank.simulator.errors import PlanError
 from towtank.simulator.memory import StageMemory, stage_memories
 from towtank.simulator.models.flop import forward_flop, model_flop_per_token
 from towtank.simulator.models.load import load_model
@@ -136,12 +137,14 @@ def bound(
     return step_bound(model, CostModel(machine, plan, stack, profile_dirs))
 
 
-def _engine(name: EngineName):  # type: ignore[no-untyped-def]
+def _engine(name: EngineName) -> Engine:
     if name == "simpy":
         from towtank.simulator.engines.simpy_engine import simulate
 
         return simulate
-    return partial(evaluate)
+    if name != "compiled":
+        raise PlanError([f"engine = {name!r} is not known; choose compiled or simpy"], "predict")
+    return evaluate
 
 
 def _prediction(program: Program, cost: CostModel, step: StepTime, engine: EngineName) -> Prediction:
