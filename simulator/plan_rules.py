@@ -109,7 +109,9 @@ def _divides(value: int, name: str, degree: int, degree_name: str) -> list[str]:
 
 def _tensor_faults(model: ModelSpec, plan: Plan) -> list[str]:
     if model.embedding_projection is not None:
-        return [f"{model.name} projects its embedding to another width, which towtank counts but cannot simulate yet"]
+        return [
+            f"{model.name} projects its embedding to another width, which towtank counts but cannot simulate yet"
+        ]
     attention = model.attention
     faults = _divides(attention.heads, "attention heads", plan.tensor_x, "tensor_x")
     if (

@@ -147,7 +147,9 @@ def _reduce_experts(template: Template, experts: Experts) -> None:
     if group := _shard_group(template):
         message = Message("reduce-scatter", group, template.scatter_bytes(weights))
         blocking = not template.sizes.overlap.reduce_scatter
-        template.collective("experts.weight.reduce-scatter", template.scatter_stream, message, blocking=blocking)
+        template.collective(
+            "experts.weight.reduce-scatter", template.scatter_stream, message, blocking=blocking
+        )
     if not template.sizes.stack.kernels.fused_gradient_accumulation:
         elements = weights / expert_weight_shards(template.sizes.plan)
         template.elementwise("experts.gradient-add", elements, MAIN_GRADIENT_ADD, backward=True)

@@ -13,7 +13,15 @@ from towtank.simulator.stacks.load import load_stack
 from towtank.simulator.stacks.records import Stack
 
 MACHINES = ("perlmutter", "selene", "dgx-h100:nodes=64", "frontier")
-STACKS = ("megatron-core", "megatron-2021", "torchtitan", "axonn", "towtank-executor", "nanotron", "deepspeed")
+STACKS = (
+    "megatron-core",
+    "megatron-2021",
+    "torchtitan",
+    "axonn",
+    "towtank-executor",
+    "nanotron",
+    "deepspeed",
+)
 SMALL = st.sampled_from([1, 1, 2])
 DEGREE = st.sampled_from([1, 1, 2, 4])
 
@@ -25,7 +33,9 @@ def models(draw: st.DrawFn, *, experts: bool | None = None) -> ModelSpec:
     attention = (
         LatentAttention(8, draw(st.sampled_from([None, 64])), 32, 32, 16, 32)
         if latent
-        else Attention(8, draw(st.sampled_from([2, 4, 8])), 32, windows=draw(st.sampled_from([(None,), (32, None)])))
+        else Attention(
+            8, draw(st.sampled_from([2, 4, 8])), 32, windows=draw(st.sampled_from([(None,), (32, None)]))
+        )
     )
     with_experts = draw(st.booleans()) if experts is None else experts
     routed = Experts(
@@ -115,7 +125,9 @@ def repaired(plan: Plan, model: ModelSpec, stack: Stack) -> Plan:
     if chosen.expert > 1 and chosen.tensor_x > 1 and not chosen.sequence_parallel:
         chosen = replace(chosen, expert=1)
     step = chosen.micro_batch * chosen.data * chosen.tensor_z
-    return replace(chosen, global_batch=step * chosen.pipeline * max(1, plan.num_micro_batches // plan.pipeline))
+    return replace(
+        chosen, global_batch=step * chosen.pipeline * max(1, plan.num_micro_batches // plan.pipeline)
+    )
 
 
 @st.composite

@@ -42,14 +42,18 @@ def expected_layer(model, index, plan, stack):
     shape = layer_flop(model, index, s, causal=False)
     core = shape.attention
     if stack.kernels.attention == "unfused":  # writes all scores, windows or not
-        full = replace(model, attention=replace(model.attention, windows=(None,))) if isinstance(
-            model.attention, Attention
-        ) else model
+        full = (
+            replace(model, attention=replace(model.attention, windows=(None,)))
+            if isinstance(model.attention, Attention)
+            else model
+        )
         core = layer_flop(full, index, s, causal=False).attention
     qkv, attention = shape.qkv, model.attention
     if isinstance(attention, LatentAttention):
         split = plan.sequence_parallel and plan.tensor_x > 1
-        down = 2.0 * s * model.hidden * ((attention.q_rank or 0) + attention.kv_rank + attention.rope_head_dim)
+        down = (
+            2.0 * s * model.hidden * ((attention.q_rank or 0) + attention.kv_rank + attention.rope_head_dim)
+        )
         width = attention.nope_head_dim + attention.rope_head_dim
         direct = 2.0 * s * model.hidden * attention.heads * width if attention.q_rank is None else 0.0
         up = qkv - down - direct
@@ -133,7 +137,9 @@ def test_parameters_at_rest_are_those_of_the_model(case):
         held += weights.experts * experts
         # at rest they are split evenly over the shards
         assert at_rest(sizes, weights) <= weights.dense + weights.experts + weights.embedding
-        assert at_rest(sizes, weights) * in_stage >= weights.dense + weights.experts + weights.embedding / table
+        assert (
+            at_rest(sizes, weights) * in_stage >= weights.dense + weights.experts + weights.embedding / table
+        )
         assert with_states(sizes, weights) <= at_rest(sizes, weights) * (1 + 1e-12)
     count = parameters(model)
     padding = 2 * (padded_vocabulary(model, plan, stack) - model.vocab) * model.hidden
@@ -154,9 +160,12 @@ def test_every_send_has_one_receiver(case):
     structure = tasks.structure
     for send in sends.tolist():
         forward = tasks.role[send] == Role.SEND_FORWARD
-        receivers = np.searchsorted(
-            structure.predecessor_offset, np.flatnonzero(structure.predecessor == send), side="right"
-        ) - 1
+        receivers = (
+            np.searchsorted(
+                structure.predecessor_offset, np.flatnonzero(structure.predecessor == send), side="right"
+            )
+            - 1
+        )
         (receiver,) = receivers[tasks.stage[receivers] != tasks.stage[send]]
         assert tasks.micro_batch[receiver] == tasks.micro_batch[send]
         assert tasks.role[receiver] == (Role.FORWARD if forward else Role.BACKWARD)
@@ -169,7 +178,9 @@ def test_group_sizes_multiply_to_the_devices(case, data):
     from towtank.simulator.groups import expert_data_degree, group_size, place
 
     _, _, plan, _ = case
-    product = math.prod(group_size(plan, name) for name in ("tensor_x", "tensor_y", "tensor_z", "pipeline", "data"))
+    product = math.prod(
+        group_size(plan, name) for name in ("tensor_x", "tensor_y", "tensor_z", "pipeline", "data")
+    )
     assert product == plan.num_devices == group_size(plan, "world")
     assert plan.expert * plan.expert_tensor * expert_data_degree(plan) * plan.pipeline == plan.num_devices
     if plan.zero_stage:

@@ -89,7 +89,9 @@ def faster(machine, *, bandwidth=1.0, latency=1.0):
 
     return replace(
         machine,
-        device=replace(device, memory_bandwidth_bytes_per_s=times(device.memory_bandwidth_bytes_per_s, bandwidth)),
+        device=replace(
+            device, memory_bandwidth_bytes_per_s=times(device.memory_bandwidth_bytes_per_s, bandwidth)
+        ),
         node=replace(
             node,
             pair_bandwidth_max_bytes_per_s=times(node.pair_bandwidth_max_bytes_per_s, bandwidth),

@@ -67,7 +67,9 @@ def test_an_unknown_precision_says_what_the_device_has():
 
 def test_fitted_efficiency_scales_large_multiplies():
     machine = load_machine("perlmutter")
-    slower = replace(STACK, fitted=replace(STACK.fitted, compute_efficiency=STACK.fitted.compute_efficiency / 2))
+    slower = replace(
+        STACK, fitted=replace(STACK.fitted, compute_efficiency=STACK.fitted.compute_efficiency / 2)
+    )
     work = Matmul(8192, 8192, 8192, "bf16", "forward")
     pair = [CostModel(machine, Plan(), each).duration_s(work) for each in (STACK, slower)]
     assert pair[1] == pytest.approx(2 * pair[0])

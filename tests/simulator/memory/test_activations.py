@@ -28,7 +28,9 @@ def test_equation_2_tensor_parallelism(t, b):
 def test_equation_4_sequence_parallelism(t):
     # s b h / t (34 + 5 a s / h)
     expected = S * 2 * H / t * (34 + 5 * A * S / H)
-    assert kept(plan(tensor_x=t, micro_batch=2, sequence_parallel=True)).kept == pytest.approx(expected, rel=1e-12)
+    assert kept(plan(tensor_x=t, micro_batch=2, sequence_parallel=True)).kept == pytest.approx(
+        expected, rel=1e-12
+    )
 
 
 @pytest.mark.parametrize("t", [2, 4])
@@ -68,7 +70,10 @@ def test_a_parallel_block_shares_its_norm():
     # one input and one output of the norm fewer: 2 x 2 s b h
     stack = load_stack("megatron-core")
     serial = kept(plan(), stack=stack).kept
-    assert serial - kept(plan(), stack=stack, model=gpt(parallel_block=True, norms_per_layer=1)).kept == 4 * S * H
+    assert (
+        serial - kept(plan(), stack=stack, model=gpt(parallel_block=True, norms_per_layer=1)).kept
+        == 4 * S * H
+    )
     # GPT-NeoX has two norms of one input
     assert serial - kept(plan(), stack=stack, model=gpt(parallel_block=True)).kept == 2 * S * H
 
