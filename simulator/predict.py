@@ -150,7 +150,7 @@ def _engine(name: EngineName) -> Engine:
 def _prediction(program: Program, cost: CostModel, step: StepTime, engine: EngineName) -> Prediction:
     sizes = program.sizes
     model, plan, machine = sizes.model, sizes.plan, cost.machine
-    model_flop, executed = _flop(model, plan, sizes.sequence)
+    model_flop, executed = _flop(model, plan, sizes.sequence, sizes.stack)
     available = step.step_time_s * plan.num_devices * peak(machine.device, plan.precision)
     capacity = known(
         machine.device,
@@ -179,12 +179,14 @@ def _prediction(program: Program, cost: CostModel, step: StepTime, engine: Engin
     )
 
 
-def _flop(model: ModelSpec, plan: Plan, sequence: int) -> tuple[float, float]:
+def _flop(model: ModelSpec, plan: Plan, sequence: int, stack: Stack) -> tuple[float, float]:
     """Model FLOP and executed FLOP of one step, attention counted in full."""
     tokens = plan.global_batch * sequence
     model_flop = tokens * model_flop_per_token(model, sequence, causal=False)
     count = forward_flop(model, sequence, causal=False)
     layers = count.total - count.head - count.embedding
+    if stack.kernels.recompute_stops_early:
+        layers -= count.mlp / (3 if model.mlp.gated else 2)
     again = 0.0
     if plan.recompute == "full":
         again = layers / plan.recompute_every

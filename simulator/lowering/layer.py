@@ -125,7 +125,11 @@ def _emit_forward(template: Template, kind: tuple[bool, int | None]) -> None:
     if kind[0] and model.experts is not None:
         forward_experts(template, model.experts)
     else:
-        forward_dense(template, model.mlp.hidden, gated=model.mlp.gated)
+        again = template.phase is Phase.RECOMPUTE
+        stop_early = again and template.sizes.stack.kernels.recompute_stops_early
+        forward_dense(template, model.mlp.hidden, gated=model.mlp.gated, stop_early=stop_early)
+        if stop_early:
+            return
     _residual(template, "mlp.residual", backward=False)
 
 
