@@ -48,20 +48,25 @@ def _degrees(plan: Plan, group: str) -> list[tuple[int, int]]:
         return [(plan.shard_degree, plan.stride("data")), (plan.context, plan.stride("context"))]
     if group == "replicate":
         return [(plan.replicate_degree, plan.stride("data") * plan.shard_degree)]
-    if group == "expert_tensor":
-        return [(plan.expert_tensor, 1)]
-    if group == "expert":
-        return [(plan.expert, plan.expert_tensor)]
-    if group == "expert_data":
-        return [(expert_data_degree(plan), plan.expert_tensor * plan.expert)]
-    if group == "expert_shard":
-        return [(expert_weight_shards(plan), plan.expert_tensor * plan.expert)]
-    if group == "expert_replicate":
-        shards = expert_weight_shards(plan)
-        return [(expert_data_degree(plan) // shards, plan.expert_tensor * plan.expert * shards)]
+    if group.startswith("expert"):
+        return [_expert_degree(plan, group)]
     if group == "ends":
         return [(min(2, plan.pipeline), plan.stride("pipeline") * (plan.pipeline - 1))]
     return [(plan.degree(dimension), plan.stride(dimension)) for dimension in _GROUP_DIMENSIONS[group]]
+
+
+def _expert_degree(plan: Plan, group: str) -> tuple[int, int]:
+    """(degree, stride) of a group of the expert mapping, which tiles the devices of a stage in rank order."""
+    inner = plan.expert_tensor * plan.expert
+    shards = expert_weight_shards(plan)
+    degrees = {
+        "expert_tensor": (plan.expert_tensor, 1),
+        "expert": (plan.expert, plan.expert_tensor),
+        "expert_data": (expert_data_degree(plan), inner),
+        "expert_shard": (shards, inner),
+        "expert_replicate": (expert_data_degree(plan) // shards, inner * shards),
+    }
+    return degrees[group]
 
 
 def expert_data_degree(plan: Plan) -> int:

@@ -78,7 +78,17 @@ def _device_faults(machine: Machine, plan: Plan, devices: int | None) -> list[st
     return faults
 
 
+MOST_PASSES = 4_000_000
+"""Passes of micro-batches through pipeline chunks in one step; a step of more would fill the memory of a node."""
+
+
 def _batch_faults(model: ModelSpec, plan: Plan) -> list[str]:
+    passes = plan.pipeline * plan.virtual_stages * plan.num_micro_batches
+    if passes > MOST_PASSES:
+        return [
+            f"global_batch = {plan.global_batch} makes {plan.num_micro_batches} micro-batches on {plan.pipeline} x "
+            f"{plan.virtual_stages} chunks = {passes} passes, more than {MOST_PASSES}; raise micro_batch or data"
+        ]
     step = plan.micro_batch * plan.data * plan.tensor_z
     if plan.global_batch % step:
         near = max(step, round(plan.global_batch / step) * step)
@@ -98,6 +108,10 @@ def _divides(value: int, name: str, degree: int, degree_name: str) -> list[str]:
 
 
 def _tensor_faults(model: ModelSpec, plan: Plan) -> list[str]:
+    if model.embedding_projection is not None:
+        return [
+            f"{model.name} projects its embedding to another width, which towtank counts but cannot simulate yet"
+        ]
     attention = model.attention
     faults = _divides(attention.heads, "attention heads", plan.tensor_x, "tensor_x")
     if (
@@ -210,12 +224,15 @@ def _expert_faults(model: ModelSpec, plan: Plan) -> list[str]:
     per_stage = plan.num_devices // plan.pipeline
     if per_stage % (plan.expert * plan.expert_tensor) or expert_data_degree(plan) < 1:
         faults.append(
-            f"expert {plan.expert} x expert_tensor {plan.expert_tensor} must divide the {per_stage} devices of a stage"
+            f"expert {plan.expert} x expert_tensor {plan.expert_tensor} must divide the {per_stage} devices "
+            f"of a stage"
         )
+    if plan.pipeline > 1 and plan.expert * plan.expert_tensor > 1 and plan.rank_order[-1] != "pipeline":
+        faults.append("expert parallelism tiles the ranks of a stage: put pipeline last in rank_order")
     if plan.tensor_y > 1:
         faults.append(
-            f"tensor_y = {plan.tensor_y}, but {model.name} has experts, which need the whole hidden state of a token; "
-            f"set tensor_y = 1"
+            f"tensor_y = {plan.tensor_y}, but {model.name} has experts, which need the whole hidden state of a "
+            f"token; set tensor_y = 1"
         )
     if plan.expert > 1 and plan.tensor_x > 1 and not plan.sequence_parallel:
         faults.append(

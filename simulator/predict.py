@@ -2,16 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from towtank.hardware_profiles.load import load_machine
 from towtank.hardware_profiles.records import Machine, known
+from towtank.simulator.block_time import Engine
 from towtank.simulator.bounds import step_bound
 from towtank.simulator.cost.compute import peak
 from towtank.simulator.cost.model import CostModel
 from towtank.simulator.engines.compiled import evaluate
+from towtank.simulator.errors import PlanError
 from towtank.simulator.memory import StageMemory, stage_memories
 from towtank.simulator.models.flop import forward_flop, model_flop_per_token
 from towtank.simulator.models.load import load_model
@@ -136,18 +137,20 @@ def bound(
     return step_bound(model, CostModel(machine, plan, stack, profile_dirs))
 
 
-def _engine(name: EngineName):  # type: ignore[no-untyped-def]
+def _engine(name: EngineName) -> Engine:
     if name == "simpy":
         from towtank.simulator.engines.simpy_engine import simulate
 
         return simulate
-    return partial(evaluate)
+    if name != "compiled":
+        raise PlanError([f"engine = {name!r} is not known; choose compiled or simpy"], "predict")
+    return evaluate
 
 
 def _prediction(program: Program, cost: CostModel, step: StepTime, engine: EngineName) -> Prediction:
     sizes = program.sizes
     model, plan, machine = sizes.model, sizes.plan, cost.machine
-    model_flop, executed = _flop(model, plan, sizes.sequence)
+    model_flop, executed = _flop(model, plan, sizes.sequence, sizes.stack)
     available = step.step_time_s * plan.num_devices * peak(machine.device, plan.precision)
     capacity = known(
         machine.device,
@@ -176,12 +179,14 @@ def _prediction(program: Program, cost: CostModel, step: StepTime, engine: Engin
     )
 
 
-def _flop(model: ModelSpec, plan: Plan, sequence: int) -> tuple[float, float]:
+def _flop(model: ModelSpec, plan: Plan, sequence: int, stack: Stack) -> tuple[float, float]:
     """Model FLOP and executed FLOP of one step, attention counted in full."""
     tokens = plan.global_batch * sequence
     model_flop = tokens * model_flop_per_token(model, sequence, causal=False)
     count = forward_flop(model, sequence, causal=False)
     layers = count.total - count.head - count.embedding
+    if stack.kernels.recompute_stops_early:
+        layers -= count.mlp / (3 if model.mlp.gated else 2)
     again = 0.0
     if plan.recompute == "full":
         again = layers / plan.recompute_every

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from towtank.simulator.block_time import BlockTime, Engine, time_block
+from towtank.simulator.breakdown import break_down, task_view
 from towtank.simulator.cost.model import CostModel
 from towtank.simulator.graph import Contention, TaskGraph, Timeline
-from towtank.simulator.breakdown import break_down, task_view
 from towtank.simulator.lowering.sizes import Sizes
 from towtank.simulator.lowering.stages import Chunk, distinct_stages
 from towtank.simulator.lowering.weights import (

@@ -111,6 +111,14 @@ def matmul_time(work: Matmul, rates: ComputeRates) -> float:
     return max(compute, memory, rates.launch_overhead_s)
 
 
+LARGEST_TRAINED_HEAD = 128
+"""The tables hold wider heads too, but of fall-back kernels that no training stack uses."""
+
+WIDE_HEAD_EFFICIENCY = 0.80
+"""Rate of a 192-wide head (128-wide values) over that of a 128-wide one in training kernels: 0.83 forward and 0.77
+backward on B200 (MooreThreads/SimuMax, configs/system/b200_bf16_ceperm.json)."""
+
+
 def attention_time(work: AttentionCore, rates: ComputeRates) -> float:
     """Seconds of a fused causal attention kernel (forward 4 and backward 10 FLOP per query, key and width)."""
     curve = rates.curves.attention["bf16"]
@@ -118,7 +126,8 @@ def attention_time(work: AttentionCore, rates: ComputeRates) -> float:
     implementation: Implementation = (
         "flash2" if rates.attention == "flash2" and "flash2" in curve.published else "best"
     )
-    shape = (work.batch, work.keys, work.heads, work.kv_heads, work.head_dim)
+    head_dim = min(work.head_dim, LARGEST_TRAINED_HEAD)
+    shape = (work.batch, work.keys, work.heads, work.kv_heads, head_dim)
     width = work.head_dim + work.value_dim
     flop = 2.0 * work.batch * work.heads * work.queries * work.mean_keys * width
     if work.backward:
@@ -127,6 +136,8 @@ def attention_time(work: AttentionCore, rates: ComputeRates) -> float:
     else:
         efficiency = curve.forward_efficiency(*shape, implementation=implementation)
     rate = peak(rates.device, "bf16" if "bf16" in rates.device.peak_flop_per_s else "fp16")
+    if work.head_dim > LARGEST_TRAINED_HEAD:
+        efficiency *= WIDE_HEAD_EFFICIENCY
     efficiency *= min(1.0, rates.attention_kernel_level) * rates.efficiency
     return max(flop / (rate * efficiency), rates.launch_overhead_s)
 

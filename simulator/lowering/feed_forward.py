@@ -43,14 +43,17 @@ def activation(
     template.elementwise(f"{name}.activation", elements, kind, backward=backward)
 
 
-def forward_dense(template: Template, hidden: int, *, gated: bool, name: str = "mlp") -> None:
-    """Forward of a dense feed-forward part of `hidden` features."""
+def forward_dense(
+    template: Template, hidden: int, *, gated: bool, name: str = "mlp", stop_early: bool = False
+) -> None:
+    """Forward of a dense feed-forward part of `hidden` features; `stop_early` leaves out the down-projection."""
     sizes = template.sizes
     across = template.phase is not Phase.RECOMPUTE
     up, down = dense_linears(template, hidden, gated=gated, name=name)
     forward_linear(template, up, sizes.tokens, prefetch_across=across)
     activation(template, sizes.tokens * down.inputs, gated=gated, backward=False, name=name)
-    forward_linear(template, down, sizes.tokens, prefetch_across=across)
+    if not stop_early:
+        forward_linear(template, down, sizes.tokens, prefetch_across=across)
 
 
 def backward_dense(
@@ -147,7 +150,9 @@ def _reduce_experts(template: Template, experts: Experts) -> None:
     if group := _shard_group(template):
         message = Message("reduce-scatter", group, template.scatter_bytes(weights))
         blocking = not template.sizes.overlap.reduce_scatter
-        template.collective("experts.weight.reduce-scatter", Stream.SCATTER, message, blocking=blocking)
+        template.collective(
+            "experts.weight.reduce-scatter", template.scatter_stream, message, blocking=blocking
+        )
     if not template.sizes.stack.kernels.fused_gradient_accumulation:
         elements = weights / expert_weight_shards(template.sizes.plan)
         template.elementwise("experts.gradient-add", elements, MAIN_GRADIENT_ADD, backward=True)

@@ -35,7 +35,7 @@ def layer_kind(sizes: Sizes, layer: int) -> tuple[bool, int | None]:
 def local_layer_weights(sizes: Sizes, experts: bool) -> tuple[int, int]:
     """Weights of one layer on a device while in use: (all but routed experts, routed experts)."""
     template = Template(sizes, Phase.FORWARD)
-    model, plan = sizes.model, sizes.plan
+    model = sizes.model
     before, after = attention_linears(template)
     dense = sum(linear.weights for linear in before) + after.weights + model.norms_per_layer * sizes.hidden
     if not experts or model.experts is None:
@@ -125,7 +125,11 @@ def _emit_forward(template: Template, kind: tuple[bool, int | None]) -> None:
     if kind[0] and model.experts is not None:
         forward_experts(template, model.experts)
     else:
-        forward_dense(template, model.mlp.hidden, gated=model.mlp.gated)
+        again = template.phase is Phase.RECOMPUTE
+        stop_early = again and template.sizes.stack.kernels.recompute_stops_early
+        forward_dense(template, model.mlp.hidden, gated=model.mlp.gated, stop_early=stop_early)
+        if stop_early:
+            return
     _residual(template, "mlp.residual", backward=False)
 
 

@@ -163,7 +163,7 @@ def reduce_weight_gradient(template: Template, linear: Linear) -> None:
     if shards > 1 and sizes.stack.communication.shard_unit == "linear":
         message = Message("reduce-scatter", "weight_shard", template.weight_bytes(linear.weights))
         name = f"{linear.name}.weight.reduce-scatter"
-        template.collective(name, Stream.SCATTER, message, blocking=not sizes.overlap.reduce_scatter)
+        template.collective(name, template.scatter_stream, message, blocking=not sizes.overlap.reduce_scatter)
     if not sizes.stack.kernels.fused_gradient_accumulation:
         elements = linear.weights / shards
         template.elementwise(f"{linear.name}.gradient-add", elements, MAIN_GRADIENT_ADD, backward=True)

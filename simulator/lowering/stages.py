@@ -7,8 +7,8 @@ from typing import NamedTuple
 from towtank.simulator.lowering.ends import embedding_template, head_template, prediction_projection_template
 from towtank.simulator.lowering.layer import backward_template, forward_template, layer_kind
 from towtank.simulator.lowering.sizes import Sizes
-from towtank.simulator.plan import Plan
 from towtank.simulator.operations import Block, Operation, Segment
+from towtank.simulator.plan import Plan
 
 
 class Run(NamedTuple):

@@ -123,6 +123,17 @@ class Template:
             * BYTES_PER_ELEMENT[self.sizes.plan.gradient_precision or communication.gradient_precision]
         )
 
+    @property
+    def scatter_stream(self) -> Stream:
+        """Queue of reductions of weight gradients over the shards.
+
+        They share the links of the gathers over the same group: where no gather is prefetched past a reduction,
+        both stand in one queue, which takes as long as both at half the rate.
+        """
+        communication = self.sizes.stack.communication
+        shared = communication.shard_unit == "linear" and not communication.regather_in_backward
+        return Stream.GATHER if shared else Stream.SCATTER
+
     def build(self) -> tuple[Operation, ...]:
         """Return the finished template.
 

@@ -112,7 +112,7 @@ def feed_forward_bytes(sizes: Sizes, experts: bool) -> float:
 
 
 def _alternate_bytes(sizes: Sizes, experts: bool) -> float:
-    """Bytes that selective checkpointing of the torchtitan kind drops: norm outputs, and the inside of a dense MLP."""
+    """Bytes that selective checkpointing of the torchtitan kind drops: norm outputs, the inside of a dense MLP."""
     if sizes.stack.kernels.selective_recompute != "alternate":
         return 0.0
     template = Template(sizes, Phase.FORWARD)

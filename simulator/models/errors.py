@@ -5,7 +5,7 @@ class ModelError(ValueError):
     """A model is wrong: the message names the file or model, and each broken rule with its values."""
 
 
-class UnknownModel(ModelError):
+class UnknownModel(ModelError):  # noqa: N818 - named for what is unknown
     """No model of that name is in the zoo; the message names the nearest ones."""
 
 

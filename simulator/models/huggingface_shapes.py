@@ -229,7 +229,8 @@ def _windows(c: Keys) -> list[int | None]:
             raise ConfigError("sliding_window must be stated for layer_types with sliding_attention")
         return _shortest([window if slide else None for slide in slides])
     full = min(c.get("max_window_layers", 0), layers)
-    return _shortest([None] * full + [window] * (layers - full))
+    windows: list[int | None] = [*[None] * full, *[window] * (layers - full)]
+    return _shortest(windows)
 
 
 def _shortest(windows: list[int | None]) -> list[int | None]:

@@ -10,7 +10,7 @@ import difflib
 import types
 from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeGuard, Union, get_args, get_origin, get_type_hints
 
 from towtank.simulator.models.errors import ModelError
 from towtank.simulator.models.records import Attention, Experts, LatentAttention, Mlp, ModelSpec
@@ -24,7 +24,7 @@ def model_from_mapping(data: Mapping[str, Any], where: str) -> ModelSpec:
     Raises `ModelError` with one line per fault: unknown or missing keys, wrong types, broken rules.
     """
     faults: list[str] = []
-    model = _record(ModelSpec, _derived(data), "", faults)
+    model: ModelSpec | None = _record(ModelSpec, _derived(data), "", faults)
     if model is not None:
         faults += broken_rules(model)
     if faults or model is None:
@@ -91,7 +91,7 @@ def _derived(data: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: Any) -> TypeGuard[int]:
     return type(value) is int and value > 0
 
 

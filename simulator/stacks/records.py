@@ -46,6 +46,9 @@ class Kernels:
     selective_recompute: Literal["core", "alternate"]
     """What selective recomputation repeats: the attention core (Korthikanti et al.), or all that is cheap and every
     second multiply (PyTorch's selective checkpointing as torchtitan sets it)."""
+    recompute_stops_early: bool
+    """Recomputation of a layer ends with the last tensor that its backward pass needs: the down-projection of a
+    dense MLP is not run again (torch.utils.checkpoint without reentry, since PyTorch 2.1)."""
     grouped_experts: bool
     """All local experts in one grouped multiply; otherwise one after the other."""
 

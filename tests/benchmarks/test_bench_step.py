@@ -1,6 +1,8 @@
 """Times of one Megatron 1T step on 3,072 A100: 64 stages x 512 micro-batches, in process, after warm-up."""
 
 import resource
+import subprocess
+import sys
 
 import pytest
 
@@ -49,9 +51,30 @@ def test_simpy_engine(benchmark, job):
     assert 90 < seconds < 110
 
 
-def test_peak_resident_memory(benchmark, job):
+def test_peak_resident_memory(benchmark, job, capsys):
     model, machine, stack = job
     benchmark.pedantic(
         lambda: time_step(lower(model, PLAN, stack), CostModel(machine, PLAN, stack), simulate), rounds=1
     )
-    benchmark.extra_info["peak_rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    benchmark.extra_info["peak_rss_mb"] = peak_mb
+    with capsys.disabled():
+        print(f"\npeak resident memory of the process: {peak_mb:.0f} MB")
+
+
+COMMANDS = {
+    "help": ["--help"],
+    "predict": [
+        *("predict", "--model", "megatron-1t", "--machine", "selene", "--stack", "megatron-2021", "--set"),
+        "tensor_x=8,pipeline=64,data=6,micro_batch=1,global_batch=3072,recompute=full,precision=fp16",
+    ],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_whole_process(benchmark, command):
+    arguments = [sys.executable, "-m", "towtank.cli", *COMMANDS[command]]
+    done = benchmark.pedantic(
+        lambda: subprocess.run(arguments, capture_output=True, check=True), rounds=5, warmup_rounds=1
+    )
+    assert done.stdout

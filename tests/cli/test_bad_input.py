@@ -58,6 +58,7 @@ NAMES = {
     "unknown command": (["predcit"], ["predcit", "towtank --help"]),
     "no model": (["predict", "--machine", "selene", "--set", "data=1"], ["--model"]),
     "no plan": (["predict", "--model", "gpt-5b", "--machine", "selene"], ["no plan", "--plan FILE", "--set"]),
+    "empty settings": (["predict", "--model", "gpt-5b", "--machine", "selene", "--set", ""], ["no plan"]),
     "devices not a number": ([*_arguments(GPT), "--devices", "many"], ["--devices", "integer"]),
     "extra argument": ([*_arguments(GPT), "plan.yaml"], ["plan.yaml"]),
     "machine option": (_arguments(LLAMA, machine="dgx-h100:node=8"), ["node=8", "did you mean 'nodes'"]),

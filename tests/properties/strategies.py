@@ -13,7 +13,15 @@ from towtank.simulator.stacks.load import load_stack
 from towtank.simulator.stacks.records import Stack
 
 MACHINES = ("perlmutter", "selene", "dgx-h100:nodes=64", "frontier")
-STACKS = ("megatron-core", "megatron-2021", "torchtitan", "axonn", "towtank-executor", "nanotron", "deepspeed")
+STACKS = (
+    "megatron-core",
+    "megatron-2021",
+    "torchtitan",
+    "axonn",
+    "towtank-executor",
+    "nanotron",
+    "deepspeed",
+)
 SMALL = st.sampled_from([1, 1, 2])
 DEGREE = st.sampled_from([1, 1, 2, 4])
 
@@ -25,7 +33,9 @@ def models(draw: st.DrawFn, *, experts: bool | None = None) -> ModelSpec:
     attention = (
         LatentAttention(8, draw(st.sampled_from([None, 64])), 32, 32, 16, 32)
         if latent
-        else Attention(8, draw(st.sampled_from([2, 4, 8])), 32, windows=draw(st.sampled_from([(None,), (32, None)])))
+        else Attention(
+            8, draw(st.sampled_from([2, 4, 8])), 32, windows=draw(st.sampled_from([(None,), (32, None)]))
+        )
     )
     with_experts = draw(st.booleans()) if experts is None else experts
     routed = Experts(
@@ -94,33 +104,30 @@ def legal(model: ModelSpec, machine_name: str, plan: Plan, stack: Stack) -> bool
 def repaired(plan: Plan, model: ModelSpec, stack: Stack) -> Plan:
     """The nearest plan that the stack can run, as far as it is quickly found; most drafts become legal."""
     can = stack.supports
-    changes: dict[str, object] = {}
-    if not can.tensor_y or model.experts is not None:
-        changes["tensor_y"] = 1
-    if not can.tensor_z:
-        changes["tensor_z"] = 1
-    if not can.expert or model.experts is None:
-        changes["expert"] = 1
-    if plan.context_kind not in can.context:
-        changes["context"] = 1
-    if not can.pipeline:
-        changes |= {"pipeline": 1, "virtual_stages": 1}
-    if not can.virtual_stages:
-        changes["virtual_stages"] = 1
     zero = can.zero_with_pipeline if plan.pipeline > 1 else can.zero_stages
-    if plan.zero_stage not in zero:
-        changes |= {"zero_stage": 0, "data_shard": None}
-    if not can.sequence_parallel or changes.get("tensor_x", plan.tensor_x) == 1:
-        changes["sequence_parallel"] = False
-    if plan.recompute not in can.recompute:
-        changes |= {"recompute": "none", "recompute_every": 1}
+    wrong: dict[str, tuple[bool, dict[str, object]]] = {
+        "y": (not can.tensor_y or model.experts is not None, {"tensor_y": 1}),
+        "z": (not can.tensor_z, {"tensor_z": 1}),
+        "expert": (not can.expert or model.experts is None, {"expert": 1}),
+        "context": (plan.context_kind not in can.context, {"context": 1}),
+        "pipeline": (not can.pipeline, {"pipeline": 1, "virtual_stages": 1}),
+        "virtual": (not can.virtual_stages, {"virtual_stages": 1}),
+        "zero": (plan.zero_stage not in zero, {"zero_stage": 0, "data_shard": None}),
+        "split": (not can.sequence_parallel or plan.tensor_x == 1, {"sequence_parallel": False}),
+        "recompute": (plan.recompute not in can.recompute, {"recompute": "none", "recompute_every": 1}),
+    }
+    changes: dict[str, object] = {}
+    for is_wrong, change in wrong.values():
+        changes |= change if is_wrong else {}
     allowed = {name: getattr(plan.overlap, name) for name in can.overlaps}
     changes["overlap"] = Overlap(**allowed)
     chosen = replace(plan, **changes)
     if chosen.expert > 1 and chosen.tensor_x > 1 and not chosen.sequence_parallel:
         chosen = replace(chosen, expert=1)
     step = chosen.micro_batch * chosen.data * chosen.tensor_z
-    return replace(chosen, global_batch=step * chosen.pipeline * max(1, plan.num_micro_batches // plan.pipeline))
+    return replace(
+        chosen, global_batch=step * chosen.pipeline * max(1, plan.num_micro_batches // plan.pipeline)
+    )
 
 
 @st.composite

@@ -40,7 +40,7 @@ def test_bound_holds_and_the_engines_agree(case):
     compiled, reference = run(case), run(case, engine="simpy")
     assert compiled.step_time_s == pytest.approx(reference.step_time_s, rel=1e-9)
     assert compiled.bound_s <= compiled.step_time_s * (1 + 1e-12)
-    assert 0 < compiled.bound_s
+    assert compiled.bound_s > 0
 
 
 @settings(max_examples=60, deadline=None)
@@ -67,7 +67,7 @@ def test_same_question_same_bits(case):
 @given(cases())
 def test_step_is_no_longer_than_everything_in_a_row(case):
     """All blocks, messages and ends one after the other bound the step from above."""
-    model, machine, plan, stack = case
+    _, machine, plan, stack = case
     prediction = run(case)
     step, cost = prediction.step, CostModel(machine_of(machine), plan, calm(stack))
     serial = 0.0
@@ -89,7 +89,9 @@ def faster(machine, *, bandwidth=1.0, latency=1.0):
 
     return replace(
         machine,
-        device=replace(device, memory_bandwidth_bytes_per_s=times(device.memory_bandwidth_bytes_per_s, bandwidth)),
+        device=replace(
+            device, memory_bandwidth_bytes_per_s=times(device.memory_bandwidth_bytes_per_s, bandwidth)
+        ),
         node=replace(
             node,
             pair_bandwidth_max_bytes_per_s=times(node.pair_bandwidth_max_bytes_per_s, bandwidth),

@@ -163,9 +163,8 @@ def test_memory_counter_peaks_at_the_activations_and_returns_to_zero(prediction,
 
 
 def test_flop_of_the_slices(prediction, document) -> None:
-    """Slices of one device carry the FLOP of that device; an operation cut in two would count twice."""
-    if "data" in {key[1] for key in _tracks(document)}:
-        pytest.skip("passes that are cut into layers")
+    """Slices of one device carry the FLOP of that device; where passes are cut into layers, an operation at a cut
+    appears in both parts and may count twice."""
     flop = sum(e["args"].get("flop", 0.0) for e in document["traceEvents"] if e["ph"] == "X")
     expected = sum(
         operation.flop
@@ -174,7 +173,11 @@ def test_flop_of_the_slices(prediction, document) -> None:
         for block in chunks
         for _, operation in block.operations()
     )
-    assert flop == pytest.approx(expected * prediction.plan.num_micro_batches)
+    expected *= prediction.plan.num_micro_batches
+    if "data" in {key[1] for key in _tracks(document)}:
+        assert expected * (1 - 1e-9) <= flop <= 1.5 * expected
+    else:
+        assert flop == pytest.approx(expected)
 
 
 def test_names_and_arguments(document) -> None:

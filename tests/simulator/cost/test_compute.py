@@ -61,13 +61,15 @@ def test_attention_backward_is_longer_than_forward_and_grows_with_the_sequence(c
 
 def test_an_unknown_precision_says_what_the_device_has():
     device = load_machine("perlmutter").device
-    with pytest.raises(PlanError, match="fp8; it has .*bf16"):
+    with pytest.raises(PlanError, match=r"fp8; it has .*bf16"):
         peak(device, "fp8")
 
 
 def test_fitted_efficiency_scales_large_multiplies():
     machine = load_machine("perlmutter")
-    slower = replace(STACK, fitted=replace(STACK.fitted, compute_efficiency=STACK.fitted.compute_efficiency / 2))
+    slower = replace(
+        STACK, fitted=replace(STACK.fitted, compute_efficiency=STACK.fitted.compute_efficiency / 2)
+    )
     work = Matmul(8192, 8192, 8192, "bf16", "forward")
     pair = [CostModel(machine, Plan(), each).duration_s(work) for each in (STACK, slower)]
     assert pair[1] == pytest.approx(2 * pair[0])

@@ -91,7 +91,9 @@ def test_two_protocols_trade_bandwidth_for_latency():
     assert len(links) == 2
     simple, ll128 = links
     assert ll128.latency_between_s < simple.latency_between_s
-    assert ll128.ring_bandwidth_bytes_per_s == pytest.approx(LL128_EFFICIENCY * simple.ring_bandwidth_bytes_per_s)
+    assert ll128.ring_bandwidth_bytes_per_s == pytest.approx(
+        LL128_EFFICIENCY * simple.ring_bandwidth_bytes_per_s
+    )
 
 
 def test_a_missing_figure_is_named():

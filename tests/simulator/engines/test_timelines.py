@@ -120,7 +120,8 @@ def test_kernels_compile_where_nothing_can_be_cached(monkeypatch):
 
     monkeypatch.setattr(numba, "njit", njit)
     assert jit.compiled(_answer)() == 42
-    assert asked == [{"cache": True}, {}]
+    # the first compilation of a process makes numba compile parts of its own, after ours
+    assert asked[:2] == [{"cache": True}, {}]
 
 
 def _answer():

@@ -64,8 +64,14 @@ def test_gradients_over_data(zero_stage):
     weights = Weights(1000, 0, 0)
     expected = {
         0: ([Message("all-reduce", "data", 4000.0)], []),
-        1: ([Message("reduce-scatter", "state_shard", 4000.0)], [Message("all-gather", "state_shard", 2000.0)]),
-        2: ([Message("reduce-scatter", "state_shard", 4000.0)], [Message("all-gather", "state_shard", 2000.0)]),
+        1: (
+            [Message("reduce-scatter", "state_shard", 4000.0)],
+            [Message("all-gather", "state_shard", 2000.0)],
+        ),
+        2: (
+            [Message("reduce-scatter", "state_shard", 4000.0)],
+            [Message("all-gather", "state_shard", 2000.0)],
+        ),
         3: ([], []),
     }
     reduced = [m for m in gradient_messages(sizes, weights) if m.group != "replicate"]
@@ -104,7 +110,9 @@ def test_sharded_tables_are_split_like_the_rest():
     the_plan = plan(tensor_z=2, data=4, zero_stage=1)
     sizes = sizes_of(the_plan, load_stack("towtank-executor"))
     assert with_states(sizes, Weights(800, 0, 80)) == 100 + 10
-    assert gradient_messages(sizes, Weights(800, 0, 80))[0] == Message("reduce-scatter", "state_shard", 1760.0)
+    assert gradient_messages(sizes, Weights(800, 0, 80))[0] == Message(
+        "reduce-scatter", "state_shard", 1760.0
+    )
 
 
 def test_experts_reduce_over_their_own_replicas():
@@ -140,7 +148,13 @@ def test_fsdp_is_the_z_corner_of_the_grid(model, recompute):
     over_data = plan(data=8, zero_stage=3, micro_batch=2, recompute=recompute, micro_batches=2)
     programs = [lower(model, each, stack) for each in (over_z, over_data)]
     names = [
-        [(name, op) for blocks in (p.forward, p.backward) for s in blocks for b in s for name, op in b.operations()]
+        [
+            (name, op)
+            for blocks in (p.forward, p.backward)
+            for s in blocks
+            for b in s
+            for name, op in b.operations()
+        ]
         for p in programs
     ]
     assert names[0] == names[1]
@@ -159,7 +173,11 @@ def test_grid_without_y_is_megatron_on_x_with_fsdp_on_z():
     halved = Counter({(kind, group, size / 2): count for (kind, group, size), count in fsdp.items()})
     assert both == megatron + halved
     compute = [
-        [op.work for op in layer_operations(gpt(), each, stack) if not isinstance(op.work, Message | Elementwise)]
+        [
+            op.work
+            for op in layer_operations(gpt(), each, stack)
+            if not isinstance(op.work, Message | Elementwise)
+        ]
         for each in (plan(tensor_x=2, tensor_z=4), plan(tensor_x=2, data=4, zero_stage=3))
     ]
     assert compute[0] == compute[1]
@@ -179,10 +197,26 @@ def test_gradients_reduced_once_per_step_are_not_in_the_passes():
     the_plan = plan(data=8, zero_stage=3, micro_batches=2)
     assert not any(key[0] == "reduce-scatter" for key in messages(layer_operations(gpt(), the_plan, stack)))
     sizes = sizes_of(the_plan, stack)
-    assert gradient_messages(sizes, Weights(1000, 0, 0))[0] == Message("reduce-scatter", "state_shard", 4000.0)
+    assert gradient_messages(sizes, Weights(1000, 0, 0))[0] == Message(
+        "reduce-scatter", "state_shard", 4000.0
+    )
 
 
 def test_optimizer_moves_what_adam_needs():
     # megatron-core, bf16: gradient 4, master 4 + 4, moments 8 + 8, weight written 2: 30 bytes a parameter
     sizes = sizes_of(plan(data=4, zero_stage=1), load_stack("megatron-core"))
     assert optimizer_work(sizes, Weights(1000, 0, 0)).bytes == 250 * 30
+
+
+def test_experts_under_z_are_sharded_over_what_the_expert_group_leaves():
+    # z = 4, data = 2, experts over 2: 4 replicas of each expert, in 2 shards; z splits the other weights in 4
+    the_plan = plan(tensor_z=4, data=2, expert=2)
+    stack = load_stack("towtank-executor")
+    assert gradient_messages(sizes_of(the_plan, stack, moe()), Weights(1000, 500, 0)) == [
+        Message("all-reduce", "data", 250 * 4.0),
+        Message("all-reduce", "expert_replicate", 250 * 4.0),
+    ]
+    sent = messages(layer_operations(moe(), the_plan, stack))
+    experts = 2.0 * 3 * HIDDEN * 512 * 8 // 2
+    assert sent[("all-gather", "expert_shard", experts)] == 2
+    assert sent[("reduce-scatter", "expert_shard", experts)] == 1

@@ -13,8 +13,8 @@ from towtank.simulator.axonn.traffic import (
     gpt_block,
     layer_traffic,
 )
-from towtank.simulator.models.records import Attention, Experts
 from towtank.simulator.lowering.weights import gradient_messages, layer_weights
+from towtank.simulator.models.records import Attention, Experts
 from towtank.simulator.operations import Matmul, Message, Phase
 from towtank.simulator.program import lower
 from towtank.simulator.stacks.load import load_stack
@@ -78,7 +78,9 @@ def test_overlapped_tensor_collectives_send_the_same_bytes():
 def test_parallel_block_communicates_half_as_often():
     # attention and MLP read one input and their outputs are added before the sum over x (PaLM, section 2)
     model, stack = gpt(parallel_block=True, norms_per_layer=1), load_stack("megatron-2021")
-    assert messages(layer_operations(model, plan(tensor_x=4, micro_batch=B), stack)) == Counter({ALL_REDUCE: 2})
+    assert messages(layer_operations(model, plan(tensor_x=4, micro_batch=B), stack)) == Counter(
+        {ALL_REDUCE: 2}
+    )
     operations = layer_operations(model, plan(tensor_x=4, micro_batch=B, sequence_parallel=True), stack)
     assert messages(operations, Phase.FORWARD) == Counter({GATHER: 1, SCATTER: 1})
     assert messages(operations, Phase.BACKWARD) == Counter({GATHER: 1 + 1, SCATTER: 1})
@@ -166,7 +168,9 @@ def test_axonn_traffic_is_that_of_the_published_model(degrees, recompute):
     sent = sent_bytes(layer_operations(gpt(), the_plan, stack), the_plan)
     assert sent.get("tensor_x", 0) * micro_batches == pytest.approx(sum(each.x_bytes for each in expected))
     assert sent.get("tensor_y", 0) * micro_batches == pytest.approx(sum(each.y_bytes for each in expected))
-    assert sent.get("weight_shard", 0) * micro_batches == pytest.approx(sum(each.z_bytes for each in expected))
+    assert sent.get("weight_shard", 0) * micro_batches == pytest.approx(
+        sum(each.z_bytes for each in expected)
+    )
     # the published model has no norms: 2 h elements a layer, split over y, reduced in fp32
     sizes = lower(gpt(), the_plan, stack).sizes
     reduced = sum(message.bytes for message in gradient_messages(sizes, layer_weights(sizes, 0)))

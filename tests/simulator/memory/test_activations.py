@@ -21,14 +21,16 @@ def kept(the_plan, *, model=None, stack=None, kind=DENSE, recomputed=False):
 def test_equation_2_tensor_parallelism(t, b):
     # s b h (10 + 24 / t + 5 a s / (h t))
     expected = S * b * H * (10 + 24 / t + 5 * A * S / (H * t))
-    assert kept(plan(tensor_x=t, micro_batch=b)) .kept == pytest.approx(expected, rel=1e-12)
+    assert kept(plan(tensor_x=t, micro_batch=b)).kept == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("t", [2, 4])
 def test_equation_4_sequence_parallelism(t):
     # s b h / t (34 + 5 a s / h)
     expected = S * 2 * H / t * (34 + 5 * A * S / H)
-    assert kept(plan(tensor_x=t, micro_batch=2, sequence_parallel=True)).kept == pytest.approx(expected, rel=1e-12)
+    assert kept(plan(tensor_x=t, micro_batch=2, sequence_parallel=True)).kept == pytest.approx(
+        expected, rel=1e-12
+    )
 
 
 @pytest.mark.parametrize("t", [2, 4])
@@ -68,7 +70,10 @@ def test_a_parallel_block_shares_its_norm():
     # one input and one output of the norm fewer: 2 x 2 s b h
     stack = load_stack("megatron-core")
     serial = kept(plan(), stack=stack).kept
-    assert serial - kept(plan(), stack=stack, model=gpt(parallel_block=True, norms_per_layer=1)).kept == 4 * S * H
+    assert (
+        serial - kept(plan(), stack=stack, model=gpt(parallel_block=True, norms_per_layer=1)).kept
+        == 4 * S * H
+    )
     # GPT-NeoX has two norms of one input
     assert serial - kept(plan(), stack=stack, model=gpt(parallel_block=True)).kept == 2 * S * H
 
@@ -87,6 +92,7 @@ def test_logits():
     # 1024 columns over t = 2; unfused: 2 bytes, an fp32 copy and its gradient; fused: 2 bytes
     vocabulary = 1024 / 2
     for fused, each in ((False, 10), (True, 2)):
-        sizes = local_sizes(gpt(), plan(tensor_x=2), stack_with("megatron-core", kernels={"fused_cross_entropy": fused}))
+        stack = stack_with("megatron-core", kernels={"fused_cross_entropy": fused})
+        sizes = local_sizes(gpt(), plan(tensor_x=2), stack)
         assert head_bytes(sizes)[1] == S * vocabulary * each
         assert layer_input_bytes(sizes) == 2 * S * H

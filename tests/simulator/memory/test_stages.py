@@ -81,7 +81,9 @@ def test_gathered_weights():
 def test_weights_that_are_not_gathered_again_stay():
     stack = stack_with("torchtitan", communication={"regather_in_backward": False})
     again, once = (memories(plan(data=8, zero_stage=3), each)[0] for each in ("torchtitan", stack))
-    assert once.parts["gathered weights"] - again.parts["gathered weights"] == pytest.approx(LAYERS * LAYER * 2)
+    assert once.parts["gathered weights"] - again.parts["gathered weights"] == pytest.approx(
+        LAYERS * LAYER * 2
+    )
     # recomputed layers gather for themselves
     recomputed = plan(data=8, zero_stage=3, recompute="full")
     found = [memories(recomputed, each)[0].parts["gathered weights"] for each in ("torchtitan", stack)]
@@ -136,7 +138,9 @@ def test_expert_weights_are_split_over_experts():
     st.sampled_from([1, 2]),
     st.integers(1, 4),
 )
-def test_peak_grows_with_the_micro_batch_and_shrinks_with_recompute(name, recompute, pipeline, x, micro_batch):
+def test_peak_grows_with_the_micro_batch_and_shrinks_with_recompute(
+    name, recompute, pipeline, x, micro_batch
+):
     model, stack = load_model(name), load_stack("megatron-core")
 
     def peaks(**fields):

@@ -6,7 +6,9 @@ from towtank.simulator.plan import Plan
 
 
 def test_devices_and_micro_batches():
-    plan = Plan(tensor_x=2, tensor_y=3, tensor_z=5, data=7, pipeline=11, context=13, micro_batch=2, global_batch=700)
+    plan = Plan(
+        tensor_x=2, tensor_y=3, tensor_z=5, data=7, pipeline=11, context=13, micro_batch=2, global_batch=700
+    )
     assert plan.num_devices == 2 * 3 * 5 * 7 * 11 * 13
     assert plan.num_micro_batches == 700 // (2 * 7 * 5)
 

@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 
 from towtank.simulator.errors import PlanError
 from towtank.simulator.plan import DEFAULT_RANK_ORDER, Overlap, Plan
-from towtank.simulator.plan_file import dump_plan, load_plan, parse_settings, plan_from_mapping, plan_to_mapping
+from towtank.simulator.plan_file import (
+    dump_plan,
+    load_plan,
+    parse_settings,
+    plan_from_mapping,
+    plan_to_mapping,
+)
 
 CAPTURES = Path(__file__).parents[2] / "captures" / "plans"
 COUNT = st.integers(1, 4096)
