@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from towtank.validation.evaluate import Result
 from towtank.validation.figures import Figure, figure_of
-from towtank.validation.grouping import definitions
+from towtank.validation.grouping import definitions, in_group
 from towtank.validation.intervals import Sample, held_out, settings
 from towtank.validation.rows import Run
 
@@ -26,11 +26,17 @@ def samples_of(results: Iterable[Result]) -> list[Sample]:
 
 
 def interval_figures(results: Sequence[Result]) -> list[Figure]:
-    """Coverage and half-width of intervals on groups that were held out."""
+    """Coverage and half-width of intervals on groups that were held out, with and without the erratic sweep."""
+    calm = [result for result in results if not in_group(result, "chaotic")]
+    return [*_held_out(results, ""), *_held_out(calm, "_calm")]
+
+
+def _held_out(results: Sequence[Result], suffix: str) -> list[Figure]:
     samples = samples_of(results)
     found = held_out(samples, settings(), definitions()["intervals"]["folds"])
     coverage, width = found if found is not None else (None, None)
+    rows = len(samples) if found else 0
     return [
-        figure_of("interval_coverage", coverage, len(samples) if found else 0),
-        figure_of("interval_half_width", width, len(samples) if found else 0),
+        figure_of(f"interval_coverage{suffix}", coverage, rows),
+        figure_of(f"interval_half_width{suffix}", width, rows),
     ]

@@ -12,6 +12,7 @@ COMMANDS = {
         "--plan", "--profiles", "--set", "--stack", "--trace", "-h",
     ],
     "demo": ["--help", "--json", "-h"],
+    "validate": ["--help", "--html", "--jobs", "--json", "--runs", "--where", "-h"],
     "machines": ["--help", "--json", "--profiles", "-h"],
     "machines show": ["--help", "--json", "--profiles", "-h", "NAME"],
     "devices": ["--help", "--json", "--profiles", "-h"],

@@ -34,6 +34,7 @@ def test_prints_errors_and_writes_files(towtank, runs: Path, tmp_path: Path) -> 
     assert done.code == 0, done.err
     assert f"{ROWS} of {ROWS} runs expressed (100.0 %)" in done.out
     assert "By device" in done.out
+    assert max(map(len, done.out.splitlines())) <= 100
     assert "a100-80gb-sxm" in done.out
     document = json.loads((tmp_path / "o.json").read_text())
     with runs.open() as file:

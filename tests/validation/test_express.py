@@ -124,7 +124,7 @@ def test_what_cannot_be_expressed_says_why(changes: dict[str, object], reason: s
 
 def test_recompute_that_is_not_printed_is_what_fits() -> None:
     big = {"layers": 80, "hidden": 8192, "heads": 64, "kv_heads": 8, "ffn_hidden": 28672}
-    shape = {"tp": 8, "dp": 8, "gpus": 64, "micro_batch": 4, "global_batch_seqs": 32, "seq_len": 8192}
+    shape = {"tp": 8, "dp": 8, "gpus": 64, "micro_batch": 16, "global_batch_seqs": 128, "seq_len": 8192}
     found = _expressed(model="big", recompute="", zero_stage="3", framework="torchtitan", **big, **shape)
     assert found.plan.recompute in ("selective", "full")
     assert _said(found, "does not fit into memory")

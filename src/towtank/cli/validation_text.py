@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from towtank.validation.report import Report
     from towtank.validation.statistics import Errors
 
-_HEADS = ("runs", "expressed", "median", "mean", "bias", "p90", "rank", "constant", "skill")
+_HEADS = ("runs", "covered", "median", "mean", "bias", "p90", "rank", "constant", "skill")
+_LONGEST_NAME = 22
 _NOTE = (
     "Errors are |predicted - measured| / measured step time; bias is the median of the signed errors, rank "
     "Spearman's correlation. The constant is the mean error of a constant fraction of peak, fitted per device on "
@@ -50,8 +51,12 @@ def _headline(report: "Report") -> str:
 def errors_table(rows: "dict[str, Errors] | object") -> str:
     """Errors of several groups as columns."""
     assert isinstance(rows, dict)
-    body = [(name, *_cells(errors)) for name, errors in rows.items()]
+    body = [(_short(name), *_cells(errors)) for name, errors in rows.items()]
     return table(body, ("", *_HEADS), right=range(1, len(_HEADS) + 1))
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 3]}..."
 
 
 def _cells(errors: "Errors") -> tuple[str, ...]:
