@@ -37,7 +37,7 @@ def _headline(report: "Report") -> str:
     lines = [
         f"{count(expressed)} of {count(len(results))} runs expressed ({_percent(expressed / len(results))})"
     ]
-    for name, errors in (("", report.overall), (", the erratic Nanotron sweep apart", report.calm)):
+    for name, errors in (("", report.overall), (", Nanotron sweep apart", report.calm)):
         if errors.median is None or (name and errors.expressed == report.overall.expressed):
             continue
         skill = "" if errors.skill is None else f", skill {errors.skill:.2f}"
