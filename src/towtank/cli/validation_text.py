@@ -45,7 +45,7 @@ def _headline(report: "Report") -> str:
             f"step time of {count(errors.expressed)} runs{name}: median error {_percent(errors.median)}, "
             f"mean {_percent(errors.mean)}, bias {_signed(errors.bias)}{skill}"
         )
-    return "\n".join(lines)
+    return "\n".join(paragraph(line, indent=0) for line in lines)
 
 
 def errors_table(rows: "dict[str, Errors] | object") -> str:
