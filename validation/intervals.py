@@ -306,3 +306,13 @@ def features_of(prediction: "Prediction") -> Features:
 def attach_interval(prediction: "Prediction") -> Interval:
     """The interval of a prediction, from the shipped validation. See `interval`."""
     return interval(features_of(prediction), prediction.step_time_s)
+
+
+def interval_to_mapping(interval: Interval) -> dict[str, Any]:
+    """Keys that an interval adds to the JSON document of a prediction."""
+    return {
+        "interval_90_s": [interval.low_s, interval.high_s],
+        "interval_regime": interval.regime,
+        "interval_runs": interval.rows,
+        "extrapolated": list(interval.extrapolated),
+    }

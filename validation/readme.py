@@ -40,11 +40,9 @@ def accuracy_text(report: Report) -> str:
             "",
             *_table("device", report),
             "",
-            *_table("source", report),
-            "",
             "Errors of step time; *constant* is a constant fraction of peak fitted per device on the same rows, and "
-            "*skill* our mean error over its. The Nanotron sweep is left out of the first table: a third of it is "
-            "erratic.",
+            "*skill* our mean error over its. The Nanotron sweep is left out of the table: a third of it is erratic. "
+            "`towtank validate` prints the rest: by source, framework, precision, scale, and the worst rows.",
             "",
             *_figure_lines(report.figures),
         ]

@@ -41,7 +41,7 @@ def layer_input_bytes(sizes: Sizes) -> float:
 
 def _linear_input(sizes: Sizes, linear: Linear) -> float:
     """Kept input of a linear layer; under sequence parallelism only its own part is kept."""
-    split = sizes.sequence_split and not linear.transposed
+    split = sizes.sequence_split and not linear.transposed and not sizes.stack.memory.keeps_gathered_inputs
     return (sizes.norm_tokens if split else sizes.tokens) * linear.inputs * _input_bytes(sizes)
 
 
@@ -82,7 +82,11 @@ def _dense_bytes(sizes: Sizes, hidden: int, *, gated: bool, name: str) -> float:
     up, down = dense_linears(template, hidden, gated=gated, name=name)
     # a parallel block with a single norm feeds both parts with its output
     shares_norm = sizes.model.parallel_block and sizes.model.norms_per_layer == 1
-    return (
+    # without fusion the activation function's own output is kept beside what it is multiplied with or added to
+    unfused = (
+        0.0 if sizes.stack.kernels.fused_activation else sizes.tokens * down.inputs * sizes.element_bytes
+    )
+    return unfused + (
         (0.0 if shares_norm else _linear_input(sizes, up))
         + sizes.tokens * up.outputs * sizes.element_bytes
         + _linear_input(sizes, down)

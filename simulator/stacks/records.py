@@ -96,6 +96,9 @@ class Memory:
 
     context_bytes: float
     """Device context, libraries and communicator buffers."""
+    keeps_gathered_inputs: bool
+    """Under sequence parallelism the all-gathered input of a linear layer is kept for its weight gradient; otherwise
+    a rank keeps its own part and gathers again (Korthikanti et al., arXiv 2205.05198, section 4.2.2)."""
     weights_at_rest: Literal["working", "master"]
     """Under ZeRO 3: whether the sharded weights are kept in working precision beside a master, or only as master."""
     accumulation_precision: Literal["fp32", "none"]

@@ -51,6 +51,26 @@ def test_document_follows_the_schema_and_adds_up(towtank, small_job, detail) -> 
     assert document["mfu"] == pytest.approx(document["flop_per_s_per_device"] / 312e12)
     assert document["hfu"] > document["mfu"]
     assert {"layers", "operations"} & document.keys() == ({detail} if detail else set())
+    low, high = document["interval_90_s"]
+    assert low < document["step_time_s"] < high
+    assert document["interval_runs"] >= 19  # fewer cannot tell 90 %
+    assert document["extrapolated"] == []
+
+
+def test_beyond_what_was_validated_the_prediction_says_so(towtank) -> None:
+    job = [
+        "predict",
+        "--model",
+        "llama3-8b",
+        "--machine",
+        "frontier",
+        "--set",
+        "tensor_x=8,data=8,global_batch=8",
+    ]
+    assert _document(towtank, *job)["extrapolated"] == ["no validated run on mi250x-gcd"]
+    text = towtank(*job).out
+    assert "extrapolated: no validated run on mi250x-gcd" in text
+    assert re.search(r"step time +\S+ m?s \(90 %: \S+ m?s to \S+ m?s; closed-form lower bound", text)
 
 
 def test_schema_refuses_what_it_does_not_know(prediction) -> None:
@@ -63,7 +83,8 @@ def test_schema_refuses_what_it_does_not_know(prediction) -> None:
 
 def test_every_property_of_the_schema_is_printed_or_optional(prediction) -> None:
     stated = schema()
-    assert set(stated["required"]) == set(stated["properties"]) - {"layers", "operations"}
+    added = {"interval_90_s", "interval_regime", "interval_runs", "extrapolated"}  # by the command line
+    assert set(stated["required"]) == set(stated["properties"]) - {"layers", "operations"} - added
     assert list(prediction_to_mapping(prediction, "1")) == stated["required"]
 
 

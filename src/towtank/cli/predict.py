@@ -119,8 +119,10 @@ def _print_json(prediction: "Prediction", detail: Literal["layers", "operations"
     from towtank import __version__
     from towtank.cli.text import emit_json
     from towtank.simulator.report.mapping import prediction_to_mapping
+    from towtank.validation.intervals import attach_interval, interval_to_mapping
 
-    emit_json(prediction_to_mapping(prediction, __version__, detail))
+    document = prediction_to_mapping(prediction, __version__, detail)
+    emit_json(document | interval_to_mapping(attach_interval(prediction)))
 
 
 def _predicted(job: _Job) -> "Prediction":

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from towtank.simulator.plan import Plan
     from towtank.simulator.predict import Prediction
     from towtank.simulator.record import OperationTime
+    from towtank.validation.intervals import Interval
 
 Printer = Callable[[float], str]
 _BAR = 40
@@ -19,18 +20,21 @@ _SMALLEST_PART = 0.0005
 def prediction_text(prediction: "Prediction", detail: Literal["layers", "operations"] | None) -> str:
     """The whole report, without colour, at most 100 columns wide."""
     from towtank.simulator.report.caveats import caveats
+    from towtank.validation.intervals import attach_interval
 
+    interval = attach_interval(prediction)
     sections = [
         _headline(prediction),
-        _totals(prediction),
+        _totals(prediction, interval),
         f"Where the step goes (mean over {_stages(prediction)})\n{_parts(prediction.breakdown_s, seconds)}",
         f"Memory of stage {prediction.peak_stage.stage}, the fullest\n"
         f"{_parts(prediction.peak_stage.parts, gibibytes)}",
     ]
     if detail is not None:
         sections.append(_detail(prediction, detail))
-    sections.append("Stands on\n" + "\n".join(paragraph(f"- {line}") for line in prediction.provenance))
-    if warnings := caveats(prediction):
+    stands_on = [*prediction.provenance, f"interval: {interval.rows} published runs, {interval.regime}"]
+    sections.append("Stands on\n" + "\n".join(paragraph(f"- {line}") for line in stands_on))
+    if warnings := [*(f"extrapolated: {reason}" for reason in interval.extrapolated), *caveats(prediction)]:
         sections.append("Mind\n" + "\n".join(paragraph(f"- {line}") for line in warnings))
     return "\n\n".join(sections)
 
@@ -57,13 +61,14 @@ def _headline(prediction: "Prediction") -> str:
     )
 
 
-def _totals(prediction: "Prediction") -> str:
+def _totals(prediction: "Prediction", interval: "Interval") -> str:
     machine, plan = prediction.machine, prediction.plan
     peak = machine.device.peak_flop_per_s[plan.precision] / 1e12
     rows = [
         (
             "step time",
-            f"{seconds(prediction.step_time_s)} (closed-form lower bound {seconds(prediction.bound_s)})",
+            f"{seconds(prediction.step_time_s)} ({interval.nominal * 100:.0f} %: {seconds(interval.low_s)} to "
+            f"{seconds(interval.high_s)}; closed-form lower bound {seconds(prediction.bound_s)})",
         ),
         (
             "throughput",
