@@ -38,7 +38,7 @@ def plan_of(run: Run, model: ModelSpec, stack: Stack, assumptions: list[str]) ->
     fields["sequence_parallel"] = _sequence_parallel(run, blanks, fields, stack, assumptions)
     fields["global_batch"] = _global_batch(run)
     fields["micro_batch"] = _micro_batch(run, fields, stack, assumptions)
-    fields["overlap"] = _overlap(run)
+    fields["overlap"] = _overlap(run, assumptions)
     _from_notes(run, fields, assumptions)
     if first(run, table("plans")["balanced_ends"]):
         fields["stage_layers"] = with_ends_as_layers(
@@ -171,10 +171,12 @@ def _micro_batch(run: Run, fields: dict[str, Any], stack: Stack, assumptions: li
     return 1
 
 
-def _overlap(run: Run) -> Overlap:
+def _overlap(run: Run, assumptions: list[str]) -> Overlap:
     changes: dict[str, bool] = {}
     for rule, _ in every(run, table("plans")["overlaps"]):
         changes |= rule["set"]
+        if "says" in rule and (run.tp or 1) > 1:
+            assumptions.append(rule["says"])
     return Overlap(**changes)
 
 
