@@ -13,10 +13,10 @@ from towtank.simulator.models.records import ModelSpec
 from towtank.simulator.plan import Plan
 from towtank.simulator.plan_rules import faults_of
 from towtank.simulator.program import lower
+from towtank.simulator.ranked_grids import simulate_ranked_grids
 from towtank.simulator.schedules.slots import ScheduleError
 from towtank.simulator.stacks.load import load_stack
 from towtank.simulator.stacks.records import Stack
-from towtank.validation.grids import fastest_ranked_plan
 from towtank.validation.mapping.machines import machine_of
 from towtank.validation.mapping.models import model_of
 from towtank.validation.mapping.plans import plan_of, stack_name
@@ -106,7 +106,8 @@ def _stack(name: str, flash_attention: bool | None) -> Stack:
 def _ranked(run: Run, model: ModelSpec, machine: Machine, stack: Stack, assumptions: list[str]) -> Plan:
     if run.gpus is None or run.global_batch_seqs is None:
         raise InexpressibleError("gpus or global_batch_seqs is blank, so that no grid can be ranked")
-    rank, plan = fastest_ranked_plan(model, machine, stack, run.gpus, run.global_batch_seqs)
+    best = simulate_ranked_grids(model, machine, stack, run.gpus, run.global_batch_seqs)[0]
+    rank, plan = best.rank, best.prediction.plan
     assumptions.append(
         f"grid not printed: {plan.tensor_x} x {plan.tensor_y} x {plan.tensor_z} x {plan.data}, the fastest of the "
         f"ten that AxoNN's model ranks first (rank {rank}), full recomputation"

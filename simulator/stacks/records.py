@@ -39,8 +39,6 @@ class Kernels:
     fused_rope: bool
     fused_cross_entropy: bool
     dropout: bool
-    tuned_layout: bool
-    """The layout of each matrix multiply (NN, NT, TN) is chosen by measurement."""
     fused_gradient_accumulation: bool
     """Weight-gradient multiplies add into the main gradient themselves."""
     selective_recompute: Literal["core", "alternate"]

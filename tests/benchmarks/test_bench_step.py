@@ -53,9 +53,10 @@ def test_simpy_engine(benchmark, job):
 
 def test_peak_resident_memory(benchmark, job, capsys):
     model, machine, stack = job
-    benchmark.pedantic(
+    step = benchmark.pedantic(
         lambda: time_step(lower(model, PLAN, stack), CostModel(machine, PLAN, stack), simulate), rounds=1
     )
+    assert 90 < step.step_time_s < 110
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     benchmark.extra_info["peak_rss_mb"] = peak_mb
     with capsys.disabled():

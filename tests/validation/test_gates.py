@@ -3,7 +3,7 @@
 import pytest
 
 from towtank import Plan, load_machine, load_model, load_stack, predict
-from towtank.autotune.grids import simulate_ranked_grids
+from towtank.simulator.ranked_grids import simulate_ranked_grids
 
 # Korthikanti et al., arXiv 2205.05198, Table 5: seconds per iteration on A100 80 GB, tensor 8, data 1.
 # model, pipeline, virtual stages, micro-batch, global batch, full recompute, sequence parallel + selective

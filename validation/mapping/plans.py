@@ -1,6 +1,5 @@
 """The plan of a row."""
 
-import dataclasses
 import re
 from typing import Any
 
@@ -209,8 +208,3 @@ def _whole_sequence(model: ModelSpec, fields: dict[str, Any], assumptions: list[
         assumptions.append(
             f"sequence cut from {model.sequence} to {fields['sequence']}, a multiple of {tensor}"
         )
-
-
-def without(plan: Plan, **changes: Any) -> Plan:
-    """The plan with some fields changed."""
-    return dataclasses.replace(plan, **changes)

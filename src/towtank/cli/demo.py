@@ -35,7 +35,7 @@ def _predicted(run: "PublishedRun") -> "Prediction":
 
     if not isinstance(run.job, GridSearch):
         return predict(run.model, run.machine, run.job, stack=run.stack)
-    from towtank.autotune.grids import simulate_ranked_grids
+    from towtank.simulator.ranked_grids import simulate_ranked_grids
 
     machine, stack = load_machine(run.machine), load_stack(run.stack)
     ranked = simulate_ranked_grids(run.model, machine, stack, run.job.devices, run.job.global_batch)

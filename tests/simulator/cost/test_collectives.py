@@ -62,8 +62,11 @@ def test_hierarchical():
 
 def test_all_to_all():
     # inside: 7/8 x 800 MB / 100 GB/s = 7 ms; over nodes 4/8 of the array leave at 5 GB/s = 80 ms
-    assert all_to_all(S, 8, ONE_NODE) == pytest.approx(7 * 2e-6 / 2 + 7e-3)
-    assert all_to_all(S, 8, TWO_NODES) == pytest.approx(10e-6 * 2**0.5 + 80e-3)
+    # one latency, and 0.4 us for each of the six peers beyond the first
+    assert all_to_all(S, 8, ONE_NODE) == pytest.approx(2e-6 + 6 * 0.4e-6 + 7e-3)
+    assert all_to_all(S, 8, TWO_NODES) == pytest.approx(10e-6 + 6 * 0.4e-6 + 80e-3)
+    # without bytes to speak of, only the start-up is left
+    assert all_to_all(8.0, 8, ONE_NODE) == pytest.approx(2e-6 + 2.4e-6, rel=1e-3)
 
 
 def test_send_and_broadcast():
