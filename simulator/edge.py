@@ -1,13 +1,14 @@
 """Strict edge: a mapping from a file or the command line becomes a frozen record, or every fault at once."""
 
-import difflib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from towtank.hardware_profiles.nearest import did_you_mean
 
 
 @cache
@@ -30,12 +31,6 @@ def read_record(record: type, data: Mapping[str, Any]) -> tuple[Any, list[str]]:
         return None, [_sentence(record, dict(fault)) for fault in error.errors()]
     except (TypeError, ValueError) as error:  # dates and sets, lists that hold themselves
         return None, [f"holds something that is no number, text, list or mapping: {error}"]
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Text such as `; did you mean data?`, empty where nothing is near."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _known_keys(record: type, path: tuple[Any, ...]) -> list[str]:

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from towtank.simulator.edge import did_you_mean
+from towtank.hardware_profiles.nearest import did_you_mean
 
 PUBLISHED = Path(__file__).parent / "published"
 RUNS = PUBLISHED / "runs.csv.gz"

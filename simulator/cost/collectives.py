@@ -7,16 +7,15 @@ bandwidth: what each member sends on the slowest link of the ring. Formulas: Tha
 
 import math
 
+from towtank.hardware_profiles.curves import collectives as measured
 from towtank.simulator.cost.links import Links
 
 
 def bus_factor(collective: str, size: int) -> float:
     """Bytes that each member sends over the slowest link, per byte of the full array (nccl-tests, PERFORMANCE.md)."""
-    if collective == "all-reduce":
-        return 2 * (size - 1) / size
-    if collective in ("all-gather", "reduce-scatter", "all-to-all"):
-        return (size - 1) / size
-    return 1.0
+    if collective in ("send", "broadcast"):
+        return 1.0
+    return measured.bus_factor(collective.replace("-", "_"), size)
 
 
 def ring(collective: str, message_bytes: float, size: int, links: Links) -> float:

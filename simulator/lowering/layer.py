@@ -49,6 +49,18 @@ def local_layer_weights(sizes: Sizes, experts: bool) -> tuple[int, int]:
     return dense, expert_weights(template, moe)
 
 
+def largest_linear(sizes: Sizes, experts: bool) -> int:
+    """Weights of the largest linear layer that every token visits, on a device while in use."""
+    template, model = Template(sizes, Phase.FORWARD), sizes.model
+    before, after = attention_linears(template)
+    linears = [*before, after]
+    if not experts or model.experts is None:
+        linears += dense_linears(template, model.mlp.hidden, gated=model.mlp.gated)
+    elif model.experts.shared_hidden:
+        linears += dense_linears(template, model.experts.shared_hidden, gated=model.experts.gated)
+    return max(linear.weights for linear in linears)
+
+
 def _unit_messages(
     template: Template, kind: tuple[bool, int | None], collective: str
 ) -> list[tuple[str, Message]]:

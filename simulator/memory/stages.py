@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from towtank.kernels.counts import BYTES_PER_ELEMENT
 from towtank.simulator.groups import expert_weight_shards
 from towtank.simulator.lowering.ends import embedding_shards, local_embedding_weights
-from towtank.simulator.lowering.layer import local_layer_weights, scatters_in_pass
+from towtank.simulator.lowering.layer import largest_linear, local_layer_weights, scatters_in_pass
 from towtank.simulator.lowering.sizes import Sizes, activation_precision
 from towtank.simulator.lowering.stages import Chunk
 from towtank.simulator.lowering.weights import (
@@ -83,21 +83,22 @@ def _gathered(sizes: Sizes, chunks: Sequence[Chunk]) -> float:
     if sizes.plan.weight_shards == 1:
         return 0.0
     kinds = {run.kind[0] for chunk in chunks for run in chunk.runs}
-    unit = max((sum(local_layer_weights(sizes, experts)) for experts in kinds), default=0)
-    if sizes.stack.communication.shard_unit == "linear":
-        unit = unit // 2  # the largest linear layer of a block holds at most half of its weights
+    by_linear = sizes.stack.communication.shard_unit == "linear"
+    unit = max((_unit_weights(sizes, experts, by_linear=by_linear) for experts in kinds), default=0)
     ends = any(chunk.has_embedding or chunk.has_head for chunk in chunks)
     table = local_embedding_weights(sizes) if ends and embedding_shards(sizes) > 1 else 0
     units = 2 if sizes.overlap.all_gather else 1
     gradients = 2 if sizes.overlap.reduce_scatter else 1
     element = BYTES_PER_ELEMENT[sizes.stack.communication.parameter_precision]
-    reduced = (
-        element
-        if sizes.stack.communication.shard_unit == "linear"
-        else BYTES_PER_ELEMENT[gradient_precision(sizes)]
-    )
+    reduced = element if by_linear else BYTES_PER_ELEMENT[gradient_precision(sizes)]
     kept = _kept_gathered(sizes, chunks)
     return max((kept + units * unit) * element + gradients * unit * reduced, (table + unit) * element)
+
+
+def _unit_weights(sizes: Sizes, experts: bool, *, by_linear: bool) -> int:
+    """Weights that one gather brings: a whole layer, or its largest linear layer (routed experts count as one)."""
+    dense, routed = local_layer_weights(sizes, experts)
+    return max(largest_linear(sizes, experts), routed) if by_linear else dense + routed
 
 
 def _kept_gathered(sizes: Sizes, chunks: Sequence[Chunk]) -> int:
@@ -116,7 +117,7 @@ def _activation_parts(sizes: Sizes, chunks: Sequence[Chunk], alive: int) -> dict
             one = layer_activations(sizes, run.kind, run.recomputed)
             kept += one.kept * run.num_layers
             working = max(working, one.working)
-    # `alive` counts passes of single chunks; the chunks of a stage differ by a layer at most
+    # `alive` counts passes of single chunks, of whatever size: they are taken as the stage's mean
     parts = {"activations": kept / len(chunks) * alive, "recompute working set": working}
     if any(chunk.has_head for chunk in chunks):
         each, logits = head_bytes(sizes)
@@ -132,6 +133,7 @@ def stage_memory(program: Program, stage: int, alive: int) -> StageMemory:
     parts = _state_parts(sizes, weights)
     parts["gathered weights"] = _gathered(sizes, chunks)
     parts |= _activation_parts(sizes, chunks, alive)
+    # a send and a receive in both directions; the gathered input of a linear layer and of the one after it
     sends = 4 * send_message(sizes).bytes if sizes.plan.pipeline > 1 else 0.0
     parts["communication buffers"] = sends + 2 * layer_input_bytes(sizes) * (
         sizes.plan.tensor_x if sizes.sequence_split else 1

@@ -12,10 +12,11 @@ from typing import Any
 
 import yaml
 
+from towtank.hardware_profiles.nearest import did_you_mean
 from towtank.simulator.models.errors import ConfigError, ModelError
 from towtank.simulator.models.huggingface_shapes import SHAPES
 from towtank.simulator.models.records import ModelSpec
-from towtank.simulator.models.schema import model_from_mapping, nearest
+from towtank.simulator.models.schema import model_from_mapping
 
 _TABLES = Path(__file__).parent / "huggingface.yaml"
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -82,7 +83,7 @@ def _architecture(config: Mapping[str, Any], where: str) -> str:
     known = known_architectures()
     if stated[0] not in known:
         raise ConfigError(
-            f"{where} has the unknown architecture {stated[0]!r}{nearest(stated[0], known)}; known are "
+            f"{where} has the unknown architecture {stated[0]!r}{did_you_mean(stated[0], known)}; known are "
             f"{', '.join(known)}. Write the model in a YAML file of our format instead"
         )
     return stated[0]
@@ -109,7 +110,7 @@ def _values(
     for key, value in config.items():
         if key not in known and key not in ignore:
             faults.append(
-                f"key {prefix}{key} is not known for {architecture}{nearest(key, known)}; "
+                f"key {prefix}{key} is not known for {architecture}{did_you_mean(key, known)}; "
                 f"if it does not change the shape, ignore it (ignore_keys, --ignore-config-key {key})"
             )
         elif key in fixed and value not in fixed[key] and key not in ignore:

@@ -16,9 +16,10 @@ from typing import Any
 import yaml
 
 from towtank.hardware_profiles.files import StrictLoader
+from towtank.hardware_profiles.nearest import did_you_mean
 from towtank.simulator.models.errors import ModelError, UnknownModel
 from towtank.simulator.models.records import ModelSpec
-from towtank.simulator.models.schema import broken_rules, model_from_mapping, nearest
+from towtank.simulator.models.schema import broken_rules, model_from_mapping
 
 _ZOO = Path(__file__).parent / "zoo"
 _NOT_SHAPE = "published_parameters"
@@ -121,7 +122,7 @@ def _entry(name: str) -> dict[str, Any]:
     if alias is not None:
         return _entry(alias)
     if name not in family.get("models", {}):
-        raise UnknownModel(f"no model {name!r} in the zoo{nearest(name, list_models())}")
+        raise UnknownModel(f"no model {name!r} in the zoo{did_you_mean(name, list_models())}")
     return {"name": name, **_merged(family.get("defaults", {}), family["models"][name])}
 
 

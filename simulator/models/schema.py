@@ -6,12 +6,12 @@ a model without a learned table (0). Everything else without a default in the re
 """
 
 import dataclasses
-import difflib
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, Literal, TypeGuard, Union, get_args, get_origin, get_type_hints
 
+from towtank.hardware_profiles.nearest import did_you_mean
 from towtank.simulator.models.errors import ModelError
 from towtank.simulator.models.records import Attention, Experts, LatentAttention, Mlp, ModelSpec
 
@@ -65,12 +65,6 @@ def broken_rules(model: ModelSpec) -> list[str]:
     return faults
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return '; nearest: a, b' for the known words that look like `word`, or an empty string."""
-    close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.5)
-    return f"; nearest: {', '.join(close)}" if close else ""
-
-
 def _derived(data: Mapping[str, Any]) -> dict[str, Any]:
     """Fill in what follows from other keys (module docstring); anything odd is left for the type check."""
     out = dict(data)
@@ -105,7 +99,7 @@ def _record(record: type, data: Mapping[Any, Any], path: str, faults: list[str])
     before = len(faults)
     required = {f.name for f in dataclasses.fields(record) if f.default is dataclasses.MISSING}
     hints = _hints(record)
-    faults += [f"unknown key {path}{key}{nearest(str(key), hints)}" for key in data if key not in hints]
+    faults += [f"unknown key {path}{key}{did_you_mean(str(key), hints)}" for key in data if key not in hints]
     faults += [f"missing key {path}{name}" for name in hints if name in required and name not in data]
     values = {name: _value(hints[name], data[name], path, name, faults) for name in hints if name in data}
     return None if len(faults) > before else record(**values)

@@ -9,8 +9,9 @@ import yaml
 
 from towtank.hardware_profiles.errors import UnitError
 from towtank.hardware_profiles.files import StrictLoader
+from towtank.hardware_profiles.nearest import did_you_mean
 from towtank.hardware_profiles.units import Dimension, parse_quantity
-from towtank.simulator.edge import did_you_mean, read_record
+from towtank.simulator.edge import read_record
 from towtank.simulator.errors import StackError
 from towtank.simulator.stacks.records import Stack
 

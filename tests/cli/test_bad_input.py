@@ -48,8 +48,11 @@ def _check(outcome, *phrases: str) -> None:
 NAMES = {
     "unknown model": (_arguments(GPT, model="lama3-8b"), ["lama3-8b", "llama3-8b"]),
     "unknown machine": (_arguments(GPT, machine="selen"), ["selen", "did you mean 'selene'"]),
-    "unknown stack": (_arguments(GPT, stack="megatron-cor"), ["megatron-cor", "did you mean megatron-core"]),
-    "unknown engine": ([*_arguments(GPT), "--engine", "simpi"], ["--engine simpi", "did you mean simpy"]),
+    "unknown stack": (
+        _arguments(GPT, stack="megatron-cor"),
+        ["megatron-cor", "did you mean 'megatron-core'"],
+    ),
+    "unknown engine": ([*_arguments(GPT), "--engine", "simpi"], ["--engine simpi", "did you mean 'simpy'"]),
     "unknown breakdown": (
         [*_arguments(GPT), "--breakdown", "layer"],
         ["--breakdown layer", "layers, operations"],
@@ -84,7 +87,7 @@ NAMES = {
     "machine to show": (["machines", "show", "perlmuter"], ["perlmuter", "perlmutter"]),
     "device to show": (["devices", "show", "h100-80gb-smx"], ["h100-80gb-sxm"]),
     "model to show": (["models", "show", "gpt5b"], ["gpt5b", "gpt-5b"]),
-    "stack to show": (["stacks", "show", "axon"], ["axon", "did you mean axonn"]),
+    "stack to show": (["stacks", "show", "axon"], ["axon", "did you mean 'axonn'"]),
     "config key of a zoo model": (
         [*_arguments(GPT), "--ignore-config-key", "foo"],
         ["--ignore-config-key", "config.json", "gpt-5b"],
@@ -94,7 +97,7 @@ NAMES = {
 
 
 PLANS = {
-    "unknown key": (_set(GPT, "tensor=2"), ["unknown key tensor", "did you mean tensor_"]),
+    "unknown key": (_set(GPT, "tensor=2"), ["unknown key tensor", "did you mean 'tensor_"]),
     "unknown switch": (_set(GPT, "overlap.pipelin=true"), ["overlap.pipelin", "pipeline"]),
     "wrong type": (_set(GPT, "data=two"), ["data", "'two'", "integer"]),
     "fraction": (_set(GPT, "data=1.5"), ["data", "1.5", "integer"]),
@@ -178,7 +181,7 @@ PLAN_FILES = {
     "not UTF-8": (b"data: 1 # \xff\n", ["byte 10 is not UTF-8"]),
     "key twice": (b"data: 1\ndata: 2\n", ["data", "twice"]),
     "newer schema": (b"schema: 99\n", ["schema 99 is not known"]),
-    "unknown keys, all at once": (b"datta: 2\npipelin: 3\n", ["2 faults", "mean data", "mean pipeline"]),
+    "unknown keys, all at once": (b"datta: 2\npipelin: 3\n", ["2 faults", "mean 'data'", "mean 'pipeline'"]),
     "a list inside itself": (b"data: &a [*a]\n", ["no number, text"]),
     "a date": (b"data: 2024-01-01\n", ["no number, text"]),
     "not a number": (b"data: .nan\n", ["data"]),
@@ -284,9 +287,9 @@ def test_wrong_model_file(towtank, tmp_path, content, phrases) -> None:
 
 
 STACKS = {
-    "unknown key": (b"from: axonn\nkernals: {}\n", ["kernals", "did you mean kernels"]),
+    "unknown key": (b"from: axonn\nkernals: {}\n", ["kernals", "did you mean 'kernels'"]),
     "bare number": (b"from: axonn\nlaunch_overhead: 3\n", ["launch_overhead", "text with a unit"]),
-    "from unknown": (b"from: axon\n", ["axon", "did you mean axonn"]),
+    "from unknown": (b"from: axon\n", ["axon", "did you mean 'axonn'"]),
     "broken YAML": (b"from: [\n", ["cannot be read as YAML"]),
 }
 

@@ -100,7 +100,7 @@ def test_data_degree_is_what_is_left() -> None:
     ("changes", "reason"),
     [
         ({"dp": 4}, "contradicts gpus = 16"),
-        ({"device": "h1000"}, "did you mean"),
+        ({"device": "h100-80gb-sx"}, "did you mean"),
         ({"global_batch_seqs": None}, "global_batch_seqs is blank"),
         ({"global_batch_seqs": 63}, "must be a multiple"),
         (

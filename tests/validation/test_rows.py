@@ -76,7 +76,7 @@ def test_a_cell_that_cannot_be_read_is_a_fault_of_its_row_alone(line: str, fault
 def test_a_missing_required_column_is_one_clear_error_that_names_all_of_them() -> None:
     with pytest.raises(RunsError, match=r"mine\.csv: lacks the columns seq_len.*global_batch_seqs") as caught:
         parse_runs("id,device,gpus,model,seqlen\na,b200,8,m,4096\n", "mine.csv")
-    assert "did you mean seqlen?" in str(caught.value)
+    assert "did you mean 'seqlen'?" in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["", HEADER, f"{HEADER}\n"])

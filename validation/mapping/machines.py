@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from towtank.hardware_profiles.load import list_devices, list_machines, load_machine
+from towtank.hardware_profiles.nearest import did_you_mean
 from towtank.hardware_profiles.records import Machine
-from towtank.simulator.edge import did_you_mean
 from towtank.validation.mapping.rules import InexpressibleError, first, table
 from towtank.validation.rows import Run
 

@@ -178,7 +178,7 @@ def _plan(path: Path | None, settings: Sequence[str]) -> "Plan":
 
 def _one_of(option: str, word: str | None, known: Sequence[str | None]) -> None:
     if word not in known:
-        from towtank.simulator.edge import did_you_mean
+        from towtank.hardware_profiles.nearest import did_you_mean
 
         names = [name for name in known if name]
         raise InputError(

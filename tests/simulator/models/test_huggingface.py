@@ -56,7 +56,7 @@ def test_all_key_faults_come_at_once() -> None:
     lines = str(caught.value).splitlines()
     assert lines[0] == "config.json cannot be read as a model:"
     assert lines[1].startswith(
-        "  key num_atention_heads is not known for LlamaForCausalLM; nearest: num_attention"
+        "  key num_atention_heads is not known for LlamaForCausalLM; did you mean 'num_attention_heads'"
     )
     assert lines[2] == "  is_encoder_decoder must be false, but it is true: not modelled"
     assert lines[3].startswith("  key qk_layernorm is not known for LlamaForCausalLM")
@@ -70,7 +70,7 @@ def test_an_unknown_key_can_be_ignored() -> None:
 
 def test_unknown_architecture_lists_the_known() -> None:
     with pytest.raises(
-        ConfigError, match=r"'LlamaForCausalLm'; nearest: LlamaForCausalLM.*known are .*Qwen3Moe"
+        ConfigError, match=r"'LlamaForCausalLm'; did you mean 'LlamaForCausalLM'.*known are .*Qwen3Moe"
     ):
         read(llama(architectures=["LlamaForCausalLm"]))
     with pytest.raises(ConfigError, match="must name one architecture under `architectures`, but has None"):

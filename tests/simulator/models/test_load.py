@@ -56,10 +56,10 @@ def test_all_faults_come_at_once(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as caught:
         load_model(written(tmp_path, text))
     assert str(caught.value).splitlines()[1:] == [
-        "  unknown key layers; nearest: num_layers, mtp_layers",
+        "  unknown key layers; did you mean 'num_layers' or 'mtp_layers'?",
         "  missing key num_layers",
         "  vocab must be positive, but it is -1",
-        "  unknown key attention.kvheads; nearest: kv_heads, heads, qkv_bias",
+        "  unknown key attention.kvheads; did you mean 'kv_heads' or 'heads'?",
         "  attention.heads must be a whole number, but it is 4.5",
         "  norm must be one of layernorm, rmsnorm, but it is 'batchnorm'",
     ]
@@ -84,7 +84,7 @@ def test_each_rule_names_the_fault(tmp_path: Path, change: tuple[str, str], mess
 
 
 def test_unknown_name_gives_the_nearest() -> None:
-    with pytest.raises(UnknownModel, match=r"'llama3-7b'.*nearest: .*llama3-70b"):
+    with pytest.raises(UnknownModel, match=r"'llama3-7b'.*did you mean .*'llama3-70b'"):
         load_model("llama3-7b")
     with pytest.raises(UnknownModel, match="no model 'zzz'"):
         load_model("zzz")

@@ -112,8 +112,8 @@ def test_all_faults_of_a_file_at_once():
         plan_from_mapping({"tensorx": 8, "data": "four", "overlap": {"pipelin": True}, "zero_stage": 1.5})
     text = str(caught.value)
     assert len(caught.value.faults) == 4
-    assert "tensorx" in text and "did you mean tensor_x?" in text
-    assert "overlap.pipelin" in text and "did you mean pipeline?" in text
+    assert "tensorx" in text and "did you mean 'tensor_x'" in text
+    assert "overlap.pipelin" in text and "did you mean 'pipeline'?" in text
     assert "data = 'four'" in text and "zero_stage = 1.5" in text
 
 
