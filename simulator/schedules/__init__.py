@@ -1,12 +1,12 @@
 """Pipeline schedules: one file each, all with the functions `faults` and `slots`."""
 
-from difflib import get_close_matches
 from functools import lru_cache
 from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
 
+from towtank.hardware_profiles.nearest import did_you_mean
 from towtank.simulator.schedules import gpipe, interleaved, one_forward_one_backward
 from towtank.simulator.schedules.slots import Phase, ScheduleError, Slots
 
@@ -30,9 +30,7 @@ SCHEDULES: dict[str, ModuleType] = {
 def schedule_faults(kind: str, num_stages: int, num_chunks: int, num_micro_batches: int) -> list[str]:
     """Why a schedule cannot run a pipeline, in sentences that say what to do; empty if it can."""
     if kind not in SCHEDULES:
-        near = get_close_matches(kind, SCHEDULES, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        return [f"schedule must be one of {', '.join(SCHEDULES)}, got {kind!r}{hint}"]
+        return [f"schedule must be one of {', '.join(SCHEDULES)}, got {kind!r}{did_you_mean(kind, SCHEDULES)}"]
     sizes = {"stages": num_stages, "chunks": num_chunks, "micro-batches": num_micro_batches}
     found = [
         f"the number of {name} must be at least 1, got {size}" for name, size in sizes.items() if size < 1
