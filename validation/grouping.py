@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from towtank.validation.evaluate import Result
+from towtank.validation.intervals import Settings, settings_from
 from towtank.validation.mapping.rules import matches
 
 _FILE = Path(__file__).parent / "groups.yaml"
@@ -21,6 +22,11 @@ def definitions() -> Mapping[str, Any]:
     """Content of groups.yaml."""
     found: Mapping[str, Any] = yaml.load(_FILE.read_text(encoding="utf-8"), Loader=_Loader)
     return found
+
+
+def interval_settings() -> Settings:
+    """Settings of groups.yaml, with which intervals are fitted; a prediction reads those of its shipped file."""
+    return settings_from(definitions()["intervals"])
 
 
 @cache

@@ -261,13 +261,6 @@ def settings_from(data: Mapping[str, Any]) -> Settings:
     )
 
 
-def settings() -> Settings:
-    """Settings of groups.yaml, with which intervals are fitted."""
-    from towtank.validation.grouping import definitions  # a prediction does without
-
-    return settings_from(definitions()["intervals"])
-
-
 def interval(features: Features, step_time_s: float) -> Interval:
     """Interval of a predicted step time in seconds, and whether the prediction extrapolates.
 

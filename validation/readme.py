@@ -10,7 +10,8 @@ from pathlib import Path
 
 from towtank.validation.evaluate import Result, evaluate, progress_bar
 from towtank.validation.figures import Figure
-from towtank.validation.intervals import FILE, settings, to_mapping
+from towtank.validation.grouping import interval_settings
+from towtank.validation.intervals import FILE, to_mapping
 from towtank.validation.page import percent
 from towtank.validation.pictures import scatter
 from towtank.validation.report import Report, report_on
@@ -98,7 +99,7 @@ def between_markers(document: str, text: str) -> str:
 def write_intervals(results: Sequence[Result]) -> None:
     """Write the file of intervals that predictions read."""
     FILE.write_text(
-        json.dumps(to_mapping(samples_of(results), settings()), indent=1) + "\n", encoding="utf-8"
+        json.dumps(to_mapping(samples_of(results), interval_settings()), indent=1) + "\n", encoding="utf-8"
     )
 
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 
 from towtank.validation.evaluate import Result
 from towtank.validation.figures import Figure, figure_of
-from towtank.validation.grouping import definitions, in_group
-from towtank.validation.intervals import Sample, held_out, settings
+from towtank.validation.grouping import definitions, in_group, interval_settings
+from towtank.validation.intervals import Sample, held_out
 from towtank.validation.rows import Run
 
 
@@ -33,7 +33,7 @@ def interval_figures(results: Sequence[Result]) -> list[Figure]:
 
 def _held_out(results: Sequence[Result], suffix: str) -> list[Figure]:
     samples = samples_of(results)
-    found = held_out(samples, settings(), definitions()["intervals"]["folds"])
+    found = held_out(samples, interval_settings(), definitions()["intervals"]["folds"])
     coverage, width = found if found is not None else (None, None)
     rows = len(samples) if found else 0
     return [

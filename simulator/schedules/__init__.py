@@ -30,7 +30,9 @@ SCHEDULES: dict[str, ModuleType] = {
 def schedule_faults(kind: str, num_stages: int, num_chunks: int, num_micro_batches: int) -> list[str]:
     """Why a schedule cannot run a pipeline, in sentences that say what to do; empty if it can."""
     if kind not in SCHEDULES:
-        return [f"schedule must be one of {', '.join(SCHEDULES)}, got {kind!r}{did_you_mean(kind, SCHEDULES)}"]
+        return [
+            f"schedule must be one of {', '.join(SCHEDULES)}, got {kind!r}{did_you_mean(kind, SCHEDULES)}"
+        ]
     sizes = {"stages": num_stages, "chunks": num_chunks, "micro-batches": num_micro_batches}
     found = [
         f"the number of {name} must be at least 1, got {size}" for name, size in sizes.items() if size < 1

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from made_runs import features
 
 from towtank import Plan, predict
+from towtank.validation.grouping import interval_settings
 from towtank.validation.intervals import (
     Sample,
     Settings,
@@ -24,7 +25,6 @@ from towtank.validation.intervals import (
     lookup,
     range_of,
     reasons,
-    settings,
 )
 
 SETTINGS = Settings(0.9, (("device", "share"), ()), (0.5,), ("wild",), min_rows=10, min_groups=2)
@@ -132,7 +132,7 @@ def test_the_shipped_intervals_hold_a_prediction() -> None:
     found = attach_interval(prediction)
     assert 0 < found.low_s <= prediction.step_time_s <= found.high_s
     assert found.nominal == 0.9
-    assert found.rows >= settings().min_rows
+    assert found.rows >= interval_settings().min_rows
     assert found.extrapolated == ()
 
 
