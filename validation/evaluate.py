@@ -11,7 +11,7 @@ from typing import Literal
 from towtank.simulator.cost.compute import peak
 from towtank.simulator.predict import Prediction, predict
 from towtank.validation.express import Expressed, Inexpressible, express
-from towtank.validation.intervals import Features, features_of
+from towtank.validation.features import Features, features_of
 from towtank.validation.mapping.memory import comparable_bytes
 from towtank.validation.rows import Run
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import yaml
 
+from towtank.validation.conformal import Settings
 from towtank.validation.evaluate import Result
-from towtank.validation.intervals import Settings, settings_from
+from towtank.validation.intervals import settings_from
 from towtank.validation.mapping.rules import matches
 
 _FILE = Path(__file__).parent / "groups.yaml"

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from towtank.validation.evaluate import Result
+from towtank.validation.features import COMPUTE
 from towtank.validation.grouping import grouped, in_group
-from towtank.validation.intervals import COMPUTE
 from towtank.validation.plots import Axis, Series, predicted_against_measured, small_multiples
 
 COLOURS: Mapping[str, str] = {

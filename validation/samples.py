@@ -3,10 +3,10 @@
 import math
 from collections.abc import Iterable, Sequence
 
+from towtank.validation.conformal import Sample, held_out
 from towtank.validation.evaluate import Result
 from towtank.validation.figures import Figure, figure_of
 from towtank.validation.grouping import definitions, in_group, interval_settings
-from towtank.validation.intervals import Sample, held_out
 from towtank.validation.rows import Run
 
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from towtank.validation.evaluate import Result
-from towtank.validation.intervals import Features
+from towtank.validation.features import Features
 from towtank.validation.rows import Run
 
 RUN = Run(
@@ -65,5 +65,5 @@ def result(measured: float | None, predicted: float | None, **changes: object) -
 
 
 def features(**changes: object) -> Features:
-    base = Features("h100-80gb-sxm", "InfiniBand NDR", "megatron-core", "bf16", False, 64, 8, 0.9)
+    base = Features("h100-80gb-sxm", "InfiniBand NDR", "megatron-core", "bf16", False, 64, 8)
     return replace(base, **changes)  # type: ignore[arg-type]

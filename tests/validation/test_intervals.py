@@ -1,117 +1,22 @@
 """Prediction intervals."""
 
-import math
 import subprocess
 import sys
 from dataclasses import replace
 
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from made_runs import features
 
 from towtank import Plan, predict
-from towtank.validation.grouping import interval_settings
-from towtank.validation.intervals import (
-    Sample,
-    Settings,
-    attach_interval,
-    bounds_of,
-    features_of,
-    fit,
-    fold_of,
-    held_out,
-    interval,
-    lookup,
-    range_of,
-    reasons,
-)
-
-SETTINGS = Settings(0.9, (("device", "share"), ()), (0.5,), ("wild",), min_rows=10, min_groups=2)
-
-
-def _samples(residuals, device="a", stack="s", groups=5, share=0.9):
-    what = features(device=device, stack=stack, compute_share=share)
-    return [
-        Sample(what, residual, f"{device} {number % groups}") for number, residual in enumerate(residuals)
-    ]
-
-
-def test_bounds_by_hand() -> None:
-    # 39 residuals -19..19 %: k = floor(40 x 0.05) = 2, so the second smallest and the second largest
-    bounds = bounds_of([number / 100 for number in range(-19, 20)], 0.9)
-    assert bounds.low == pytest.approx(math.exp(-0.18))
-    assert bounds.high == pytest.approx(math.exp(0.18))
-    assert bounds.rows == 39
-
-
-def test_a_prediction_lies_in_its_own_interval() -> None:
-    bounds = bounds_of([0.2, 0.3, 0.4], 0.9)
-    assert (bounds.low, bounds.high) == (1.0, pytest.approx(math.exp(0.4)))
-
-
-@given(st.lists(st.floats(-1, 1), min_size=1, max_size=200))
-def test_bounds_hold_at_least_the_nominal_share(residuals: list[float]) -> None:
-    bounds = bounds_of(residuals, 0.9)
-    inside = sum(bounds.low - 1e-12 <= math.exp(residual) <= bounds.high + 1e-12 for residual in residuals)
-    assert inside >= 0.9 * len(residuals) - 1e-9 or inside == len(residuals)
-
-
-def test_the_narrowest_regime_with_enough_rows_and_groups_counts() -> None:
-    samples = (
-        _samples([0.1] * 20) + _samples([0.5] * 5, device="b") + _samples([0.3] * 20, device="c", groups=1)
-    )
-    table = fit(samples, SETTINGS)
-    assert lookup(table, features(device="a"), SETTINGS)[1].high == pytest.approx(math.exp(0.1))
-    for device in ("b", "c", "never seen"):  # too few rows, one group only, none at all
-        key, bounds = lookup(table, features(device=device), SETTINGS)
-        assert key == ("1", "pool")
-        assert bounds.rows == 45
-
-
-def test_stacks_that_scatter_are_pooled_among_themselves() -> None:
-    table = fit(_samples([0.1] * 20) + _samples([3.0] * 20, stack="wild"), SETTINGS)
-    assert lookup(table, features(device="a", stack="s"), SETTINGS)[1].high == pytest.approx(math.exp(0.1))
-    assert lookup(table, features(device="a", stack="wild"), SETTINGS)[1].high == pytest.approx(math.exp(3.0))
-
-
-@pytest.mark.parametrize(
-    ("share", "name"), [(0.0, "0 % to 50"), (0.49, "0 % to 50"), (0.5, "50 % to 100"), (1.0, "50 % to 100")]
-)
-def test_share_of_compute(share: float, name: str) -> None:
-    assert name in SETTINGS.share_name(share)
-
-
-def test_folds_do_not_split_groups_and_do_not_change() -> None:
-    assert fold_of("a|b", 10) == fold_of("a|b", 10)
-    assert fold_of("123456789", 10**9) == 0xCBF43926 % 10**9  # the published check value of CRC-32
-    assert {fold_of(f"group {number}", 10) for number in range(300)} == set(range(10))
-
-
-def test_held_out_coverage_of_even_residuals_is_near_nominal() -> None:
-    spread = [((number * 37) % 201 - 100) / 100 for number in range(2010)]
-    found = held_out(_samples(spread, groups=134), SETTINGS)
-    assert found is not None
-    assert found[0] == pytest.approx(0.9, abs=0.02)
-    assert held_out([], SETTINGS) is None
-
-
-def test_held_out_knows_when_a_group_is_like_no_other() -> None:
-    samples = [
-        Sample(features(device="a"), float(number), f"group {number}")
-        for number in range(50)
-        for _ in range(20)
-    ]
-    found = held_out(samples, SETTINGS)
-    assert found is not None
-    assert found[0] < 0.95  # the extreme groups were never seen
+from towtank.validation.features import features_of
+from towtank.validation.intervals import attach_interval, interval
+from towtank.validation.scope import range_of, reasons
 
 
 def test_why_a_prediction_extrapolates() -> None:
     validated = range_of(
         [
-            Sample(features(num_devices=512, num_nodes=64), 0.0, "g"),
-            Sample(features(num_devices=8, num_nodes=1, precision="fp8"), 0.0, "g"),
+            features(num_devices=512, num_nodes=64),
+            features(num_devices=8, num_nodes=1, precision="fp8"),
         ]
     )
     assert reasons(features(num_devices=512, num_nodes=64), validated) == ()
@@ -132,7 +37,8 @@ def test_the_shipped_intervals_hold_a_prediction() -> None:
     found = attach_interval(prediction)
     assert 0 < found.low_s <= prediction.step_time_s <= found.high_s
     assert found.nominal == 0.9
-    assert found.rows >= interval_settings().min_rows
+    assert found.regime == "h100-80gb-sxm, megatron-core, 16-bit, dense"
+    assert found.rows >= 50
     assert found.extrapolated == ()
 
 
@@ -151,7 +57,7 @@ interval(F, 1.0)
 print(*{'pandas', 'towtank.validation.grouping', 'towtank.validation.rows'} & set(sys.modules))
 """
     (tmp_path / "some_features.py").write_text(
-        "from towtank.validation.intervals import Features\nF = " + repr(features()) + "\n"
+        "from towtank.validation.features import Features\nF = " + repr(features()) + "\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60

@@ -1,0 +1,37 @@
+"""What is known of a prediction before anyone runs it, and by which its interval is chosen."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from towtank.simulator.predict import Prediction
+
+COMPUTE = ("matmul", "attention", "elementwise", "recompute")
+"""Parts of a step that are compute proper."""
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Features of a prediction."""
+
+    device: str
+    network: str
+    stack: str
+    precision: str
+    moe: bool
+    num_devices: int
+    num_nodes: int
+
+
+def features_of(prediction: "Prediction") -> Features:
+    """Features of a prediction."""
+    machine, plan = prediction.machine, prediction.plan
+    return Features(
+        device=machine.device.name,
+        network=machine.network.technology,
+        stack=prediction.stack.name,
+        precision=plan.precision,
+        moe=prediction.model.experts is not None,
+        num_devices=plan.num_devices,
+        num_nodes=-(-plan.num_devices // machine.node.devices),
+    )
