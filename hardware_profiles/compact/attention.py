@@ -3,12 +3,14 @@
 import re
 from dataclasses import dataclass
 from math import log2
+from pathlib import Path
 
 import pandas as pd
 
 from towtank.hardware_profiles.compact.tables import errors, filled, short
 from towtank.hardware_profiles.curves.attention import AttentionCurve, published_parallel_heads
 from towtank.hardware_profiles.curves.grid import Grid
+from towtank.hardware_profiles.curves.loading import rows_of
 
 PARALLEL_HEADS = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768]
 PARALLEL_HEADS += [1024, 2048, 4096]
@@ -20,6 +22,10 @@ GROUPS = ("multi-head", "grouped")
 COUNTED_FLOP = 1e9
 IMPOSSIBLE_SHARE = 0.01
 RATIO_DEVICE = "h100-80gb-sxm"
+TRAINING_FIGURES = Path(__file__).parent / "training_attention.csv"
+TRAINING_SOURCE = (
+    "FlashAttention-3 (arXiv 2407.08608) figures 5 and 6; causal backward by that of FlashAttention-2"
+)
 
 
 @dataclass(frozen=True)
@@ -179,7 +185,31 @@ def published_rows(
         if device != RATIO_DEVICE:
             source += f"; backward over forward of {RATIO_DEVICE}"
         rows.append([device, "flash2", head_dim, sequence, short(forward / tabled), short(backward), source])
-    return rows + _simumax_rows(measurements)
+    return rows + training_rows(rows) + _simumax_rows(measurements)
+
+
+def training_rows(flash2_rows: list[list[object]]) -> list[list[object]]:
+    """Rows of cuDNN on H100, from those of FlashAttention-2 and the figures of training_attention.csv.
+
+    Its backward pass was published without a causal mask only; a mask is taken to change backward over forward time
+    as it does for FlashAttention-2.
+    """
+    columns = ("forward_causal", "forward_full", "backward_full")
+    figures = {
+        (row["implementation"], int(row["head_dim"]), int(row["sequence"])): [float(row[c]) for c in columns]
+        for row in rows_of(TRAINING_FIGURES)
+    }
+    rows: list[list[object]] = []
+    for device, _, head_dim, sequence, over_table, backward, _ in flash2_rows:
+        if device != RATIO_DEVICE:
+            continue
+        flash2, cudnn = (
+            figures[name, int(str(head_dim)), int(str(sequence))] for name in ("flash2", "cudnn")
+        )
+        forward = float(str(over_table)) * cudnn[0] / flash2[0]
+        causal = float(str(backward)) * (cudnn[1] / cudnn[2]) / (flash2[1] / flash2[2])
+        rows.append([device, "cudnn", head_dim, sequence, short(forward), short(causal), TRAINING_SOURCE])
+    return rows
 
 
 def _simumax_rows(measurements: pd.DataFrame) -> list[list[object]]:

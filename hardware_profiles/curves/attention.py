@@ -12,7 +12,8 @@ from towtank.hardware_profiles.curves.grid import Grid
 from towtank.hardware_profiles.errors import ProfileError
 
 Implementation = Literal["best", "flash2"]
-"""`best`: the fastest of the tables (serving kernels of 2025) and FlashAttention-2.
+"""`best`: the fastest kernel with a backward pass: cuDNN where its figures are published, FlashAttention-2 where it
+is faster, and the tables (serving kernels of 2025, which have none) where nothing else is known.
 `flash2`: FlashAttention-2, what stacks of 2023 ran."""
 
 BACKWARD_FLOP_RATIO = 2.5
@@ -38,7 +39,7 @@ class PublishedAttention:
     device: str
     implementation: str
     forward_over_table: Grid | None
-    """Forward rate over that of the tables at the same shape; None where no forward figure exists."""
+    """Forward rate over that of the tables at the same shape; None, taken as 1, where no forward figure exists."""
     backward_over_forward_time: Grid
     source: str
 
@@ -67,10 +68,9 @@ class AttentionCurve:
         """Achieved FLOP/s of the causal forward kernel (2 b h s^2 d over its time)."""
         rate = self.table_flop_per_s(batch, sequence, heads, kv_heads, head_dim)
         if implementation == "flash2":
-            return rate * self._flash2_over_table(head_dim, sequence)
-        if "flash2" in self.published:
-            rate *= max(self._flash2_over_table(head_dim, sequence), 1.0)
-        return rate
+            return rate * self._over_table("flash2", head_dim, sequence)
+        known = [name for name in ("best", "flash2") if name in self.published]
+        return rate * max((self._over_table(name, head_dim, sequence) for name in known), default=1.0)
 
     def table_flop_per_s(self, batch: int, sequence: int, heads: int, kv_heads: int, head_dim: int) -> float:
         """Achieved FLOP/s of the fastest kernel of the tables; at short sequences others are faster."""
@@ -118,11 +118,11 @@ class AttentionCurve:
         grid = self.multi_head if kv_heads == heads else self.grouped
         return grid.is_clamped((head_dim, sequence, batch * heads))
 
-    def _flash2_over_table(self, head_dim: int, sequence: int) -> float:
-        ratio = self._published("flash2").forward_over_table
+    def _over_table(self, implementation: str, head_dim: int, sequence: int) -> float:
+        ratio = self._published(implementation).forward_over_table
         return 1.0 if ratio is None else ratio.at((head_dim, sequence))
 
-    def _published(self, implementation: Implementation) -> PublishedAttention:
+    def _published(self, implementation: str) -> PublishedAttention:
         found = self.published.get(implementation)
         if found is None:
             raise ProfileError(

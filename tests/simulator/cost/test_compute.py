@@ -59,6 +59,20 @@ def test_attention_backward_is_longer_than_forward_and_grows_with_the_sequence(c
     assert 3 < time(8192) / time(4096) < 4.5  # four times the work, at least the same efficiency
 
 
+def test_attention_in_triton_is_slower_than_flash2_as_published():
+    # arXiv 2307.08691, section 4.1: 1.3 to 1.5 times forward, twice backward
+    machine = load_machine("perlmutter")
+    for backward, low, high in [(False, 1.3, 1.5), (True, 2.0, 2.0)]:
+        core = AttentionCore(1, 8192, 8192, 4096, 32, 32, 128, 128, backward)
+        triton, flash2 = (
+            compute_costs(
+                machine, replace(STACK, kernels=replace(STACK.kernels, attention=attention)), ()
+            ).duration_s(core)
+            for attention in ("triton", "flash2")
+        )
+        assert low - 1e-9 <= triton / flash2 <= high + 1e-9
+
+
 def test_an_unknown_precision_says_what_the_device_has():
     device = load_machine("perlmutter").device
     with pytest.raises(PlanError, match=r"fp8; it has .*bf16"):
