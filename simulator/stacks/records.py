@@ -69,6 +69,8 @@ class Communication:
     """Whether embedding and head are sharded too."""
     regather_in_backward: bool
     """Weights are gathered again for the backward pass."""
+    pipeline_keeps_gathered: bool
+    """With a pipeline, ZeRO 3 keeps weights gathered and gradients whole from the first to the last micro-batch."""
     distributed_norm: bool
     """Norm statistics are reduced over y (two numbers per token)."""
     reduce_every_micro_batch: bool
