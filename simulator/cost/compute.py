@@ -119,12 +119,17 @@ WIDE_HEAD_EFFICIENCY = 0.80
 backward on B200 (MooreThreads/SimuMax, configs/system/b200_bf16_ceperm.json)."""
 
 
+TRITON_FORWARD, TRITON_BACKWARD = 1 / 1.4, 1 / 2
+"""Rate of FlashAttention in Triton over that of FlashAttention-2 on A100: the latter is 1.3 to 1.5 times faster
+forward and around twice backward (Dao, arXiv 2307.08691, section 4.1)."""
+
+
 def attention_time(work: AttentionCore, rates: ComputeRates) -> float:
     """Seconds of a fused causal attention kernel (forward 4 and backward 10 FLOP per query, key and width)."""
     curve = rates.curves.attention["bf16"]
     # devices newer than FlashAttention-2 have no figures of it: there its successors are what a stack runs
     implementation: Implementation = (
-        "flash2" if rates.attention == "flash2" and "flash2" in curve.published else "best"
+        "flash2" if rates.attention in ("flash2", "triton") and "flash2" in curve.published else "best"
     )
     head_dim = min(work.head_dim, LARGEST_TRAINED_HEAD)
     shape = (work.batch, work.keys, work.heads, work.kv_heads, head_dim)
@@ -138,6 +143,8 @@ def attention_time(work: AttentionCore, rates: ComputeRates) -> float:
     rate = peak(rates.device, "bf16" if "bf16" in rates.device.peak_flop_per_s else "fp16")
     if work.head_dim > LARGEST_TRAINED_HEAD:
         efficiency *= WIDE_HEAD_EFFICIENCY
+    if rates.attention == "triton":
+        efficiency *= TRITON_BACKWARD if work.backward else TRITON_FORWARD
     efficiency *= min(1.0, rates.attention_kernel_level) * rates.efficiency
     return max(flop / (rate * efficiency), rates.launch_overhead_s)
 

@@ -31,8 +31,9 @@ class Supports:
 class Kernels:
     """Which kernels the software launches."""
 
-    attention: Literal["unfused", "flash2", "best"]
-    """unfused: scores are written to memory; flash2: FlashAttention-2; best: the fastest measured kernel."""
+    attention: Literal["unfused", "triton", "flash2", "best"]
+    """unfused: scores are written to memory; triton: FlashAttention in Triton as of 2022; flash2: FlashAttention-2;
+    best: the fastest measured kernel."""
     fused_norm: bool
     fused_activation: bool
     """Bias, activation, dropout and residual addition in one pass each."""

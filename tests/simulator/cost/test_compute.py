@@ -86,3 +86,16 @@ def test_collectives_inside_a_measured_node_follow_the_measurements():
     curves = cost.compute.rates.curves.collectives
     message = Message("all-reduce", "tensor_x", 64e6)
     assert cost.duration_s(message) == curves.time_s("all_reduce", 8, 64e6)
+
+
+def test_attention_in_triton_against_flash_attention_2():
+    # arXiv 2307.08691, section 4.1: 1.3 to 1.5 times slower forward, twice backward
+    machine = load_machine("dgx-a100:nodes=1")
+    two, triton = (
+        compute_costs(machine, replace(STACK, kernels=replace(STACK.kernels, attention=name)), ())
+        for name in ("flash2", "triton")
+    )
+    forward = AttentionCore(8, 4096, 4096, 2048.5, 32, 32, 128, 128, backward=False)
+    assert 1.3 < triton.duration_s(forward) / two.duration_s(forward) < 1.5
+    backward = forward._replace(backward=True)
+    assert triton.duration_s(backward) == pytest.approx(2 * two.duration_s(backward))
