@@ -77,6 +77,7 @@ DEVICE: Final[dict[str, Field]] = {
     "tdp": Figure("watts", "tdp_w"),
     "idle": Figure("watts", "idle_w"),
     "sustained_fraction": Figure("fraction", "sustained_fraction"),
+    "kernel_queues": Figure("count", "kernel_queues"),
 }
 
 NODE: Final[dict[str, Field]] = {
@@ -122,7 +123,7 @@ Kind = Literal["devices", "machines", "networks"]
 HEADER: Final = ("name", "from", "aliases", "sources")
 """Keys of every file beside its fields. Name, aliases and description are never inherited."""
 
-OPTIONAL: Final = ("measured_bus_bandwidth", "achievable_flop_per_s")
+OPTIONAL: Final = ("measured_bus_bandwidth", "achievable_flop_per_s", "kernel_queues")
 """Fields whose absence means that there is nothing to say, rather than that somebody forgot them."""
 
 

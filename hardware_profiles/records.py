@@ -59,6 +59,14 @@ class Device:
     sources: Mapping[str, Source]
     achievable_flop_per_s: Mapping[str, float] = field(default_factory=dict)
     """Best matrix-multiply rate that was measured and sustained, by precision; empty where unmeasured."""
+    kernel_queues: int | None = None
+    """Hardware queues whose kernels run side by side. With 1 the kernels of collectives and those of compute take
+    turns; None: enough of them that collectives run beside compute."""
+
+    @property
+    def takes_turns(self) -> bool:
+        """Whether a collective and compute cannot run at the same time."""
+        return self.kernel_queues == 1
 
     def __hash__(self) -> int:
         """Hash of the name: mappings inside have none, and namesakes are rare within one process."""

@@ -22,18 +22,21 @@ class BlockGraph:
     """Kept so that the identity of the templates, which the cache goes by, stays valid."""
 
 
-_cache: dict[tuple[tuple[int, int], ...], BlockGraph] = {}
+_cache: dict[tuple[object, ...], BlockGraph] = {}
 _CACHE_LIMIT = 512
 
 
-def block_graph(block: Block) -> BlockGraph:
-    """Graph of a block; equal blocks share one."""
-    key = tuple((id(segment.template), segment.repeat) for segment in block.segments)
+def block_graph(block: Block, *, single_queue: bool = False) -> BlockGraph:
+    """Graph of a block; equal blocks share one.
+
+    `single_queue`: everything runs in order of issue on the compute stream, as on a device with one kernel queue.
+    """
+    key = (single_queue, *((id(segment.template), segment.repeat) for segment in block.segments))
     found = _cache.get(key)
     if found is None:
         if len(_cache) >= _CACHE_LIMIT:
             _cache.clear()
-        found = _cache[key] = _build(block)
+        found = _cache[key] = _build(block, single_queue=single_queue)
     return found
 
 
@@ -70,7 +73,7 @@ class _Builder:
         return computes[max(index, -len(computes))]
 
 
-def _build(block: Block) -> BlockGraph:
+def _build(block: Block, *, single_queue: bool) -> BlockGraph:
     builder = _Builder()
     operations: list[Operation] = []
     for segment in block.segments:
@@ -78,8 +81,9 @@ def _build(block: Block) -> BlockGraph:
         operations.extend(segment.template)
         for _ in range(segment.repeat):
             builder.add_instance(segment.template, first)
+    stream = np.array(builder.stream, dtype=np.int32)
     structure = GraphStructure(
-        stream=np.array(builder.stream, dtype=np.int32),
+        stream=np.full_like(stream, _STREAM_NUMBER[Stream.COMPUTE]) if single_queue else stream,
         predecessor_offset=np.array(builder.offset, dtype=np.int64),
         predecessor=np.array(builder.predecessor, dtype=np.int32),
         # operations are emitted in issue order, and depend on earlier ones only

@@ -33,7 +33,7 @@ class BlockTime:
 
 def time_block(block: Block, cost: CostModel, engine: Engine, contention: Contention) -> BlockTime:
     """Cost every operation of a block and run it on the streams of one device."""
-    graph = block_graph(block)
+    graph = block_graph(block, single_queue=cost.machine.device.takes_turns)
     duration = operation_seconds(graph, cost)[graph.template]
     timeline = engine(TaskGraph(graph.structure, duration), contention)
     busy = np.bincount(graph.structure.stream, weights=duration, minlength=len(STREAMS))

@@ -1,7 +1,7 @@
 """Predict one training step: the way from model, machine and plan to a Prediction."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -124,6 +124,7 @@ def predict(
     the_plan = plan if isinstance(plan, Plan) else load_plan(plan)
     the_stack = stack if isinstance(stack, Stack) else load_stack(stack)
     check(model_spec, the_machine, the_plan, the_stack, devices)
+    the_plan = _possible_overlap(the_plan, the_machine)
     program = lower(model_spec, the_plan, the_stack)
     cost = CostModel(the_machine, the_plan, the_stack, directories)
     step = time_step(program, cost, _engine(engine))
@@ -135,6 +136,16 @@ def bound(
 ) -> float:
     """Closed-form lower bound of the step time in seconds; the plan must have passed its rules."""
     return step_bound(model, CostModel(machine, plan, stack, profile_dirs))
+
+
+def _possible_overlap(plan: Plan, machine: Machine) -> Plan:
+    """The plan without overlap of data-parallel collectives where the device runs one kernel after the other.
+
+    Inside of blocks the single queue itself sees to that (`block_graph`).
+    """
+    if not machine.device.takes_turns:
+        return plan
+    return replace(plan, overlap=replace(plan.overlap, data_gradients=False, parameter_gather=False))
 
 
 def _engine(name: EngineName) -> Engine:

@@ -95,7 +95,7 @@ def _result(run: Run, expressed: Expressed, prediction: Prediction) -> Result:
         num_devices=expressed.plan.num_devices,
         precision=expressed.plan.precision,
         moe=expressed.model.experts is not None,
-        predicted_step_time_s=prediction.step_time_s,
+        predicted_step_time_s=prediction.step_time_s * expressed.step_share,
         predicted_peak_memory_bytes=prediction.peak_memory_bytes,
         comparable_memory_bytes=comparable_bytes(run, prediction.memory),
         measured_peak_memory_bytes=measured,

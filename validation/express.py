@@ -41,6 +41,9 @@ class Expressed:
     stack: Stack
     assumptions: tuple[str, ...]
     """What was filled in or taken for granted, one sentence each."""
+    step_share: float = 1.0
+    """Tokens of the row's step over those of the plan's: another than 1 where the row derives its step time from
+    tokens/s and a sequence that was not the one that ran."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,8 @@ def _express(run: Run) -> Expressed:
         )
     if not run.recompute and plan.recompute == "none":
         plan = _recompute_that_fits(model, machine, plan, stack, assumptions)
-    return Expressed(model, machine, plan, stack, tuple(assumptions))
+    share = run.seq_len / plan.sequence if plan.sequence and run.seq_len else 1.0
+    return Expressed(model, machine, plan, stack, tuple(assumptions), share)
 
 
 @lru_cache(maxsize=128)

@@ -77,7 +77,7 @@ def observe(runs: Sequence[Run]) -> list[Observation]:
         seen.add(key)
         expressed = express(run)
         if isinstance(expressed, Expressed):
-            rate = implied_rate(expressed, run.step_time_s)
+            rate = implied_rate(expressed, run.step_time_s / expressed.step_share)
             if PLAUSIBLE_RATE[0] < rate < PLAUSIBLE_RATE[1]:
                 device, stack = expressed.machine.device.name, expressed.stack.name
                 found.append(Observation(run.id, run.source, stack, device, rate))

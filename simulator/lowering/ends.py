@@ -117,9 +117,7 @@ def prediction_projection_template(sizes: Sizes, *, backward: bool) -> tuple[Ope
     template = Template(sizes, Phase.BACKWARD if backward else Phase.FORWARD)
     projection = normal(template, "projection", 2 * sizes.model.hidden, sizes.model.hidden)
     if backward:
-        backward_linear(
-            template, projection, sizes.tokens, regather=sizes.stack.communication.regather_in_backward
-        )
+        backward_linear(template, projection, sizes.tokens, regather=sizes.regathers)
         return template.build()
     forward_linear(template, projection, sizes.tokens)
     if sizes.plan.tensor_x > 1:

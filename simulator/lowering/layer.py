@@ -1,5 +1,6 @@
 """Templates of one transformer layer: forward, recompute and backward."""
 
+from dataclasses import replace
 from functools import lru_cache
 
 from towtank.kernels import passes
@@ -20,6 +21,7 @@ from towtank.simulator.lowering.feed_forward import (
     forward_experts,
 )
 from towtank.simulator.lowering.linear import forward_linear
+from towtank.simulator.lowering.selective import repeated_multiplies
 from towtank.simulator.lowering.sizes import Sizes
 from towtank.simulator.lowering.template import Template
 from towtank.simulator.models.layers import is_expert_layer, layer_window
@@ -80,6 +82,8 @@ def _gather_layer(template: Template, kind: tuple[bool, int | None]) -> None:
     sizes = template.sizes
     if sizes.plan.weight_shards == 1 or sizes.stack.communication.shard_unit != "layer":
         return
+    if template.phase is Phase.RECOMPUTE and sizes.pipeline_keeps_gathered:
+        return
     after = (After(-1, 2),) if sizes.overlap.all_gather else (PREVIOUS,)
     for name, message in _unit_messages(template, kind, "all-gather"):
         template.collective(f"{name}.all-gather", Stream.GATHER, message, after=after)
@@ -87,7 +91,7 @@ def _gather_layer(template: Template, kind: tuple[bool, int | None]) -> None:
 
 def scatters_in_pass(sizes: Sizes) -> bool:
     """Whether gradients are reduced over the weight shards in each backward pass rather than once per step."""
-    if sizes.plan.weight_shards == 1:
+    if sizes.plan.weight_shards == 1 or sizes.pipeline_keeps_gathered:
         return False
     communication = sizes.stack.communication
     by_linear = communication.shard_unit == "linear"
@@ -146,19 +150,26 @@ def _emit_forward(template: Template, kind: tuple[bool, int | None]) -> None:
 
 
 def _emit_alternate(template: Template, kind: tuple[bool, int | None]) -> None:
-    """Selective checkpointing as torchtitan sets it: all that is cheap, and every second multiply.
-
-    Of the multiplies of a dense layer the up-projection stands for them: it is half of their FLOP, more or less.
-    """
+    """Selective checkpointing as torchtitan sets it: all that is cheap, and every second multiply."""
     sizes, model = template.sizes, template.sizes.model
+    repeated = {linear.name: linear for linear in repeated_multiplies(template, experts=kind[0])}
+    after = attention_linears(template)[1]
     _norm(template, "attention.norm", backward=False)
+    for name, linear in repeated.items():
+        if name.startswith("attention") and name != after.name:
+            forward_linear(template, linear, sizes.tokens, prefetch_across=False)
     rotary(template, backward=False)
+    if after.name in repeated:
+        # the sum over the tensor group is on the list of what is kept
+        alone = replace(repeated[after.name], reduce_forward=False)
+        forward_linear(template, alone, sizes.tokens, prefetch_across=False)
     if model.norms_per_layer > 1:
         _norm(template, "mlp.norm", backward=False)
     if kind[0]:
         return  # the routed tokens are kept: sending them again would cost more than they take
     up, down = dense_linears(template, model.mlp.hidden, gated=model.mlp.gated)
-    forward_linear(template, up, sizes.tokens, prefetch_across=False)
+    if up.name in repeated:
+        forward_linear(template, repeated[up.name], sizes.tokens, prefetch_across=False)
     activation(template, sizes.tokens * down.inputs, gated=model.mlp.gated, backward=False)
 
 
@@ -180,11 +191,11 @@ def _is_selective(sizes: Sizes, recompute: bool, policy: str) -> bool:
 def backward_template(sizes: Sizes, kind: tuple[bool, int | None], recompute: bool) -> tuple[Operation, ...]:
     """Backward pass of one layer, after the recomputed forward where the plan says so."""
     template = Template(sizes, Phase.RECOMPUTE if recompute else Phase.BACKWARD)
-    model, communication = sizes.model, sizes.stack.communication
+    model = sizes.model
     if recompute:
         _emit_forward(template, kind)
         template.phase = Phase.BACKWARD
-    elif communication.regather_in_backward:
+    elif sizes.regathers:
         _gather_layer(template, kind)
     alternate = _is_selective(sizes, recompute, "alternate")
     if alternate:
@@ -192,7 +203,7 @@ def backward_template(sizes: Sizes, kind: tuple[bool, int | None], recompute: bo
         _emit_alternate(template, kind)
         template.phase = Phase.BACKWARD
     # weights gathered for the recomputed forward are still there
-    regather = communication.regather_in_backward and not recompute
+    regather = sizes.regathers and not recompute
     _residual(template, "mlp.residual", backward=True)
     if kind[0] and model.experts is not None:
         backward_experts(template, model.experts, regather=regather)

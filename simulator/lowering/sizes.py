@@ -44,6 +44,16 @@ class Sizes:
         """Whether sequence parallelism is in force."""
         return self.plan.sequence_parallel and self.plan.tensor_x > 1
 
+    @property
+    def pipeline_keeps_gathered(self) -> bool:
+        """Whether weights stay gathered, and gradients whole, over the micro-batches of a pipeline (ZeRO 3)."""
+        return self.plan.pipeline > 1 and self.stack.communication.pipeline_keeps_gathered
+
+    @property
+    def regathers(self) -> bool:
+        """Whether the backward pass gathers the weights again."""
+        return self.stack.communication.regather_in_backward and not self.pipeline_keeps_gathered
+
 
 def activation_precision(precision: str) -> str:
     """Precision of activations under a matrix-multiply precision."""

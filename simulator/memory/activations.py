@@ -10,6 +10,7 @@ from towtank.kernels.counts import BYTES_PER_ELEMENT
 from towtank.simulator.lowering.attention import attention_linears, core_shape
 from towtank.simulator.lowering.feed_forward import ExpertSizes, dense_linears
 from towtank.simulator.lowering.linear import Linear
+from towtank.simulator.lowering.selective import kept_multiplies
 from towtank.simulator.lowering.sizes import NARROW_PRECISIONS, Sizes
 from towtank.simulator.lowering.template import Template
 from towtank.simulator.operations import Phase
@@ -116,15 +117,17 @@ def feed_forward_bytes(sizes: Sizes, experts: bool) -> float:
 
 
 def _alternate_bytes(sizes: Sizes, experts: bool) -> float:
-    """Bytes that selective checkpointing of the torchtitan kind drops: norm outputs, the inside of a dense MLP."""
-    if sizes.stack.kernels.selective_recompute != "alternate":
-        return 0.0
+    """Bytes that selective checkpointing of the torchtitan kind keeps: input of the layer, attention output, every
+    second multiply's output; routed experts as a whole."""
     template = Template(sizes, Phase.FORWARD)
-    before, _ = attention_linears(template)
-    dropped = sum({linear.inputs: _linear_input(sizes, linear) for linear in before}.values())
-    if experts:
-        return dropped
-    return dropped + _dense_bytes(sizes, sizes.model.mlp.hidden, gated=sizes.model.mlp.gated, name="mlp")
+    _, after = attention_linears(template)
+    core = core_shape(sizes, None, backward=False)
+    total = layer_input_bytes(sizes) + _linear_input(sizes, after) + sizes.tokens * core.heads * _FP32_BYTES
+    for linear in kept_multiplies(template, experts=experts):
+        split = sizes.sequence_split and linear.transposed
+        tokens = sizes.norm_tokens if split or linear.copied else sizes.tokens
+        total += tokens * linear.outputs * sizes.element_bytes
+    return total + (feed_forward_bytes(sizes, experts) if experts else 0.0)
 
 
 def layer_activations(sizes: Sizes, kind: tuple[bool, int | None], recomputed: bool) -> LayerActivations:
@@ -135,8 +138,10 @@ def layer_activations(sizes: Sizes, kind: tuple[bool, int | None], recomputed: b
     if recomputed:
         return LayerActivations(layer_input_bytes(sizes), body + scores)
     if sizes.plan.recompute == "selective":
-        cheap = _alternate_bytes(sizes, experts)
-        return LayerActivations(body - cheap, scores + cheap)
+        if sizes.stack.kernels.selective_recompute == "alternate":
+            kept = min(body, _alternate_bytes(sizes, experts))
+            return LayerActivations(kept, scores + body - kept)
+        return LayerActivations(body, scores)
     return LayerActivations(body + scores, 0.0)
 
 

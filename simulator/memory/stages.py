@@ -103,9 +103,11 @@ def _unit_weights(sizes: Sizes, experts: bool, *, by_linear: bool) -> int:
 
 def _kept_gathered(sizes: Sizes, chunks: Sequence[Chunk]) -> int:
     """Weights that stay gathered between the passes: of layers that the backward pass does not gather again."""
-    if sizes.stack.communication.regather_in_backward:
+    if sizes.regathers:
         return 0
-    runs = [run for chunk in chunks for run in chunk.runs if not run.recomputed]
+    # recomputation gathers again what it needs, unless all of it stays
+    whole = sizes.pipeline_keeps_gathered
+    runs = [run for chunk in chunks for run in chunk.runs if whole or not run.recomputed]
     return sum(run.num_layers * sum(local_layer_weights(sizes, run.kind[0])) for run in runs)
 
 

@@ -32,8 +32,8 @@ class Kernels:
     """Which kernels the software launches."""
 
     attention: Literal["unfused", "triton", "flash2", "best"]
-    """unfused: scores are written to memory; triton: FlashAttention in Triton of 2022 (it takes ALiBi); flash2:
-    FlashAttention-2; best: the fastest measured kernel."""
+    """unfused: scores are written to memory; triton: FlashAttention in Triton as of 2022; flash2: FlashAttention-2;
+    best: the fastest measured kernel."""
     fused_norm: bool
     fused_activation: bool
     """Bias, activation, dropout and residual addition in one pass each."""
@@ -70,6 +70,8 @@ class Communication:
     """Whether embedding and head are sharded too."""
     regather_in_backward: bool
     """Weights are gathered again for the backward pass."""
+    pipeline_keeps_gathered: bool
+    """With a pipeline, ZeRO 3 keeps weights gathered and gradients whole from the first to the last micro-batch."""
     distributed_norm: bool
     """Norm statistics are reduced over y (two numbers per token)."""
     reduce_every_micro_batch: bool

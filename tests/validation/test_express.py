@@ -253,3 +253,12 @@ def test_every_name_in_the_rules_exists() -> None:
         load_model(rule["model"])
     for device, reference in machines["devices"].items():
         assert load_machine(reference).device.name == device
+
+
+def test_a_sequence_that_contradicts_the_printed_rate() -> None:
+    """The source derives tokens/s; the step time of the row counts 4,096 of the 8,192 tokens that ran."""
+    notes = "Source prints seq 4096 (check): the true sequence length is probably 8192."
+    found = _expressed(seq_len=4096, notes=notes)
+    assert found.plan.sequence == 8192
+    assert found.step_share == 0.5
+    assert _expressed().step_share == 1.0

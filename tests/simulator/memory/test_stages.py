@@ -166,3 +166,15 @@ def test_each_further_zero_stage_needs_less(stage):
 def test_more_tokens_are_more_activations():
     longer = memories(plan(sequence=2 * SEQUENCE))[0].parts["activations"]
     assert longer == pytest.approx(2 * memories(plan())[0].parts["activations"])
+
+
+def test_a_pipeline_of_torchtitan_keeps_weights_gathered_and_gradients_whole():
+    # two stages of two layers: all of their weights in bf16 for the step, whole gradients in fp32
+    found = memories(plan(pipeline=2, data=8, zero_stage=3, micro_batches=4, recompute="full"), "torchtitan")
+    stage = LAYERS / 2 * LAYER + TABLE
+    assert found[0].parts["gradients"] == pytest.approx(stage * 4)
+    again = stack_with("torchtitan", communication={"pipeline_keeps_gathered": False})
+    other = memories(plan(pipeline=2, data=8, zero_stage=3, micro_batches=4, recompute="full"), again)
+    more = found[0].parts["gathered weights"] - other[0].parts["gathered weights"]
+    assert more == pytest.approx(LAYERS / 2 * LAYER * 2)
+    assert other[0].parts["gradients"] == pytest.approx(stage * 4 / 8)

@@ -69,6 +69,18 @@ def test_hidden_communication_is_not_exposed():
     assert hidden.step_time_s < shown.step_time_s
 
 
+@pytest.mark.parametrize("zero_stage", [0, 1, 3])
+def test_one_kernel_queue_hides_nothing(zero_stage):
+    """Collectives and compute take turns: the step is that of a plan without any overlap."""
+    machine = load_machine(MACHINE)
+    one = replace(machine, name="one queue", device=replace(machine.device, kernel_queues=1))
+    the_plan = plan(data=8, zero_stage=zero_stage, micro_batch=4)
+    serial = predict(gpt(), one, the_plan, stack=calm("megatron-core"))
+    blocking = predict(gpt(), machine, replace(the_plan, overlap=NO_OVERLAP), stack=calm("megatron-core"))
+    assert serial.step_time_s == pytest.approx(blocking.step_time_s)
+    assert serial.step_time_s > predict(gpt(), machine, the_plan, stack=calm("megatron-core")).step_time_s
+
+
 def test_first_layer_of_a_block_cannot_hide_its_gather():
     prediction = predict(gpt(), MACHINE, plan(data=8, zero_stage=3), stack=calm("torchtitan"))
     operations = {operation.name: operation for operation in prediction.record().operations}
