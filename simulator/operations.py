@@ -38,6 +38,8 @@ class Matmul(NamedTuple):
     precision: str
     role: str
     batch: int = 1
+    aligned: bool = True
+    """Whether the rows of all operands begin at 16 bytes, as tensor cores load them."""
 
 
 class AttentionCore(NamedTuple):

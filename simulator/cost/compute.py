@@ -21,7 +21,12 @@ _LARGE = 8192
 """Side of a square multiply at which a curve is at its level."""
 
 SMALLEST_MEASURED_K = 256
-"""Depth below which the curves hold no figures; a shallower multiply fills its pipeline in the same time."""
+"""Depth below which the curves hold no figures: there the time is continued as a straight line in the depth."""
+
+MISALIGNED_SLOWDOWN = 8.0
+"""Time of a product whose rows do not align over that of one whose rows do. Fitted to runs with heads of
+108, 145, 150 and 450 features on A100 and V100 (BigScience BLOOM and tr8-104B); the vector units alone, which such
+kernels fall back to, reach a fourth to a sixteenth of the tensor cores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,16 +98,36 @@ def curve_for(curves: DeviceCurves, precision: str) -> MatmulCurve:
     return next(curves.matmul[name] for name in _CURVES[precision] if name in curves.matmul)
 
 
-def matmul_time(work: Matmul, rates: ComputeRates) -> float:
-    """Seconds of a matrix multiply: measured efficiency by shape over peak, not below its memory traffic."""
+def _compute_time(work: Matmul, depth: int, rates: ComputeRates) -> float:
+    """Seconds of the arithmetic of a multiply of `depth` inputs an output, at the measured rate of its shape."""
     device = rates.device
     curve = curve_for(rates.curves, work.precision)
-    depth = max(work.k, SMALLEST_MEASURED_K)
     # the products of a batch fill the device side by side, but each quantizes its own rows
     columns = work.n * work.batch
     efficiency = curve.efficiency(work.m, columns, depth) * level(device, rates.curves, work.precision)
     flop = 2.0 * work.m * columns * depth
-    compute = flop / (peak(device, work.precision) * min(1.0, efficiency) * rates.efficiency)
+    return flop / (peak(device, work.precision) * min(1.0, efficiency) * rates.efficiency)
+
+
+def _shallow_time(work: Matmul, rates: ComputeRates) -> float:
+    """Seconds of a multiply of fewer inputs than the curves hold.
+
+    A tile of the output costs a fixed time (filling its pipeline, writing it) and one for each step in depth, so
+    t(k) = t(K) - (t(2 K) - t(K)) (K - k) / K with K the smallest measured depth; never above the rate at K.
+    """
+    smallest = SMALLEST_MEASURED_K
+    time = _compute_time(work, smallest, rates)
+    twice = _compute_time(work, 2 * smallest, rates)
+    share = work.k / smallest
+    return max(time - (twice - time) * (1.0 - share), time * share)
+
+
+def matmul_time(work: Matmul, rates: ComputeRates) -> float:
+    """Seconds of a matrix multiply: measured efficiency by shape over peak, not below its memory traffic."""
+    shallow = work.k < SMALLEST_MEASURED_K
+    compute = _shallow_time(work, rates) if shallow else _compute_time(work, work.k, rates)
+    if not work.aligned:
+        compute *= MISALIGNED_SLOWDOWN
     element = BYTES_PER_ELEMENT[work.precision]
     memory = (
         matmul_bytes(work.m, work.n, work.k, element, max(element, 2.0), work.batch)

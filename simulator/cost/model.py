@@ -87,14 +87,24 @@ class CostModel:
         placement, links = self._placed(message.group)
         if not links:
             return 0.0
+        meeting = self._meeting_time(message, placement)
         measured = self._measured_time(message, placement)
         if measured is not None:
-            return measured
+            return meeting + measured
         algorithms = self.stack.communication.algorithms
-        return min(
+        return meeting + min(
             collective_time(message.collective, message.bytes, placement.size, protocol, algorithms)
             for protocol in links
         )
+
+    def _meeting_time(self, message: Message, placement: Placement) -> float:
+        """Seconds that the members of a tensor group wait for the last of them before a collective starts.
+
+        Each of them runs its own host program between two collectives, and every layer has several.
+        """
+        if not message.group.startswith("tensor"):
+            return 0.0
+        return self.stack.communication.meeting_time_s * (placement.size - 1)
 
     def _measured_time(self, message: Message, placement: Placement) -> float | None:
         """Time by the node's own NCCL measurements, where the group lies in one node with a switch."""

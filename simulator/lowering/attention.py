@@ -8,6 +8,9 @@ from towtank.simulator.lowering.template import Template
 from towtank.simulator.models.records import Attention
 from towtank.simulator.operations import After, AttentionCore, Matmul, Message, Phase, Stream
 
+ALIGNED_ELEMENTS = 8
+"""16-bit elements in the 16 bytes by which tensor cores load rows (NVIDIA, Matrix Multiplication Background)."""
+
 
 def attention_linears(template: Template, *, reduce: bool = True) -> tuple[list[Linear], Linear]:
     """Projections before the core, and the one after it. `reduce` False leaves the sum to the parallel MLP."""
@@ -142,7 +145,8 @@ def _batched(
 ) -> None:
     m, n, k = shape
     batch = core.batch * core.heads
-    work = Matmul(m, n, k, activation_precision(template.sizes.plan.precision), role, batch)
+    aligned = not any(width % ALIGNED_ELEMENTS for width in (core.head_dim, core.value_dim, core.keys))
+    work = Matmul(m, n, k, activation_precision(template.sizes.plan.precision), role, batch, aligned)
     template.compute(f"attention.{name}.{role}", work, 2.0 * batch * m * n * k)
 
 

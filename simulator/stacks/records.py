@@ -76,6 +76,8 @@ class Communication:
     """Norm statistics are reduced over y (two numbers per token)."""
     reduce_every_micro_batch: bool
     """ZeRO 2 and 3 reduce gradients after each micro-batch instead of once per step."""
+    meeting_time_s: float
+    """Time that a collective of the tensor group waits for its members to arrive, for each member but the first."""
 
 
 @dataclass(frozen=True, slots=True)

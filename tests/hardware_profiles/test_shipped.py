@@ -172,7 +172,8 @@ def test_machine_is_plausible(name: str) -> None:
         assert node.latency_ll128_s < node.latency_s
     if network.latency_ll128_s is not None:
         assert network.latency_ll128_s < network.latency_s
-    assert network.efficiency is not None and 0.3 < network.efficiency <= 1
+    # Omni-Path is the lowest: NCCL reaches it by verbs and through the host, 0.21 measured
+    assert network.efficiency is not None and 0.2 < network.efficiency <= 1
     assert node.device_bandwidth_bytes_per_s is not None
     if node.fabric == "switch":
         assert node.pair_bandwidth_max_bytes_per_s == node.device_bandwidth_bytes_per_s

@@ -99,3 +99,39 @@ def test_attention_in_triton_against_flash_attention_2():
     assert 1.3 < triton.duration_s(forward) / two.duration_s(forward) < 1.5
     backward = forward._replace(backward=True)
     assert triton.duration_s(backward) == pytest.approx(2 * two.duration_s(backward))
+
+
+def _plain(costs, work):
+    """Seconds of the arithmetic alone: the roofline's other terms are far below it for these shapes."""
+    seconds = costs.duration_s(work)
+    assert seconds > 2 * STACK.launch_overhead_s
+    return seconds
+
+
+def test_a_shallow_multiply_continues_the_measured_times_as_a_line_in_depth(costs):
+    depths = {k: _plain(costs, Matmul(8192, 8192, k, "bf16", "forward")) for k in (192, 256, 512)}
+    slope = (depths[512] - depths[256]) / 256
+    assert depths[192] == pytest.approx(depths[256] - 64 * slope)
+    assert depths[192] > 0.75 * depths[256]  # what a tile costs besides its depth does not shrink
+
+
+def test_rows_that_do_not_align_lose_the_tensor_cores(costs):
+    work = Matmul(2048, 2048, 108, "bf16", "forward", 64)
+    seconds = [costs.duration_s(work._replace(aligned=aligned)) for aligned in (True, False)]
+    assert 4 < seconds[1] / seconds[0] <= 8  # an aligned one may be bound by memory instead
+
+
+def test_members_of_a_tensor_group_meet_before_each_collective():
+    machine, plan = load_machine("jean-zay-a100:nodes=2"), Plan(tensor_x=8, data=2)
+    stack = load_stack("megatron-deepspeed")
+    late = replace(stack, communication=replace(stack.communication, meeting_time_s=1e-3))
+    prompt = replace(stack, communication=replace(stack.communication, meeting_time_s=0.0))
+
+    def longer(group):
+        message = Message("all-reduce", group, 1e6)
+        return CostModel(machine, plan, late).duration_s(message) - CostModel(
+            machine, plan, prompt
+        ).duration_s(message)
+
+    assert longer("tensor_x") == pytest.approx(7e-3)  # eight members, seven to wait for
+    assert longer("data") == 0

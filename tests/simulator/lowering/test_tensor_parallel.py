@@ -191,3 +191,13 @@ def test_split_norms_reduce_two_numbers_a_token():
     statistics = ("all-reduce", "tensor_y", B * SEQUENCE * 2 * 4.0)
     assert messages(operations)[statistics] == 4  # two norms, forward and backward
     assert messages(layer_operations(gpt(), plan(tensor_y=2), load_stack("axonn"))).total() == 4
+
+
+@pytest.mark.parametrize(("heads", "width", "aligned"), [(8, 108, False), (6, 144, True)])
+def test_products_of_heads_align_where_a_head_is_a_multiple_of_eight_features(heads, width, aligned):
+    # 16 bytes hold eight features; 108 and 144 are the widths of BLOOM's comparison of head counts
+    model = gpt(hidden=864, attention=Attention(heads, heads, width))
+    operations = layer_operations(model, plan(), load_stack("megatron-deepspeed"))
+    works = {op.name: op.work for op in operations if isinstance(op.work, Matmul)}
+    assert {work.aligned for name, work in works.items() if "scores" in name or "values" in name} == {aligned}
+    assert {work.aligned for name, work in works.items() if "qkv" in name or "mlp" in name} == {True}
