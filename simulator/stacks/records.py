@@ -89,6 +89,18 @@ class Fitted:
 
 
 @dataclass(frozen=True, slots=True)
+class Host:
+    """Time of the host for the calls of tensor-parallel collectives (its interpreter, process groups, waits between
+    members). It runs beside the device: a pass takes the longer of the two."""
+
+    tensor_call_s: float
+    """Of one call, in a job without pipeline; 0 where it is hidden."""
+    tensor_call_in_pipeline_s: float
+    """Of one call for each member of the group, in a job with a pipeline."""
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
     """Memory besides tensors."""
 
@@ -122,6 +134,7 @@ class Stack:
     vocabulary_multiple: int
     """The vocabulary is padded to a multiple of this times the tensor group."""
     optimizer_kernels: Literal["fused", "for-each"]
+    host: Host
     memory: Memory
     fitted: Fitted
     sources: tuple[str, ...]
