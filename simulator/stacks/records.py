@@ -131,6 +131,8 @@ class Stack:
     """Time between kernels that the device does not hide."""
     step_overhead_s: float
     """Time per step outside forward, backward and optimizer: data loading, logging, host synchronisation."""
+    stage_balance: Literal["layers", "weights"]
+    """What pipeline stages get equal parts of unless the plan says otherwise."""
     vocabulary_multiple: int
     """The vocabulary is padded to a multiple of this times the tensor group."""
     optimizer_kernels: Literal["fused", "for-each"]
