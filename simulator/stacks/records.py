@@ -113,6 +113,11 @@ class Memory:
     """Under ZeRO 3: whether the sharded weights are kept in working precision beside a master, or only as master."""
     accumulation_precision: Literal["fp32", "none"]
     """A second copy of all gradients in which micro-batches are added up, beside the one that travels."""
+    working_gradients: bool
+    """Gradients of a micro-batch exist in working precision beside the main ones: as tensors of their own until they
+    are added up, and, where there are replicas, in the buckets of PyTorch's DistributedDataParallel."""
+    keeps_last_logits: bool
+    """Under tensor parallelism the logits of a micro-batch are still there when those of the next one are made."""
     fragmentation: float
     """Part of the allocated bytes lost between blocks of the allocator."""
     source: str
