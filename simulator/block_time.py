@@ -15,6 +15,9 @@ from towtank.simulator.operations import Block, Operation, Phase, Stream
 Engine = Callable[[TaskGraph, Contention], Timeline]
 """An engine evaluates a task graph; compiled and SimPy have the same signature."""
 
+HOST = "waiting for the host"
+"""Row of the breakdown for the part of a pass in which the device waits for the host."""
+
 _COMPUTE = STREAMS.index(Stream.COMPUTE)
 
 
@@ -26,6 +29,7 @@ class BlockTime:
     graph: BlockGraph
     timeline: Timeline
     makespan_s: float
+    """Of the device's streams, or what the host needs for its calls if that is longer."""
     breakdown_s: Mapping[str, float]
     busy_s: float
     """Lower bound of the makespan: the busiest stream, alone."""
@@ -37,10 +41,24 @@ def time_block(block: Block, cost: CostModel, engine: Engine, contention: Conten
     duration = operation_seconds(graph, cost)[graph.template]
     timeline = engine(TaskGraph(graph.structure, duration), contention)
     busy = np.bincount(graph.structure.stream, weights=duration, minlength=len(STREAMS))
-    makespan = timeline.makespan_s
-    return BlockTime(
-        block, graph, timeline, makespan, _breakdown(graph, timeline, duration), float(busy.max())
-    )
+    parts = _breakdown(graph, timeline, duration)
+    late = host_seconds(graph, cost) - timeline.makespan_s
+    if late > 0:
+        parts[HOST] = late
+    makespan = timeline.makespan_s + max(late, 0.0)
+    return BlockTime(block, graph, timeline, makespan, parts, float(busy.max()))
+
+
+def host_seconds(graph: BlockGraph, cost: CostModel) -> float:
+    """Seconds of the host for the calls of tensor-parallel collectives in a block.
+
+    h = c n without a pipeline and c' p n with one, for n calls on a group of p members (`stacks.records.Host`).
+    """
+    host, plan = cost.stack.host, cost.plan
+    calls = np.array([operation.stream is Stream.TENSOR for operation in graph.operations])
+    members = plan.tensor_x * plan.tensor_y
+    each = host.tensor_call_s if plan.pipeline == 1 else host.tensor_call_in_pipeline_s * members
+    return float(calls[graph.template].sum()) * each
 
 
 def operation_seconds(graph: BlockGraph, cost: CostModel) -> NDArray[np.float64]:

@@ -33,8 +33,11 @@ def exposed_seconds(time: BlockTime) -> list[float]:
             exposed[int(timeline.binding[task])] += start - clock
         exposed[task] += finish - start
         clock = finish
-    if time.makespan_s > clock:
-        exposed[int(timeline.finish_s.argmax())] += time.makespan_s - clock
+    if timeline.makespan_s > clock:
+        exposed[int(timeline.finish_s.argmax())] += timeline.makespan_s - clock
+    # waiting for the host has no operation of its own: all share it
+    if (late := time.makespan_s - timeline.makespan_s) > 0:
+        exposed += late / len(exposed)
     seconds: list[float] = exposed.tolist()
     return seconds
 

@@ -66,12 +66,34 @@ def layer_counts(num_layers: int, chunks: int, given: tuple[int, ...] | None) ->
     return tuple(counts)
 
 
+def counts_by_weights(sizes: Sizes, chunks: int) -> tuple[int, ...]:
+    """Layers of each chunk when stages are filled by the weights of their multiplies, the head among them.
+
+    Blocks are dealt out in model order; a chunk is full once the weights so far exceed its share of all of them. A
+    layer counts 4 heads x head size x hidden + 3 x MLP width x hidden, the head vocabulary x hidden
+    (huggingface/nanotron, models/base.py `build_model` and models/llama.py `get_block_compute_costs`).
+    """
+    model = sizes.model
+    attention = 4 * model.attention.heads * model.attention.head_dim * model.hidden
+    layer, head = attention + 3 * model.mlp.hidden * model.hidden, model.vocab * model.hidden
+    total = model.num_layers * layer + head
+    counts, index = [0] * chunks, 0
+    for number in range(1, model.num_layers + 1):
+        counts[index] += 1
+        if number * layer * chunks > total * (index + 1):
+            index += 1
+    return tuple(counts)
+
+
 @lru_cache(maxsize=256)
 def chunks_of(sizes: Sizes) -> tuple[tuple[Chunk, ...], ...]:
     """Chunks by stage. Chunk c of stage s is number c x pipeline + s in model order."""
     plan = sizes.plan
     total = plan.pipeline * plan.virtual_stages
-    counts = layer_counts(sizes.model.num_layers, total, plan.stage_layers)
+    if plan.stage_layers is None and total > 1 and sizes.stack.stage_balance == "weights":
+        counts = counts_by_weights(sizes, total)
+    else:
+        counts = layer_counts(sizes.model.num_layers, total, plan.stage_layers)
     stages: list[list[Chunk]] = [[] for _ in range(plan.pipeline)]
     first = 0
     for number, count in enumerate(counts):

@@ -56,6 +56,8 @@ def _state_parts(sizes: Sizes, weights: Weights) -> dict[str, float]:
         weight_bytes, master_bytes = resting * working, states * master
     if sizes.stack.memory.accumulation_precision == "fp32":
         gradient += BYTES_PER_ELEMENT["fp32"]
+    if sizes.stack.memory.working_gradients and plan.data * plan.context > 1:
+        gradient += working  # the buckets of DistributedDataParallel
     return {
         "weights": weight_bytes,
         "gradients": _held_gradients(sizes, weights) * gradient,
@@ -124,8 +126,23 @@ def _activation_parts(sizes: Sizes, chunks: Sequence[Chunk], alive: int) -> dict
     if any(chunk.has_head for chunk in chunks):
         each, logits = head_bytes(sizes)
         parts["activations"] += each
-        parts["logits"] = logits * (1 + sizes.model.mtp_layers)
+        again = sizes.plan.num_micro_batches > 1 and sizes.plan.tensor_x > 1
+        sets = 1 + (sizes.stack.memory.keeps_last_logits and again)
+        parts["logits"] = logits * (sets + sizes.model.mtp_layers)
     return parts
+
+
+def _late_gradients(sizes: Sizes, weights: Weights, activations: Mapping[str, float], alive: int) -> float:
+    """Gradients of one micro-batch in working precision that are more than the activations which they replace.
+
+    At the end of its backward pass its activations are gone, and those of `alive` - 1 others are held: the peak is the
+    larger of that moment and of the end of its forward pass.
+    """
+    if not sizes.stack.memory.working_gradients:
+        return 0.0
+    working = BYTES_PER_ELEMENT[activation_precision(sizes.plan.precision)]
+    freed = activations["activations"] / alive + activations.get("logits", 0.0)
+    return max(0.0, _held_gradients(sizes, weights) * working - freed)
 
 
 def stage_memory(program: Program, stage: int, alive: int) -> StageMemory:
@@ -134,7 +151,9 @@ def stage_memory(program: Program, stage: int, alive: int) -> StageMemory:
     weights = stage_weights(sizes, chunks)
     parts = _state_parts(sizes, weights)
     parts["gathered weights"] = _gathered(sizes, chunks)
-    parts |= _activation_parts(sizes, chunks, alive)
+    activations = _activation_parts(sizes, chunks, alive)
+    parts |= activations
+    parts["gradients"] += _late_gradients(sizes, weights, activations, alive)
     # a send and a receive in both directions; the gathered input of a linear layer and of the one after it
     sends = 4 * send_message(sizes).bytes if sizes.plan.pipeline > 1 else 0.0
     parts["communication buffers"] = sends + 2 * layer_input_bytes(sizes) * (

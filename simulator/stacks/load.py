@@ -20,6 +20,7 @@ _FOLDER = Path(__file__).parent
 _QUANTITIES: dict[str, Dimension] = {
     "launch_overhead": "seconds", "step_overhead": "seconds", "memory.context": "bytes",
     "communication.meeting_time": "seconds",
+    "host.tensor_call": "seconds", "host.tensor_call_in_pipeline": "seconds",
 }  # fmt: skip
 _UNIT_SUFFIX = {"seconds": "_s", "bytes": "_bytes"}
 

@@ -94,6 +94,18 @@ class Fitted:
 
 
 @dataclass(frozen=True, slots=True)
+class Host:
+    """Time of the host for the calls of tensor-parallel collectives (its interpreter, process groups, waits between
+    members). It runs beside the device: a pass takes the longer of the two."""
+
+    tensor_call_s: float
+    """Of one call, in a job without pipeline; 0 where it is hidden."""
+    tensor_call_in_pipeline_s: float
+    """Of one call for each member of the group, in a job with a pipeline."""
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
     """Memory besides tensors."""
 
@@ -106,6 +118,11 @@ class Memory:
     """Under ZeRO 3: whether the sharded weights are kept in working precision beside a master, or only as master."""
     accumulation_precision: Literal["fp32", "none"]
     """A second copy of all gradients in which micro-batches are added up, beside the one that travels."""
+    working_gradients: bool
+    """Gradients of a micro-batch exist in working precision beside the main ones: as tensors of their own until they
+    are added up, and, where there are replicas, in the buckets of PyTorch's DistributedDataParallel."""
+    keeps_last_logits: bool
+    """Under tensor parallelism the logits of a micro-batch are still there when those of the next one are made."""
     fragmentation: float
     """Part of the allocated bytes lost between blocks of the allocator."""
     source: str
@@ -124,9 +141,12 @@ class Stack:
     """Time between kernels that the device does not hide."""
     step_overhead_s: float
     """Time per step outside forward, backward and optimizer: data loading, logging, host synchronisation."""
+    stage_balance: Literal["layers", "weights"]
+    """What pipeline stages get equal parts of unless the plan says otherwise."""
     vocabulary_multiple: int
     """The vocabulary is padded to a multiple of this times the tensor group."""
     optimizer_kernels: Literal["fused", "for-each"]
+    host: Host
     memory: Memory
     fitted: Fitted
     sources: tuple[str, ...]
