@@ -38,6 +38,8 @@ class Matmul(NamedTuple):
     precision: str
     role: str
     batch: int = 1
+    layer: tuple[int, int] | None = None
+    """(hidden, intermediate) size of the gated expert layer that a grouped product belongs to."""
 
 
 class AttentionCore(NamedTuple):
@@ -69,6 +71,9 @@ class Message(NamedTuple):
     group: str
     """A group of the plan, such as tensor_x or weight_shard."""
     bytes: float
+    fan_out: int = 0
+    """Copies of each token in the array of an all-to-all that carries a token to each device and node once; 0 where
+    every copy is sent."""
 
 
 Work = Matmul | AttentionCore | Elementwise | Message
@@ -107,6 +112,8 @@ class Operation(NamedTuple):
         if isinstance(self.work, AttentionCore):
             return "attention"
         if isinstance(self.work, Elementwise):
+            if self.work.launches and not self.work.bytes:
+                return "launches"
             return "optimizer" if self.phase is Phase.OPTIMIZER else "elementwise"
         return f"{self.work.collective} {self.work.group}"
 

@@ -199,6 +199,33 @@ def test_the_layout_of_a_public_recipe_reaches_the_plan() -> None:
     assert _expressed(**changes, **pipeline, framework="Megatron-LM").plan.stage_layers is None
 
 
+@pytest.mark.parametrize(
+    ("changes", "stack"),
+    [
+        ({"notes": "26.06 NeMo container", "precision": "mxfp8", "pp": 1}, "megatron-core-full-graphs"),
+        ({"notes": "26.06 NeMo container", "precision": "mxfp8", "pp": 2, "dp": 8}, "megatron-core-graphs"),
+        ({"notes": "26.04 NeMo container", "precision": "mxfp8"}, "megatron-core-graphs"),
+        ({"notes": "26.06 NeMo container", "precision": "bf16"}, "megatron-core-graphs"),
+        ({"notes": "25.09 NeMo container", "precision": "mxfp8"}, "megatron-core"),
+        ({"notes": "DeepEP; forced balance", "framework": "Megatron-Core (dev)"}, "megatron-core-flex"),
+        ({"notes": "26.06 NeMo container", "precision": "mxfp8", "moe_experts": None}, "megatron-core"),
+    ],
+)
+def test_the_release_tells_how_experts_run(changes: dict[str, object], stack: str) -> None:
+    base: dict[str, object] = {
+        "framework": "Megatron-Bridge (Megatron-Core)",
+        "model": "qwen3 of tests",
+        "device": "gb200",
+        "moe_experts": 8,
+        "moe_topk": 2,
+        "moe_ffn_hidden": 2048,
+        "tp": 1,
+        "dp": 16,
+        "sequence_parallel": None,
+    }
+    assert _expressed(**(base | changes)).stack.name == stack
+
+
 @pytest.mark.parametrize(("name", "experts"), [("gpt-oss-120b", 128), ("GPT-OSS 20B", 32)])
 def test_sizes_of_a_family_are_told_apart(name: str, experts: int) -> None:
     found = _expressed(

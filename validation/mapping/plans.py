@@ -194,7 +194,7 @@ def _overlap(run: Run, assumptions: list[str]) -> Overlap:
     changes: dict[str, bool] = {}
     for rule, _ in every(run, table("plans")["overlaps"]):
         changes |= rule["set"]
-        if "says" in rule and (run.tp or 1) > 1:
+        if "says" in rule and ("tensor" not in rule["set"] or (run.tp or 1) > 1):
             assumptions.append(rule["says"])
     return Overlap(**changes)
 
