@@ -47,5 +47,16 @@ EMBEDDING = Passes(2, 3, 2, 2)
 PERMUTE = Passes(2, 2, 2, 2)
 """Gather of tokens by expert and its inverse, per routed token."""
 
+EXPERT_BIAS = Passes(14, 20, 6, 8)
+"""A bias on the output of grouped experts, scaled by the router's fp32 weights and added expert by expert (NVIDIA/
+Megatron-LM, moe/experts.py, TEGroupedMLP._apply_bias). Forward in 16-bit passes: product of bias and weight writes
+2; sum reads 1 + 2, writes 2; concatenation of the experts 2 + 2; cast 2 + 1. Backward: cast 1 + 2 and 2 + 1;
+gradients of bias and of weights, 2 + 2 for the product and 2 for its sum each; splitting 1 + 1."""
+
+CLAMPED = Passes(4, 6, 4, 6)
+"""A gated activation whose inputs are clamped before its kernel (the same repository, fused_bias_geglu.py), per
+element of its input. Forward: clamp 1 + 1, concatenation 1 + 1. Backward: mask of the clamp 1 + 1 + 1, padding and
+sum of both halves 1 + 1 + 1."""
+
 CAST = Passes(1.5, 1.5, 1, 1)
 """Read 16 bits, write 8: quantisation of one input of an fp8 multiply."""

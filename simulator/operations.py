@@ -40,6 +40,8 @@ class Matmul(NamedTuple):
     batch: int = 1
     aligned: bool = True
     """Whether the rows of all operands begin at 16 bytes, as tensor cores load them."""
+    layer: tuple[int, int] | None = None
+    """(hidden, intermediate) size of the gated expert layer that a grouped product belongs to."""
 
 
 class AttentionCore(NamedTuple):
@@ -71,6 +73,9 @@ class Message(NamedTuple):
     group: str
     """A group of the plan, such as tensor_x or weight_shard."""
     bytes: float
+    fan_out: int = 0
+    """Copies of each token in the array of an all-to-all that carries a token to each device and node once; 0 where
+    every copy is sent."""
 
 
 Work = Matmul | AttentionCore | Elementwise | Message
@@ -109,6 +114,8 @@ class Operation(NamedTuple):
         if isinstance(self.work, AttentionCore):
             return "attention"
         if isinstance(self.work, Elementwise):
+            if self.work.launches and not self.work.bytes:
+                return "launches"
             return "optimizer" if self.phase is Phase.OPTIMIZER else "elementwise"
         return f"{self.work.collective} {self.work.group}"
 

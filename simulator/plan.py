@@ -31,6 +31,8 @@ class Overlap:
     """AxoNN's OAG: all-gather of the next weights over the shards under the present layer."""
     pipeline: bool | None = None
     """Sends between pipeline stages under compute."""
+    expert: bool | None = None
+    """Exchange of tokens between experts under the compute of another micro-batch."""
 
 
 @dataclass(frozen=True, slots=True)

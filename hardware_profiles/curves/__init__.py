@@ -155,7 +155,8 @@ def _read(folder: Path, figures: DeviceFigures) -> DeviceCurves:
 
 def _source(row: Row, figures: DeviceFigures) -> str:
     """Device whose surface of this kind stands for `figures`."""
-    return figures.attention_as if row["kind"] == "attention" else figures.name
+    stand_ins = {"attention": figures.attention_as, "experts": figures.experts_as}
+    return stand_ins.get(row["kind"], figures.name)
 
 
 def _memory_fractions(folder: Path, device: str) -> tuple[MemoryFraction, ...]:

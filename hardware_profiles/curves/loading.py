@@ -30,6 +30,7 @@ class DeviceFigures:
     provenance: str
     attention_as: str
     published_attention_as: str
+    experts_as: str
     note: str
 
     def peak_flop_per_s(self, precision: str) -> float:
@@ -86,6 +87,7 @@ def device_figures(folder: Path) -> dict[str, DeviceFigures]:
             provenance=row["provenance"],
             attention_as=row["attention_as"],
             published_attention_as=row["published_attention_as"],
+            experts_as=row.get("experts_as") or row["device"],
             note=row["note"],
         )
         for row in rows_of(path)
@@ -173,12 +175,12 @@ def load_published(folder: Path, device: str) -> dict[str, PublishedAttention]:
 
 
 def load_experts(folder: Path, figures: DeviceFigures) -> Mapping[str, ExpertCurve]:
-    """Expert-layer curves by precision."""
-    surfaces = surface_rows(folder, figures.name, "experts")
+    """Expert-layer curves by precision; those of `experts_as` over the roofline of the device itself."""
+    surfaces = surface_rows(folder, figures.experts_as, "experts")
     if not surfaces:
         return {}
-    header, *body = _cells(folder / f"{figures.name}.experts.csv")
-    imbalance = [row for row in rows_of(folder / "imbalance.csv") if row["device"] == figures.name]
+    header, *body = _cells(folder / f"{figures.experts_as}.experts.csv")
+    imbalance = [row for row in rows_of(folder / "imbalance.csv") if row["device"] == figures.experts_as]
 
     def make(precision: str) -> ExpertCurve:
         rows = [row for row in body if row[0] == precision]

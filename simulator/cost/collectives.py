@@ -86,6 +86,28 @@ def all_to_all(message_bytes: float, size: int, links: Links) -> float:
     return links.latency_between_s + start_s + max(inside, between)
 
 
+def distinct(targets: int, copies: int) -> float:
+    """Targets that at least one of `copies` goes to, each drawn evenly and by itself: n (1 - (1 - 1/n)^k)."""
+    return targets * (1.0 - (1.0 - 1.0 / targets) ** copies)
+
+
+def multicast(message_bytes: float, fan_out: int, size: int, links: Links) -> float:
+    """Seconds of an all-to-all that carries a token to each node and device once (DeepEP, HybridEP).
+
+    `message_bytes` counts all `fan_out` copies of a token. Through the network a token goes to each other node that
+    holds one of its experts, and on to the devices there over the links of the node; both run side by side.
+    """
+    tokens = message_bytes / fan_out
+    start_s = (size - 2) * PEER_START_S
+    inside = tokens * distinct(size, fan_out) * (links.local - 1) / links.local
+    inside /= links.inside_bandwidth_bytes_per_s
+    if links.nodes == 1:
+        return links.latency_inside_s + start_s + inside
+    between = tokens * distinct(links.nodes, fan_out) * (links.nodes - 1) / links.nodes
+    between /= links.device_share_bytes_per_s
+    return links.latency_between_s + start_s + max(inside, between)
+
+
 def send(message_bytes: float, links: Links) -> float:
     """Seconds of a transfer to the neighbour, all devices of the node sending at once."""
     if links.nodes == 1:

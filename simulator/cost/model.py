@@ -5,8 +5,9 @@ from pathlib import Path
 
 from towtank.hardware_profiles.curves import load_curves
 from towtank.hardware_profiles.records import Machine
-from towtank.simulator.cost.collectives import collective_time
+from towtank.simulator.cost.collectives import collective_time, distinct, multicast
 from towtank.simulator.cost.compute import ComputeRates, attention_time, elementwise_time, matmul_time
+from towtank.simulator.cost.experts import grouped_time
 from towtank.simulator.cost.links import Links, links_of
 from towtank.simulator.groups import Placement, place
 from towtank.simulator.operations import AttentionCore, Elementwise, Matmul, Message, Work
@@ -37,7 +38,7 @@ class ComputeCosts:
 
     def _time(self, work: Work) -> float:
         if isinstance(work, Matmul):
-            return matmul_time(work, self.rates)
+            return matmul_time(work, self.rates) if work.layer is None else grouped_time(work, self.rates)
         if isinstance(work, AttentionCore):
             return attention_time(work, self.rates)
         assert isinstance(work, Elementwise)
@@ -87,6 +88,13 @@ class CostModel:
         placement, links = self._placed(message.group)
         if not links:
             return 0.0
+        if message.fan_out and placement.nodes > 1:
+            return min(
+                multicast(message.bytes, message.fan_out, placement.size, protocol) for protocol in links
+            )
+        if message.fan_out:
+            sent = distinct(placement.size, message.fan_out) / message.fan_out
+            message = Message(message.collective, message.group, message.bytes * sent)
         meeting = self._meeting_time(message, placement)
         measured = self._measured_time(message, placement)
         if measured is not None:

@@ -10,9 +10,10 @@ from towtank.simulator.lowering.linear import (
     normal,
     transposed,
 )
+from towtank.simulator.lowering.sizes import NARROW_PRECISIONS
 from towtank.simulator.lowering.template import Template
 from towtank.simulator.models.records import Experts
-from towtank.simulator.operations import Message, Phase, Stream
+from towtank.simulator.operations import PREVIOUS, After, Elementwise, Message, Phase, Stream
 
 
 def dense_linears(
@@ -67,6 +68,12 @@ def backward_dense(
     backward_linear(template, up, sizes.tokens, regather=regather)
 
 
+OVERLAPPED_LAUNCHES = 2
+"""Launches that the host issues in one pass over those of a layer alone where exchanges overlap: forward and backward
+pass of two micro-batches take turns in parts ("EP Overlap brings extra cpu overhead and may cause GPU bubble",
+NVIDIA/Megatron-LM pull request 2184). Fitted to 13 published runs of Qwen3 without CUDA graphs."""
+
+
 class ExpertSizes:
     """Sizes of one device's routed experts."""
 
@@ -90,26 +97,69 @@ class ExpertSizes:
         self.up = self.features * (2 if experts.gated else 1)
 
 
-def _dispatch(template: Template, name: str, sizes: ExpertSizes) -> None:
+def _exchange(template: Template, name: str, sizes: ExpertSizes) -> tuple[After, ...]:
+    """All-to-all over the expert group.
+
+    Where it overlaps, that of another micro-batch stands for it: it runs beside the whole layer, which ends with it.
+    """
+    plan, width = template.sizes.plan, template.sizes.model.hidden * template.sizes.element_bytes
+    if plan.expert == 1:
+        return ()
+    once = template.sizes.stack.communication.expert_multicast
+    message = Message("all-to-all", "expert", sizes.sent * width, sizes.experts.top_k if once else 0)
+    beside = template.sizes.overlap.expert
+    return template.collective(
+        f"experts.{name}.all-to-all",
+        Stream.EXPERT,
+        message,
+        blocking=not beside,
+        after=(PREVIOUS,) if beside else None,
+    )
+
+
+def _dispatch(template: Template, name: str, sizes: ExpertSizes) -> tuple[After, ...]:
     """Send tokens to their experts: all-to-all over the expert group, all-gather over the expert-tensor group."""
     plan, width = template.sizes.plan, template.sizes.model.hidden * template.sizes.element_bytes
-    if plan.expert > 1:
-        message = Message("all-to-all", "expert", sizes.sent * width)
-        template.collective(f"experts.{name}.all-to-all", Stream.EXPERT, message)
+    sent = _exchange(template, name, sizes)
     if plan.expert_tensor > 1:
         message = Message("all-gather", "expert_tensor", sizes.received * width)
         template.collective(f"experts.{name}.all-gather", Stream.EXPERT, message)
+    return sent
 
 
-def _combine(template: Template, name: str, sizes: ExpertSizes) -> None:
+def _combine(template: Template, name: str, sizes: ExpertSizes) -> tuple[After, ...]:
     """The way back, in reverse order."""
     plan, width = template.sizes.plan, template.sizes.model.hidden * template.sizes.element_bytes
     if plan.expert_tensor > 1:
         message = Message("reduce-scatter", "expert_tensor", sizes.received * width)
         template.collective(f"experts.{name}.reduce-scatter", Stream.EXPERT, message)
-    if plan.expert > 1:
-        message = Message("all-to-all", "expert", sizes.sent * width)
-        template.collective(f"experts.{name}.all-to-all", Stream.EXPERT, message)
+    return _exchange(template, name, sizes)
+
+
+def _wait_for_exchange(template: Template, beside: tuple[After, ...]) -> None:
+    """End of a layer: exchanges that ran beside it."""
+    if template.sizes.overlap.expert:
+        template.wait(*beside)
+
+
+def _launches(template: Template, sizes: ExpertSizes) -> None:
+    """Small kernels of router, dispatch and quantisation that the device waits for."""
+    kernels = template.sizes.stack.kernels
+    narrow = template.sizes.plan.precision in NARROW_PRECISIONS
+    count = kernels.expert_launches + kernels.launches_per_expert * sizes.local * narrow
+    count *= OVERLAPPED_LAUNCHES if template.sizes.overlap.expert else 1
+    if count:
+        template.compute("experts.launches", Elementwise(0.0, count))
+
+
+def _bias(template: Template, sizes: ExpertSizes, *, backward: bool) -> None:
+    """Biases of the down-projection and the clamp of the activation, where no kernel does them on the way."""
+    if not sizes.experts.bias or template.sizes.stack.kernels.fused_expert_bias:
+        return
+    tokens = sizes.tokens_per_expert * sizes.local
+    template.elementwise("experts.clamp", tokens * sizes.up, passes.CLAMPED, backward=backward)
+    width = template.sizes.model.hidden
+    template.elementwise("experts.bias", tokens * width, passes.EXPERT_BIAS, backward=backward)
 
 
 def _gather_tokens(template: Template, name: str) -> None:
@@ -163,7 +213,8 @@ def _grouped(template: Template, name: str, role: str, outputs: int, inputs: int
     tokens = sizes.tokens_per_expert
     shape = (outputs, inputs, tokens) if role == "wgrad" else (tokens, outputs, inputs)
     if template.sizes.stack.kernels.grouped_experts:
-        template.matmul(name, role, shape, sizes.local)
+        layer = (template.sizes.model.hidden, sizes.features) if sizes.experts.gated else None
+        template.matmul(name, role, shape, sizes.local, layer=layer)
         return
     for expert in range(sizes.local):
         template.matmul(f"{name}.{expert}", role, shape)
@@ -176,17 +227,20 @@ def forward_experts(template: Template, experts: Experts) -> None:
     template.matmul(
         "experts.router", "forward", (sizes.routed_tokens, experts.num_experts, hidden), narrow=False
     )
+    _launches(template, sizes)
     template.elementwise("experts.permute", sizes.sent * hidden, passes.PERMUTE)
-    _dispatch(template, "dispatch", sizes)
+    beside = _dispatch(template, "dispatch", sizes)
     _grouped(template, "experts.up", "forward", sizes.up, hidden, sizes)
     elements = sizes.tokens_per_expert * sizes.local * sizes.features
     activation(template, elements, gated=experts.gated, backward=False, name="experts")
     _grouped(template, "experts.down", "forward", hidden, sizes.features, sizes)
-    _combine(template, "combine", sizes)
+    _bias(template, sizes, backward=False)
+    beside += _combine(template, "combine", sizes)
     template.elementwise("experts.unpermute", sizes.sent * hidden, passes.PERMUTE)
     _gather_tokens(template, "output")
     if experts.shared_hidden:
         forward_dense(template, experts.shared_hidden, gated=experts.gated, name="shared")
+    _wait_for_exchange(template, beside)
 
 
 def backward_experts(template: Template, experts: Experts, *, regather: bool) -> None:
@@ -197,7 +251,9 @@ def backward_experts(template: Template, experts: Experts, *, regather: bool) ->
     if regather:
         _gather_experts(template, experts)
     template.elementwise("experts.unpermute", sizes.sent * hidden, passes.PERMUTE, backward=True)
-    _dispatch(template, "dispatch-gradient", sizes)
+    _launches(template, sizes)
+    beside = _dispatch(template, "dispatch-gradient", sizes)
+    _bias(template, sizes, backward=True)
     _grouped(template, "experts.down", "dgrad", sizes.features, hidden, sizes)
     _grouped(template, "experts.down", "wgrad", hidden, sizes.features, sizes)
     elements = sizes.tokens_per_expert * sizes.local * sizes.features
@@ -205,7 +261,7 @@ def backward_experts(template: Template, experts: Experts, *, regather: bool) ->
     _grouped(template, "experts.up", "dgrad", hidden, sizes.up, sizes)
     _grouped(template, "experts.up", "wgrad", sizes.up, hidden, sizes)
     _reduce_experts(template, experts)
-    _combine(template, "combine-gradient", sizes)
+    beside += _combine(template, "combine-gradient", sizes)
     template.elementwise("experts.permute", sizes.sent * hidden, passes.PERMUTE, backward=True)
     shape = (sizes.routed_tokens, hidden, experts.num_experts)
     template.matmul("experts.router", "dgrad", shape, narrow=False)
@@ -213,3 +269,4 @@ def backward_experts(template: Template, experts: Experts, *, regather: bool) ->
         "experts.router", "wgrad", (experts.num_experts, hidden, sizes.routed_tokens), narrow=False
     )
     _gather_tokens(template, "gradient")
+    _wait_for_exchange(template, beside)

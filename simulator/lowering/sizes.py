@@ -63,9 +63,13 @@ def activation_precision(precision: str) -> str:
 def resolve_overlap(plan: Plan, stack: Stack) -> Overlap:
     """Switches of the plan, else what the stack does by itself."""
 
+    # forward and backward pass of two micro-batches meet on one stage only where chunks interleave
+    impossible = ("expert",) if plan.pipeline > 1 and plan.virtual_stages == 1 else ()
+
     def choose(name: str) -> bool:
         wish: bool | None = getattr(plan.overlap, name)
-        return name in stack.communication.overlaps if wish is None else wish
+        default = name in stack.communication.overlaps and name not in impossible
+        return default if wish is None else wish
 
     return Overlap(**{name: choose(name) for name in Overlap.__dataclass_fields__})
 

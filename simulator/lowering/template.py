@@ -71,7 +71,13 @@ class Template:
         self.compute(name, Elementwise(elements * count * self.sizes.element_bytes, launches))
 
     def matmul(
-        self, name: str, role: str, shape: tuple[int, int, int], batch: int = 1, narrow: bool = True
+        self,
+        name: str,
+        role: str,
+        shape: tuple[int, int, int],
+        batch: int = 1,
+        narrow: bool = True,
+        layer: tuple[int, int] | None = None,
     ) -> After:
         """Emit a matrix multiply, with the casts that a narrow precision needs."""
         m, n, k = shape
@@ -82,7 +88,9 @@ class Template:
             # the activation is cast as the multiply's input; its transpose for the weight gradient comes with it
             self.elementwise(f"{name}.cast", batch * m * k, CAST)
         return self.compute(
-            f"{name}.{role}", Matmul(m, n, k, precision, role, batch), matmul_flop(m, n, k, batch)
+            f"{name}.{role}",
+            Matmul(m, n, k, precision, role, batch, layer=layer),
+            matmul_flop(m, n, k, batch),
         )
 
     def collective(

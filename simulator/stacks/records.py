@@ -50,6 +50,13 @@ class Kernels:
     dense MLP is not run again (torch.utils.checkpoint without reentry, since PyTorch 2.1)."""
     grouped_experts: bool
     """All local experts in one grouped multiply; otherwise one after the other."""
+    fused_expert_bias: bool = True
+    """Biases of experts are added, and a clamped activation is computed, inside the kernels beside them."""
+    expert_launches: int = 0
+    """Small kernels of router and dispatch in one pass of a layer with experts, launched one after the other. The
+    device waits for them: the host cannot run ahead, because it must read how many tokens each expert got."""
+    launches_per_expert: int = 0
+    """The same for each local expert where multiplies are in a narrow precision: quantisation of its tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +85,9 @@ class Communication:
     """ZeRO 2 and 3 reduce gradients after each micro-batch instead of once per step."""
     meeting_time_s: float
     """Time that a collective of the tensor group waits for its members to arrive, for each member but the first."""
+    expert_multicast: bool = False
+    """A token goes to each device, and through the network to each node, once, however many of its experts are
+    there (DeepEP, HybridEP); an all-to-all of NCCL sends every copy."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,7 @@ def _drafts(draw: st.DrawFn) -> Plan:
         micro_batch=draw(SMALL),
         recompute=recompute,
         recompute_every=draw(SMALL) if recompute == "full" else 1,
-        overlap=Overlap(*(draw(st.sampled_from([None, True, False])) for _ in range(7))),
+        overlap=Overlap(*(draw(st.sampled_from([None, True, False])) for _ in Overlap.__dataclass_fields__)),
     )
     count = draw(st.sampled_from([1, 2, 4])) * pipeline
     return replace(draft, global_batch=count * draft.micro_batch * draft.data * draft.tensor_z)

@@ -7,7 +7,7 @@ from towtank.hardware_profiles.load import list_machines, load_machine
 from towtank.simulator.models.load import load_model
 from towtank.simulator.stacks.load import list_stacks
 from towtank.validation.express import Expressed, Inexpressible, express
-from towtank.validation.mapping.plans import with_ends_as_layers
+from towtank.validation.mapping.plans import with_ends_as_layers, with_rest_in_last
 from towtank.validation.mapping.rules import table
 
 
@@ -181,6 +181,59 @@ def test_embedding_and_head_as_layers() -> None:
     assert with_ends_as_layers(70, 8) == (8, *[9] * 6, 8)
     assert with_ends_as_layers(70, 7) is None
     assert with_ends_as_layers(70, 1) is None
+
+
+def test_all_chunks_full_but_the_last() -> None:
+    # NVIDIA's recipes of DeepSeek-V3: 61 layers
+    assert with_rest_in_last(61, 16) == (*[4] * 15, 1)
+    assert with_rest_in_last(61, 8) == (*[8] * 7, 5)
+    assert with_rest_in_last(9, 7) is None  # six chunks of two leave nothing
+
+
+def test_the_layout_of_a_public_recipe_reaches_the_plan() -> None:
+    changes = {"model": "deepseek-v3", "layers": 61, "hidden": 7168, "heads": 128, "kv_heads": None, "tp": 1}
+    pipeline = {"pp": 8, "dp": 8, "gpus": 64, "sequence_parallel": None}
+    found = _expressed(**changes, **pipeline, framework="Megatron-Bridge")
+    assert found.plan.stage_layers == (*[8] * 7, 5)
+    assert _said(found, "all pipeline chunks are full but the last")
+    assert _expressed(**changes, **pipeline, framework="Megatron-LM").plan.stage_layers is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "stack"),
+    [
+        ({"notes": "26.06 NeMo container", "precision": "mxfp8", "pp": 1}, "megatron-core-full-graphs"),
+        ({"notes": "26.06 NeMo container", "precision": "mxfp8", "pp": 2, "dp": 8}, "megatron-core-graphs"),
+        ({"notes": "26.04 NeMo container", "precision": "mxfp8"}, "megatron-core-graphs"),
+        ({"notes": "26.06 NeMo container", "precision": "bf16"}, "megatron-core-graphs"),
+        ({"notes": "25.09 NeMo container", "precision": "mxfp8"}, "megatron-core"),
+        ({"notes": "DeepEP; forced balance", "framework": "Megatron-Core (dev)"}, "megatron-core-flex"),
+        ({"notes": "26.06 NeMo container", "precision": "mxfp8", "moe_experts": None}, "megatron-core"),
+    ],
+)
+def test_the_release_tells_how_experts_run(changes: dict[str, object], stack: str) -> None:
+    base: dict[str, object] = {
+        "framework": "Megatron-Bridge (Megatron-Core)",
+        "model": "qwen3 of tests",
+        "device": "gb200",
+        "moe_experts": 8,
+        "moe_topk": 2,
+        "moe_ffn_hidden": 2048,
+        "tp": 1,
+        "dp": 16,
+        "sequence_parallel": None,
+    }
+    assert _expressed(**(base | changes)).stack.name == stack
+
+
+@pytest.mark.parametrize(("name", "experts"), [("gpt-oss-120b", 128), ("GPT-OSS 20B", 32)])
+def test_sizes_of_a_family_are_told_apart(name: str, experts: int) -> None:
+    found = _expressed(
+        model=name, hidden=2880, heads=64, kv_heads=8, moe_experts=experts, moe_topk=4, tp=1, dp=16
+    )
+    assert found.model.experts is not None
+    assert found.model.experts.num_experts == experts
+    assert found.model.attention.head_dim == 64  # 2880 / 64 is 45
 
 
 def test_a_sequence_is_cut_where_tensor_ranks_do_not_divide_it() -> None:

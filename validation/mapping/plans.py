@@ -39,13 +39,33 @@ def plan_of(run: Run, model: ModelSpec, stack: Stack, assumptions: list[str]) ->
     fields["micro_batch"] = _micro_batch(run, fields, stack, assumptions)
     fields["overlap"] = _overlap(run, assumptions)
     _from_notes(run, fields, assumptions)
-    if first(run, table("plans")["balanced_ends"]):
-        fields["stage_layers"] = with_ends_as_layers(
-            model.num_layers, fields["pipeline"] * fields["virtual_stages"]
-        )
+    fields["stage_layers"] = _stage_layers(run, model.num_layers, fields, assumptions)
     _whole_sequence(model, fields, assumptions)
     assumptions += [rule["says"] for rule, _ in every(run, table("plans")["neglected"])]
     return Plan(**fields)
+
+
+def _stage_layers(
+    run: Run, num_layers: int, fields: dict[str, Any], assumptions: list[str]
+) -> tuple[int, ...] | None:
+    chunks = fields["pipeline"] * fields["virtual_stages"]
+    if first(run, table("plans")["balanced_ends"]):
+        return with_ends_as_layers(num_layers, chunks)
+    rule = first(run, table("plans")["rest_in_last"])
+    if rule is None or chunks < 2 or num_layers % chunks == 0:
+        return None
+    split = with_rest_in_last(num_layers, chunks)
+    if split is not None:
+        assumptions.append(rule["says"])
+    return split
+
+
+def with_rest_in_last(num_layers: int, chunks: int) -> tuple[int, ...] | None:
+    """Layers of each chunk when all are full but the last, which holds the head and predicts further tokens; None
+    where nothing is left for it."""
+    full = -(-num_layers // chunks)
+    rest = num_layers - full * (chunks - 1)
+    return (*[full] * (chunks - 1), rest) if rest > 0 else None
 
 
 def with_ends_as_layers(num_layers: int, chunks: int) -> tuple[int, ...] | None:
@@ -174,7 +194,7 @@ def _overlap(run: Run, assumptions: list[str]) -> Overlap:
     changes: dict[str, bool] = {}
     for rule, _ in every(run, table("plans")["overlaps"]):
         changes |= rule["set"]
-        if "says" in rule and (run.tp or 1) > 1:
+        if "says" in rule and ("tensor" not in rule["set"] or (run.tp or 1) > 1):
             assumptions.append(rule["says"])
     return Overlap(**changes)
 

@@ -7,7 +7,9 @@ from towtank.simulator.cost.collectives import (
     broadcast,
     bus_factor,
     collective_time,
+    distinct,
     hierarchical,
+    multicast,
     recursive,
     ring,
     send,
@@ -89,3 +91,19 @@ def test_the_fastest_algorithm_of_the_library_is_taken():
 def test_nothing_to_do_takes_no_time():
     assert collective_time("all-reduce", S, 1, ONE_NODE, ("ring",)) == 0
     assert collective_time("all-reduce", 0, 8, ONE_NODE, ("ring",)) == 0
+
+
+def test_distinct_targets_of_copies_drawn_evenly():
+    assert distinct(8, 1) == pytest.approx(1.0)
+    assert distinct(2, 2) == pytest.approx(1.5)  # both copies fall on one target every second time
+    assert distinct(4, 100) == pytest.approx(4.0)
+    assert distinct(1, 8) == 1.0
+
+
+def test_multicast_sends_a_token_once_to_each_device_and_node():
+    # 800 MB are 2 copies of 400 MB. Inside: 8 (1 - 49/64) = 1.875 devices a token, of which 3/4 over links:
+    # 5.625 ms at 100 GB/s; between: 1.5 nodes, half of them others: 300 MB at 5 GB/s = 60 ms. 6 further peers.
+    assert multicast(S, 2, 8, TWO_NODES) == pytest.approx(10e-6 + 6 * 0.4e-6 + 60e-3)
+    inside = 400e6 * 1.875 * 7 / 8 / 100e9
+    assert multicast(S, 2, 8, ONE_NODE) == pytest.approx(2e-6 + 6 * 0.4e-6 + inside)
+    assert multicast(S, 2, 8, TWO_NODES) < all_to_all(S, 8, TWO_NODES)

@@ -1,10 +1,12 @@
 """Messages of context and expert parallelism, counted by hand for one layer."""
 
 import pytest
-from lowered import HIDDEN, SEQUENCE, gpt, layer_operations, messages, moe, plan, sent_bytes
+from lowered import HIDDEN, SEQUENCE, gpt, layer_operations, messages, moe, plan, sent_bytes, stack_with
 
+from towtank.simulator.lowering.sizes import local_sizes
 from towtank.simulator.models.records import Attention, Experts
-from towtank.simulator.operations import AttentionCore, Matmul, Phase
+from towtank.simulator.operations import PREVIOUS, AttentionCore, Elementwise, Matmul, Message, Phase
+from towtank.simulator.plan import Overlap
 from towtank.simulator.program import lower
 from towtank.simulator.stacks.load import load_stack
 
@@ -109,3 +111,71 @@ def test_multi_token_prediction_adds_a_projection_a_layer_and_a_head():
     names = [name for name, _ in block.operations() if name.startswith("prediction.0")]
     assert names[0] == "prediction.0.projection.forward"
     assert "prediction.0.mlp.down.forward" in names and "prediction.0.head.forward" in names
+
+
+def _launches(operations):
+    return [op.work.launches for op in operations if op.kind == "launches"]
+
+
+@pytest.mark.parametrize(
+    "precision, overlap, count",
+    [("bf16", False, 60), ("fp8", False, 60 + 16 * 2), ("fp8", True, 2 * (60 + 16 * 2))],
+)
+def test_the_device_waits_for_the_small_kernels_of_a_layer_with_experts(precision, overlap, count):
+    # 8 experts over 4 devices: two are local; two micro-batches in turn double what the host launches in a pass
+    the_plan = plan(data=4, expert=4, precision=precision, overlap=Overlap(expert=overlap))
+    operations = layer_operations(moe(), the_plan, load_stack("megatron-core"))
+    assert _launches(operations) == [count, count]
+    assert _launches(layer_operations(gpt(), plan(), load_stack("megatron-core"))) == []
+    assert _launches(layer_operations(moe(), the_plan, load_stack("megatron-core-full-graphs"))) == []
+
+
+def test_an_overlapped_exchange_runs_beside_the_whole_layer():
+    the_plan = plan(data=4, expert=4, overlap=Overlap(expert=True))
+    operations = layer_operations(moe(), the_plan, load_stack("megatron-core"))
+    for phase in (Phase.FORWARD, Phase.BACKWARD):
+        own = [op for op in operations if op.phase is phase]
+        exchanges = [n for n, op in enumerate(own) if isinstance(op.work, Message)]
+        assert [own[n].after for n in exchanges] == [(PREVIOUS,)] * 2
+        waiting = [
+            op for op in own if {after.position for after in op.after if not after.back} >= set(exchanges)
+        ]
+        assert len(waiting) == 1  # one operation waits for both
+        assert own.index(waiting[0]) > own.index(next(op for op in own if op.name.startswith("experts.up")))
+
+
+def test_experts_overlap_by_themselves_only_where_two_passes_meet():
+    stack = load_stack("megatron-core-full-graphs")
+    assert local_sizes(moe(), plan(), stack).overlap.expert
+    assert not local_sizes(moe(), plan(pipeline=2, micro_batches=2), stack).overlap.expert
+    assert local_sizes(moe(), plan(pipeline=2, virtual_stages=2, micro_batches=2), stack).overlap.expert
+
+
+def test_a_dispatcher_that_sends_a_token_once_says_how_many_copies_there_are():
+    the_plan = plan(data=4, expert=4)
+    for name, copies in (("megatron-core", 0), ("megatron-core-flex", 2)):
+        sent = [op.work for op in layer_operations(moe(), the_plan, load_stack(name))]
+        assert {work.fan_out for work in sent if isinstance(work, Message)} == {copies}
+
+
+def test_biases_of_experts_are_passes_of_their_own_unless_a_kernel_has_them():
+    # 128 tokens x 2 copies; bias: 14 forward and 20 backward passes of the output; clamp: 4 and 6 of the input of the
+    # activation, which is 2 x 512 wide
+    experts = Experts(8, 2, 512, gated=True, bias=True)
+    operations = layer_operations(gpt(experts=experts), plan(), load_stack("megatron-core"))
+    sizes = {
+        (op.name, op.phase): op.work.bytes
+        for op in operations
+        if isinstance(op.work, Elementwise) and op.name in ("experts.bias", "experts.clamp")
+    }
+    copies = 2 * SEQUENCE
+    assert sizes == {
+        ("experts.bias", Phase.FORWARD): copies * HIDDEN * 14 * 2,
+        ("experts.bias", Phase.BACKWARD): copies * HIDDEN * 20 * 2,
+        ("experts.clamp", Phase.FORWARD): copies * 1024 * 4 * 2,
+        ("experts.clamp", Phase.BACKWARD): copies * 1024 * 6 * 2,
+    }
+    fused = layer_operations(
+        gpt(experts=experts), plan(), stack_with("megatron-core", kernels={"fused_expert_bias": True})
+    )
+    assert not [op for op in fused if op.name in ("experts.bias", "experts.clamp")]

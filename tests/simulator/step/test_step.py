@@ -18,7 +18,7 @@ from towtank.simulator.schedules.roles import Role
 from towtank.simulator.stacks.load import load_stack
 
 MACHINE = "perlmutter"
-NO_OVERLAP = Overlap(*[False] * 7)
+NO_OVERLAP = Overlap(*[False] * 8)
 
 
 def calm(name="megatron-core"):
