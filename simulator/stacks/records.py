@@ -103,6 +103,8 @@ class Memory:
     """Under ZeRO 3: whether the sharded weights are kept in working precision beside a master, or only as master."""
     accumulation_precision: Literal["fp32", "none"]
     """A second copy of all gradients in which micro-batches are added up, beside the one that travels."""
+    shard_buckets_bytes: float
+    """Buckets in which gradients of sharded states are reduced and weights gathered."""
     fragmentation: float
     """Part of the allocated bytes lost between blocks of the allocator."""
     source: str
