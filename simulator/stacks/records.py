@@ -75,6 +75,9 @@ class Communication:
     """ZeRO 2 and 3 reduce gradients after each micro-batch instead of once per step."""
     meeting_time_s: float
     """Time that a collective of the tensor group waits for its members to arrive, for each member but the first."""
+    shards_in_lists: bool
+    """Collectives of weight shards take a list with a tensor for each member: the host makes a view of each and
+    launches a copy of each, one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
