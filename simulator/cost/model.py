@@ -95,12 +95,12 @@ class CostModel:
         if message.fan_out:
             sent = distinct(placement.size, message.fan_out) / message.fan_out
             message = Message(message.collective, message.group, message.bytes * sent)
-        meeting = self._meeting_time(message, placement)
+        host = self._meeting_time(message, placement) + self._listing_time(message, placement)
         measured = self._measured_time(message, placement)
         if measured is not None:
-            return meeting + measured
+            return host + measured
         algorithms = self.stack.communication.algorithms
-        return meeting + min(
+        return host + min(
             collective_time(message.collective, message.bytes, placement.size, protocol, algorithms)
             for protocol in links
         )
@@ -113,6 +113,12 @@ class CostModel:
         if not message.group.startswith("tensor"):
             return 0.0
         return self.stack.communication.meeting_time_s * (placement.size - 1)
+
+    def _listing_time(self, message: Message, placement: Placement) -> float:
+        """Seconds in which the host makes a view and launches a copy for each member of a group of weight shards."""
+        if message.group != "weight_shard" or not self.stack.communication.shards_in_lists:
+            return 0.0
+        return 2 * self.stack.launch_overhead_s * placement.size
 
     def _measured_time(self, message: Message, placement: Placement) -> float | None:
         """Time by the node's own NCCL measurements, where the group lies in one node with a switch."""

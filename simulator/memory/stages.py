@@ -54,15 +54,34 @@ def _state_parts(sizes: Sizes, weights: Weights) -> dict[str, float]:
         weight_bytes, master_bytes = resting * working, 0.0
     else:
         weight_bytes, master_bytes = resting * working, states * master
-    if sizes.stack.memory.accumulation_precision == "fp32":
-        gradient += BYTES_PER_ELEMENT["fp32"]
     if sizes.stack.memory.working_gradients and plan.data * plan.context > 1:
         gradient += working  # the buckets of DistributedDataParallel
+    held = _held_gradients(sizes, weights)
     return {
         "weights": weight_bytes,
-        "gradients": _held_gradients(sizes, weights) * gradient,
+        "gradients": held * gradient + _accumulated(sizes, held, states),
         "optimizer": master_bytes + states * 2 * _MOMENT_BYTES,
     }
+
+
+def _accumulated(sizes: Sizes, held: float, states: float) -> float:
+    """Bytes of the wide copy of the gradients, where the stack has one.
+
+    Under bf16 micro-batches are added up in it, so it holds all gradients. Under fp16 they are added up as they
+    travel, with the loss scaled, and only what the optimizer keeps is widened (the BLOOM chronicles, "Rebalancing
+    layers": the bf16 optimizer costs 4 bytes a parameter more, not sharded).
+    """
+    if sizes.stack.memory.accumulation_precision == "none":
+        return 0.0
+    return BYTES_PER_ELEMENT["fp32"] * (states if sizes.plan.precision == "fp16" else held)
+
+
+def _has_shard_buckets(sizes: Sizes) -> bool:
+    """Whether gradients and weights of sharded states travel in the stack's buckets.
+
+    The bf16 optimizer shards by itself and has none (tr11-176B-ml.slurm: "it implements its own zero stage 1").
+    """
+    return sizes.plan.state_shards > 1 and sizes.plan.precision != "bf16"
 
 
 def _held_gradients(sizes: Sizes, weights: Weights) -> float:
@@ -156,8 +175,9 @@ def stage_memory(program: Program, stage: int, alive: int) -> StageMemory:
     parts["gradients"] += _late_gradients(sizes, weights, activations, alive)
     # a send and a receive in both directions; the gathered input of a linear layer and of the one after it
     sends = 4 * send_message(sizes).bytes if sizes.plan.pipeline > 1 else 0.0
-    parts["communication buffers"] = sends + 2 * layer_input_bytes(sizes) * (
-        sizes.plan.tensor_x if sizes.sequence_split else 1
+    buckets = sizes.stack.memory.shard_buckets_bytes if _has_shard_buckets(sizes) else 0.0
+    parts["communication buffers"] = (
+        buckets + sends + 2 * layer_input_bytes(sizes) * (sizes.plan.tensor_x if sizes.sequence_split else 1)
     )
     allocated = sum(parts.values())
     parts["fragmentation"] = sizes.stack.memory.fragmentation * allocated

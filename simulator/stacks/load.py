@@ -18,9 +18,9 @@ from towtank.simulator.stacks.records import Stack
 _FOLDER = Path(__file__).parent
 
 _QUANTITIES: dict[str, Dimension] = {
-    "launch_overhead": "seconds", "step_overhead": "seconds", "memory.context": "bytes",
-    "communication.meeting_time": "seconds",
+    "launch_overhead": "seconds", "step_overhead": "seconds", "communication.meeting_time": "seconds",
     "host.tensor_call": "seconds", "host.tensor_call_in_pipeline": "seconds",
+    "memory.context": "bytes", "memory.shard_buckets": "bytes",
 }  # fmt: skip
 _UNIT_SUFFIX = {"seconds": "_s", "bytes": "_bytes"}
 

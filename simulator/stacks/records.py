@@ -88,6 +88,9 @@ class Communication:
     expert_multicast: bool = False
     """A token goes to each device, and through the network to each node, once, however many of its experts are
     there (DeepEP, HybridEP); an all-to-all of NCCL sends every copy."""
+    shards_in_lists: bool
+    """Collectives of weight shards take a list with a tensor for each member: the host makes a view of each and
+    launches a copy of each, one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,8 @@ class Memory:
     are added up, and, where there are replicas, in the buckets of PyTorch's DistributedDataParallel."""
     keeps_last_logits: bool
     """Under tensor parallelism the logits of a micro-batch are still there when those of the next one are made."""
+    shard_buckets_bytes: float
+    """Buckets in which gradients of sharded states are reduced and weights gathered."""
     fragmentation: float
     """Part of the allocated bytes lost between blocks of the allocator."""
     source: str

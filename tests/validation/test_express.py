@@ -4,9 +4,11 @@ import pytest
 from made_runs import run
 
 from towtank.hardware_profiles.load import list_machines, load_machine
+from towtank.simulator.memory import StageMemory
 from towtank.simulator.models.load import load_model
 from towtank.simulator.stacks.load import list_stacks
 from towtank.validation.express import Expressed, Inexpressible, express
+from towtank.validation.mapping.memory import comparable_bytes
 from towtank.validation.mapping.plans import with_ends_as_layers, with_rest_in_last
 from towtank.validation.mapping.rules import table
 
@@ -315,3 +317,14 @@ def test_a_sequence_that_contradicts_the_printed_rate() -> None:
     assert found.plan.sequence == 8192
     assert found.step_share == 0.5
     assert _expressed().step_share == 1.0
+
+
+def test_memory_read_on_the_first_node_is_that_of_the_first_stage() -> None:
+    stages = [
+        StageMemory(0, {"weights": 10.0, "device context": 1.0}, 2),
+        StageMemory(1, {"logits": 30.0}, 1),
+    ]
+    assert comparable_bytes(run(source="BigScience tr3m 1.3B benchmark"), stages) == 11
+    assert comparable_bytes(run(source="BigScience BLOOM chronicles"), stages) == 30
+    # what is not stated is taken as the allocator's, without the context
+    assert comparable_bytes(run(source="NVIDIA"), stages[:1]) == 10

@@ -15,10 +15,9 @@ _LEFT_OUT = {
 
 
 def comparable_bytes(run: Run, stages: Sequence[StageMemory]) -> float:
-    """Predicted peak in bytes of what the row's source counts: of the fullest stage, or of the stage that it watched."""
+    """Predicted peak in bytes of the fullest stage that the row's source looks at, of what it counts."""
     rule = first(run, table("plans")["memory"])
     assert rule is not None, "the last rule fits everything"
     left_out = _LEFT_OUT[rule["holds"]]
-    if rule.get("device") == "first":
-        stages = stages[:1]
-    return max(stage.peak_bytes - sum(stage.parts.get(part, 0.0) for part in left_out) for stage in stages)
+    seen = stages[:1] if rule.get("stage") == "first" else stages
+    return max(stage.peak_bytes - sum(stage.parts.get(part, 0.0) for part in left_out) for stage in seen)

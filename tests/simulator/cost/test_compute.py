@@ -135,3 +135,17 @@ def test_members_of_a_tensor_group_meet_before_each_collective():
 
     assert longer("tensor_x") == pytest.approx(7e-3)  # eight members, seven to wait for
     assert longer("data") == 0
+
+
+def test_lists_of_shards_cost_the_host_a_view_and_a_copy_for_each_member():
+    machine, plan = load_machine("dgx-a100:nodes=48"), Plan(data=384, zero_stage=3)
+    stack = load_stack("megatron-deepspeed")
+    whole = replace(stack, communication=replace(stack.communication, shards_in_lists=False))
+
+    def longer(group):
+        message = Message("all-gather", group, 1e9)
+        times = [CostModel(machine, plan, each).duration_s(message) for each in (stack, whole)]
+        return times[0] - times[1]
+
+    assert longer("weight_shard") == pytest.approx(384 * 2 * 6e-6)  # 6 us a launch
+    assert longer("data") == 0

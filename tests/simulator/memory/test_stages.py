@@ -52,6 +52,10 @@ def test_parts_sum_to_the_peak():
         # everything in fp32 is its own master
         ("megatron-core", {"precision": "fp32"}, 4, 4, 8),
         ("megatron-core", {"tensor_x": 2}, 1, 2, 6),
+        # DeepSpeed adds up in fp32 beside the 16 bits that travel: all gradients under bf16, its part under fp16
+        ("megatron-deepspeed", {"data": 8, "zero_stage": 1, "precision": "bf16"}, 2, 2 + 4, 12 / 8),
+        ("megatron-deepspeed", {"data": 8, "zero_stage": 1, "precision": "fp16"}, 2, 2 + 4 / 8, 12 / 8),
+        ("megatron-deepspeed", {"data": 8, "zero_stage": 0, "precision": "fp16"}, 2, 2 + 4, 12),
     ],
 )
 def test_states_a_parameter(stack, fields, weights, gradients, optimizer):
@@ -61,6 +65,19 @@ def test_states_a_parameter(stack, fields, weights, gradients, optimizer):
     count = MODEL + norms * (split - 1)
     for name, each in zip(STATES, (weights, gradients, optimizer), strict=True):
         assert memory.parts[name] == pytest.approx(each * count, rel=1e-12), name
+
+
+def test_sharded_states_travel_in_buckets_of_the_stack():
+    buffers = {
+        (precision, stage): memories(
+            plan(data=8, zero_stage=stage, precision=precision), "megatron-deepspeed"
+        )[0].parts["communication buffers"]
+        for precision in ("fp16", "bf16")
+        for stage in (0, 1)
+    }
+    # two buckets of 5e8 elements of 2 bytes; the bf16 optimizer shards without them
+    assert buffers["fp16", 1] - buffers["fp16", 0] == pytest.approx(2e9)
+    assert buffers["bf16", 1] == buffers["bf16", 0]
 
 
 def test_axonn_shards_layers_over_z_and_keeps_whole_tables():
