@@ -86,3 +86,9 @@ def test_collectives_inside_a_measured_node_follow_the_measurements():
     curves = cost.compute.rates.curves.collectives
     message = Message("all-reduce", "tensor_x", 64e6)
     assert cost.duration_s(message) == curves.time_s("all_reduce", 8, 64e6)
+
+
+def test_mxfp8_runs_at_the_rate_of_fp8_on_blackwell():
+    costs = compute_costs(load_machine("dgx-b200"), STACK, ())
+    times = [costs.duration_s(Matmul(8192, 8192, 8192, name, "forward")) for name in ("fp8", "mxfp8")]
+    assert times[1] == pytest.approx(times[0])
