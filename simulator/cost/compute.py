@@ -15,8 +15,8 @@ _CURVES = {
     "fp32": ("bf16",), "tf32": ("bf16",), "fp16": ("bf16",), "bf16": ("bf16",), "fp8": ("fp8", "bf16"),
     "mxfp8": ("fp8", "fp8-block", "bf16"), "nvfp4": ("nvfp4", "fp8", "bf16"),
 }  # fmt: skip
-"""Measured curve that gives a precision its shape dependence, best first. Blackwell multiplies MX blocks in the tensor
-cores at the rate of fp8; the tables of fp8-block are of serving kernels that scale blocks of 128 themselves."""
+"""Measured curve that gives a precision its shape dependence, best first. Blackwell multiplies MX blocks in the
+tensor cores at the rate of fp8; the tables of fp8-block are of serving kernels that scale blocks of 128 themselves."""
 
 _LARGE = 8192
 """Side of a square multiply at which a curve is at its level."""
