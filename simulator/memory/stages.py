@@ -154,8 +154,8 @@ def _activation_parts(sizes: Sizes, chunks: Sequence[Chunk], alive: int) -> dict
 def _late_gradients(sizes: Sizes, weights: Weights, activations: Mapping[str, float], alive: int) -> float:
     """Gradients of one micro-batch in working precision that are more than the activations which they replace.
 
-    At the end of its backward pass its activations are gone, and those of `alive` - 1 others are held: the peak is the
-    larger of that moment and of the end of its forward pass.
+    At the end of its backward pass its activations are gone, and those of `alive` - 1 others are held: the peak is
+    the larger of that moment and of the end of its forward pass.
     """
     if not sizes.stack.memory.working_gradients:
         return 0.0

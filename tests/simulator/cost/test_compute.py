@@ -149,3 +149,9 @@ def test_lists_of_shards_cost_the_host_a_view_and_a_copy_for_each_member():
 
     assert longer("weight_shard") == pytest.approx(384 * 2 * 6e-6)  # 6 us a launch
     assert longer("data") == 0
+
+
+def test_mxfp8_runs_at_the_rate_of_fp8_on_blackwell():
+    costs = compute_costs(load_machine("dgx-b200"), STACK, ())
+    times = [costs.duration_s(Matmul(8192, 8192, 8192, name, "forward")) for name in ("fp8", "mxfp8")]
+    assert times[1] == pytest.approx(times[0])
