@@ -120,6 +120,8 @@ class Memory:
     """Under tensor parallelism the logits of a micro-batch are still there when those of the next one are made."""
     fragmentation: float
     """Part of the allocated bytes lost between blocks of the allocator."""
+    fragments: Literal["everything", "activations"]
+    """What that part is of. States in a few flat buffers are allocated once and do not fragment."""
     source: str
 
 
