@@ -7,6 +7,7 @@ from typing import NamedTuple
 from towtank.simulator.lowering.ends import embedding_template, head_template, prediction_projection_template
 from towtank.simulator.lowering.layer import backward_template, forward_template, layer_kind
 from towtank.simulator.lowering.sizes import Sizes
+from towtank.simulator.models.records import Attention
 from towtank.simulator.operations import Block, Operation, Segment
 from towtank.simulator.plan import Plan
 
@@ -74,8 +75,10 @@ def counts_by_weights(sizes: Sizes, chunks: int) -> tuple[int, ...]:
     (huggingface/nanotron, models/base.py `build_model` and models/llama.py `get_block_compute_costs`).
     """
     model = sizes.model
-    attention = 4 * model.attention.heads * model.attention.head_dim * model.hidden
-    layer, head = attention + 3 * model.mlp.hidden * model.hidden, model.vocab * model.hidden
+    heads = model.attention
+    width = heads.head_dim if isinstance(heads, Attention) else heads.nope_head_dim + heads.rope_head_dim
+    layer = (4 * heads.heads * width + 3 * model.mlp.hidden) * model.hidden
+    head = model.vocab * model.hidden
     total = model.num_layers * layer + head
     counts, index = [0] * chunks, 0
     for number in range(1, model.num_layers + 1):

@@ -154,8 +154,8 @@ def _activation_parts(sizes: Sizes, chunks: Sequence[Chunk], alive: int) -> dict
 def _late_gradients(sizes: Sizes, weights: Weights, activations: Mapping[str, float], alive: int) -> float:
     """Gradients of one micro-batch in working precision that are more than the activations which they replace.
 
-    At the end of its backward pass its activations are gone, and those of `alive` - 1 others are held: the peak is
-    the larger of that moment and of the end of its forward pass.
+    At the end of its backward pass its activations are gone, and those of `alive` - 1 others are held: the peak
+    is the larger of that moment and of the end of its forward pass.
     """
     if not sizes.stack.memory.working_gradients:
         return 0.0
@@ -179,8 +179,9 @@ def stage_memory(program: Program, stage: int, alive: int) -> StageMemory:
     parts["communication buffers"] = (
         buckets + sends + 2 * layer_input_bytes(sizes) * (sizes.plan.tensor_x if sizes.sequence_split else 1)
     )
-    allocated = sum(parts.values())
-    parts["fragmentation"] = sizes.stack.memory.fragmentation * allocated
+    whole = sizes.stack.memory.fragments == "everything"
+    fragmented = sum(parts.values()) if whole else parts["activations"]
+    parts["fragmentation"] = sizes.stack.memory.fragmentation * fragmented
     parts["device context"] = sizes.stack.memory.context_bytes
     return StageMemory(stage, {name: size for name, size in parts.items() if size > 0}, alive)
 

@@ -140,6 +140,8 @@ class Memory:
     """Buckets in which gradients of sharded states are reduced and weights gathered."""
     fragmentation: float
     """Part of the allocated bytes lost between blocks of the allocator."""
+    fragments: Literal["everything", "activations"]
+    """What that part is of. States in a few flat buffers are allocated once and do not fragment."""
     source: str
 
 

@@ -39,6 +39,17 @@ def test_memory_is_compared_with_what_the_source_counts() -> None:
     assert row.comparable_memory_bytes == pytest.approx(predict_parts.comparable_memory_bytes - 2 * 2**30)
 
 
+def test_memory_of_the_first_rank_is_compared_with_the_first_stage() -> None:
+    source = "Nanotron Ultra-Scale Playbook sweep"
+    row = run(peak_mem_gib=30.0, source=source, framework="nanotron", pp=2, tp=8, dp=1, zero_stage="0")
+    expressed = express(row)
+    assert isinstance(expressed, Expressed)
+    stages = predict(expressed.model, expressed.machine, expressed.plan, stack=expressed.stack).memory
+    first = stages[0].peak_bytes - stages[0].parts["device context"]
+    assert first < max(stage.peak_bytes for stage in stages)
+    assert evaluate_run(row).comparable_memory_bytes == pytest.approx(first)
+
+
 def test_a_fault_of_ours_stops_no_other_row(monkeypatch: pytest.MonkeyPatch) -> None:
     real = module.predict
 

@@ -15,7 +15,7 @@ _LEFT_OUT = {
 
 
 def comparable_bytes(run: Run, stages: Sequence[StageMemory]) -> float:
-    """Predicted peak in bytes of the fullest stage that the row's source looks at, of what it counts."""
+    """Predicted peak in bytes of what the row's source counts: of the fullest stage, or the one that it watched."""
     rule = first(run, table("plans")["memory"])
     assert rule is not None, "the last rule fits everything"
     left_out = _LEFT_OUT[rule["holds"]]

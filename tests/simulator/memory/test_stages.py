@@ -114,6 +114,41 @@ def test_gradients_reduced_once_per_step_are_whole():
     assert many.parts["gradients"] == pytest.approx(8 * one.parts["gradients"])
 
 
+def test_working_gradients_are_kept_in_the_buckets_of_replicas():
+    # nanotron: fp32 buffer 4 bytes, and 2 in the buckets of DistributedDataParallel where there are replicas
+    (one,) = memories(plan(micro_batch=64), "nanotron")
+    (two,) = memories(plan(micro_batch=64, data=2), "nanotron")
+    assert one.parts["gradients"] == pytest.approx(4 * MODEL)
+    assert two.parts["gradients"] == pytest.approx((4 + 2) * MODEL)
+
+
+def test_working_gradients_outlast_small_activations():
+    # at the end of a backward pass 2 bytes a gradient stand where the activations were that they replace
+    (memory,) = memories(plan(), "nanotron")
+    freed = memory.parts["activations"] + memory.parts["logits"]
+    assert freed < 2 * MODEL
+    assert memory.parts["gradients"] == pytest.approx(4 * MODEL + 2 * MODEL - freed)
+
+
+def test_logits_of_the_last_micro_batch_stay_under_tensor_parallelism():
+    def logits(tensor_x, micro_batches):
+        the_plan = plan(tensor_x=tensor_x, micro_batches=micro_batches)
+        return memories(the_plan, "nanotron")[0].parts["logits"]
+
+    # bf16, fp32 and the fp32 gradient: 10 bytes for each of 1024 columns
+    assert logits(1, 1) == logits(1, 2) == SEQUENCE * 1024 * 10
+    assert logits(2, 1) == SEQUENCE * 512 * 10
+    assert logits(2, 2) == 2 * logits(2, 1)
+
+
+def test_what_fragments():
+    (memory,) = memories(plan(), stack_with("nanotron", memory={"fragmentation": 0.5}))
+    assert memory.parts["fragmentation"] == pytest.approx(0.5 * memory.parts["activations"])
+    (memory,) = memories(plan(), stack_with("megatron-core", memory={"fragmentation": 0.5}))
+    context = memory.parts["device context"]
+    assert memory.parts["fragmentation"] == pytest.approx((memory.peak_bytes - context) / 3)
+
+
 def test_first_stage_holds_as_many_micro_batches_as_there_are_stages():
     # 1F1B (arXiv 2104.04473, section 2.2): stage i of p holds p - i
     found = memories(plan(pipeline=4, micro_batches=8))
