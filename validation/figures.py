@@ -6,7 +6,7 @@ from statistics import fmean, median
 from typing import Any
 
 from towtank.validation.evaluate import Result
-from towtank.validation.grouping import definitions, grouped, in_group, is_narrow, sweeps
+from towtank.validation.grouping import definitions, grouped, in_group, is_narrow, resolution, sweeps
 from towtank.validation.statistics import (
     best_half,
     best_plan_loss,
@@ -159,7 +159,7 @@ def _best_plan(rows: Sequence[Result]) -> Measured:
 
 
 def _pairs(rows: Sequence[Result]) -> Measured:
-    counts = [pairs_ordered(sweep, definitions()["resolution"]) for sweep in sweeps(_calm(rows)).values()]
+    counts = [pairs_ordered(sweep, resolution(name)) for name, sweep in sweeps(_calm(rows)).items()]
     right, total = sum(one for one, _ in counts), sum(all_ for _, all_ in counts)
     return (right / total, total) if total else (None, 0)
 

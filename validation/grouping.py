@@ -99,3 +99,11 @@ def sweeps(results: Iterable[Result]) -> dict[str, list[Result]]:
                 parts = [str(getattr(result.run, column)) for column in sweep["by"]]
                 groups.setdefault(", ".join([sweep["name"], *parts]), []).append(result)
     return groups
+
+
+def resolution(name: str) -> float:
+    """Relative difference of two rates that a sweep (a key of `sweeps`) can tell from scatter."""
+    own = (
+        sweep.get("resolution") for sweep in definitions()["sweeps"] if name.split(", ")[0] == sweep["name"]
+    )
+    return float(next(own, None) or definitions()["resolution"])

@@ -8,6 +8,18 @@ from statistics import fmean, median
 
 from towtank.validation.evaluate import Result
 from towtank.validation.grouping import grouped
+from towtank.validation.rows import Run
+
+_CONFIGURATION = tuple(
+    column
+    for column in Run.__dataclass_fields__
+    if column not in ("id", "gate", "source_locator", "source_kind", "notes")
+    and column
+    not in ("step_time_s", "tokens_per_s_per_gpu", "tflops_per_gpu", "mfu_pct", "hfu_pct", "peak_mem_gib")
+)
+"""Columns that are not a measurement, nor where the row stands in its source."""
+_ALIKE = 1e-9
+"""Relative difference of two predicted rates below which they are equal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,15 +160,26 @@ def best_plan_loss(sweep: Sequence[Result]) -> float:
 
 
 def pairs_ordered(sweep: Sequence[Result], resolution: float) -> tuple[int, int]:
-    """Pairs whose order by rate is predicted right, and all pairs that differ by more than `resolution`."""
+    """Pairs whose order by rate is predicted right, and all pairs that differ by more than `resolution`.
+
+    Two measurements of what the rows say is one configuration, and which is predicted alike, are no pair; other
+    pairs that are predicted alike are not ordered right.
+    """
     right = total = 0
     for one, other in combinations(sweep, 2):
         measured = math.log(rate_measured(one) / rate_measured(other))
-        if abs(measured) <= math.log1p(resolution):
+        predicted = math.log(rate_predicted(one) / rate_predicted(other))
+        alike = abs(predicted) < _ALIKE
+        if abs(measured) <= math.log1p(resolution) or (alike and configuration(one) == configuration(other)):
             continue
         total += 1
-        right += (rate_predicted(one) > rate_predicted(other)) == (measured > 0)
+        right += not alike and predicted * measured > 0
     return right, total
+
+
+def configuration(result: Result) -> tuple[object, ...]:
+    """What a row says about model, plan and software; rows that agree in all of it repeat one measurement."""
+    return tuple(getattr(result.run, column) for column in _CONFIGURATION)
 
 
 def slope_per_doubling(results: Iterable[Result], smallest: int = 64) -> float | None:

@@ -8,6 +8,7 @@ from towtank.validation.grouping import (
     definitions,
     in_group,
     precision_class,
+    resolution,
     scale,
     scale_order,
     source_family,
@@ -35,6 +36,11 @@ def test_scales(devices: int, name: str) -> None:
 def test_scales_sort_by_size() -> None:
     names = [scale(devices) for devices in (10_000, 100, 1000, 1, 10)]
     assert sorted(names, key=scale_order) == [scale(devices) for devices in (1, 10, 100, 1000, 10_000)]
+
+
+def test_a_sweep_of_single_iterations_resolves_less() -> None:
+    assert resolution("BLOOM 384 A100") == 0.05
+    assert resolution("MPT, h100-80gb-sxm") == definitions()["resolution"] == 0.03
 
 
 def test_families_and_precisions() -> None:

@@ -102,6 +102,15 @@ def test_pairs_that_the_measurement_cannot_tell_apart_do_not_count() -> None:
     assert pairs_ordered(sweep, 0.03) == (1, 2)
 
 
+def test_a_repeat_is_no_pair_and_a_tie_is_not_ordered_right() -> None:
+    # a and b repeat one configuration; c is another that is predicted as fast as they are
+    a, b, c = result(1.0, 1.5), result(1.2, 1.5), result(2.0, 1.5, micro_batch=2)
+    assert pairs_ordered([a, b], 0.03) == (0, 0)
+    assert pairs_ordered([a, b, c], 0.03) == (0, 2)
+    # two rows with the same columns that are told apart by what their notes say are a pair
+    assert pairs_ordered([a, result(1.2, 1.6)], 0.03) == (1, 1)
+
+
 def test_slope_per_doubling() -> None:
     # errors 0, +1 %, +2 % on 64, 128, 256 devices: one point a doubling; 8 devices do not count
     rows = [
