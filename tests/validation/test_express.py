@@ -7,7 +7,7 @@ from towtank.hardware_profiles.load import list_machines, load_machine
 from towtank.simulator.models.load import load_model
 from towtank.simulator.stacks.load import list_stacks
 from towtank.validation.express import Expressed, Inexpressible, express
-from towtank.validation.mapping.plans import with_ends_as_layers
+from towtank.validation.mapping.plans import with_ends_as_layers, with_lighter_last
 from towtank.validation.mapping.rules import table
 
 
@@ -181,6 +181,29 @@ def test_embedding_and_head_as_layers() -> None:
     assert with_ends_as_layers(70, 8) == (8, *[9] * 6, 8)
     assert with_ends_as_layers(70, 7) is None
     assert with_ends_as_layers(70, 1) is None
+
+
+def test_a_layer_moved_from_the_last_chunk_to_the_first() -> None:
+    assert with_lighter_last(64, 8) == (9, *[8] * 6, 7)  # Et*9|t*8|...|t*7L of OpenEuroLLM's 32B
+    assert with_lighter_last(64, 16) == (5, *[4] * 14, 3)
+    assert with_lighter_last(52, 8) is None
+    assert with_lighter_last(64, 1) is None
+
+
+def test_settings_that_the_jupiter_pages_print_by_difference() -> None:
+    study = {
+        "source": "OpenEuroLLM JUPITER speed study (Megatron-LM, GH200)",
+        "source_locator": "oellm_32b_dense/SPEED_RESULTS.md @0f55a156",
+        "model": "Qwen3-like 32B", "device": "gh200-96gb", "layers": 64, "gpus": 2048, "gpus_per_node": 4,
+        "tp": 4, "pp": 4, "vpp": 2, "dp": 128, "global_batch_seqs": 4096,
+    }  # fmt: skip
+    found = _expressed(**study)
+    assert found.plan.stage_layers == (9, *[8] * 6, 7)
+    assert found.plan.gradient_precision == "bf16"
+    assert found.plan.overlap.tensor is True
+    assert _expressed(**study, notes="tensorwise, fp32 grad").plan.gradient_precision == "fp32"
+    ladder = _expressed(**study | {"source_locator": 'RESULTS.md "weak model axis"'})
+    assert ladder.plan.stage_layers is None
 
 
 def test_a_sequence_is_cut_where_tensor_ranks_do_not_divide_it() -> None:

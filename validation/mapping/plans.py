@@ -43,6 +43,10 @@ def plan_of(run: Run, model: ModelSpec, stack: Stack, assumptions: list[str]) ->
         fields["stage_layers"] = with_ends_as_layers(
             model.num_layers, fields["pipeline"] * fields["virtual_stages"]
         )
+    if first(run, table("plans")["lighter_last_chunk"]):
+        fields["stage_layers"] = with_lighter_last(
+            model.num_layers, fields["pipeline"] * fields["virtual_stages"]
+        )
     _whole_sequence(model, fields, assumptions)
     assumptions += [rule["says"] for rule, _ in every(run, table("plans")["neglected"])]
     return Plan(**fields)
@@ -54,6 +58,14 @@ def with_ends_as_layers(num_layers: int, chunks: int) -> tuple[int, ...] | None:
         return None
     each = (num_layers + 2) // chunks
     return (each - 1, *[each] * (chunks - 2), each - 1)
+
+
+def with_lighter_last(num_layers: int, chunks: int) -> tuple[int, ...] | None:
+    """Layers of each chunk when one moves from the last to the first; None where layers do not divide."""
+    if chunks < 2 or num_layers % chunks:
+        return None
+    each = num_layers // chunks
+    return (each + 1, *[each] * (chunks - 2), each - 1)
 
 
 def _degrees(run: Run, assumptions: list[str]) -> dict[str, Any]:
