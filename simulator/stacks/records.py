@@ -73,6 +73,8 @@ class Communication:
     """Norm statistics are reduced over y (two numbers per token)."""
     reduce_every_micro_batch: bool
     """ZeRO 2 and 3 reduce gradients after each micro-batch instead of once per step."""
+    narrow_gathers: bool
+    """Under 8 and 4 bits, what a linear layer gathers over x is cast first, by each rank its part, and travels so."""
 
 
 @dataclass(frozen=True, slots=True)
