@@ -101,6 +101,7 @@ NETWORK: Final[dict[str, Field]] = {
     "latency": Figure("seconds", "latency_s", may_be_zero=True),
     "latency_ll128": Figure("seconds", "latency_ll128_s", may_be_zero=True),
     "efficiency": Figure("fraction", "efficiency"),
+    "group_crossing": Figure("fraction", "group_crossing"),
 }
 
 MACHINE: Final[dict[str, Field]] = {
@@ -122,7 +123,7 @@ Kind = Literal["devices", "machines", "networks"]
 HEADER: Final = ("name", "from", "aliases", "sources")
 """Keys of every file beside its fields. Name, aliases and description are never inherited."""
 
-OPTIONAL: Final = ("measured_bus_bandwidth", "achievable_flop_per_s")
+OPTIONAL: Final = ("measured_bus_bandwidth", "achievable_flop_per_s", "group_crossing")
 """Fields whose absence means that there is nothing to say, rather than that somebody forgot them."""
 
 

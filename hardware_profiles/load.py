@@ -14,7 +14,7 @@ from typing import Any
 
 from towtank.hardware_profiles import files
 from towtank.hardware_profiles.errors import ProfileError
-from towtank.hardware_profiles.fields import DEVICE, MACHINE, NETWORK, NODE, Field, Figure, Figures
+from towtank.hardware_profiles.fields import DEVICE, MACHINE, NETWORK, NODE, OPTIONAL, Field, Figure, Figures
 from towtank.hardware_profiles.files import SHIPPED, Layers
 from towtank.hardware_profiles.nearest import did_you_mean
 from towtank.hardware_profiles.records import Device, Machine, Network, Node, Source
@@ -191,6 +191,8 @@ def _numbers(
     numbers: dict[str, Any] = {}
     for key, field in fields.items():
         if not isinstance(field, Figure):
+            continue
+        if key in OPTIONAL and key not in values:
             continue
         quantity = values[key]
         assert isinstance(quantity, Quantity)
