@@ -102,6 +102,7 @@ NETWORK: Final[dict[str, Field]] = {
     "latency": Figure("seconds", "latency_s", may_be_zero=True),
     "latency_ll128": Figure("seconds", "latency_ll128_s", may_be_zero=True),
     "efficiency": Figure("fraction", "efficiency"),
+    "group_crossing": Figure("fraction", "group_crossing"),
 }
 
 MACHINE: Final[dict[str, Field]] = {
@@ -123,7 +124,7 @@ Kind = Literal["devices", "machines", "networks"]
 HEADER: Final = ("name", "from", "aliases", "sources")
 """Keys of every file beside its fields. Name, aliases and description are never inherited."""
 
-OPTIONAL: Final = ("measured_bus_bandwidth", "achievable_flop_per_s", "kernel_queues")
+OPTIONAL: Final = ("measured_bus_bandwidth", "achievable_flop_per_s", "kernel_queues", "group_crossing")
 """Fields whose absence means that there is nothing to say, rather than that somebody forgot them."""
 
 

@@ -111,6 +111,9 @@ class Network:
     """Largest bus bandwidth that collectives reach, over the injection bandwidth."""
     latency_ll128_s: float | None = None
     """The same step by the protocol LL128 of NCCL; None: unknown or not offered."""
+    group_crossing: float | None = None
+    """Rate of collectives whose ring leaves a group, beside other jobs, over the rate within one; None: not measured,
+    and no loss is assumed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,10 @@ class Placement:
         """Nodes that the group spans."""
         return -(-self.size // self.local)
 
+    def reach(self, node_devices: int) -> int:
+        """Consecutive nodes from its first member to its last one."""
+        return -(-self.size * self.preceding // node_devices)
+
 
 def _degrees(plan: Plan, group: str) -> list[tuple[int, int]]:
     """(degree, stride) of the dimensions that a group spans, innermost first."""

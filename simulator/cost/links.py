@@ -104,6 +104,15 @@ def links_of(machine: Machine, placement: Placement, efficiency: float = 1.0) ->
     return simple, _links(machine, placement, efficiency, LL128_EFFICIENCY, node.latency_ll128_s, between)
 
 
+def _group_crossing(machine: Machine, placement: Placement) -> float:
+    """What is left of the network's rate where the ring leaves a group (a dragonfly's, or a scalable unit)."""
+    network = machine.network
+    if network.group_nodes is None or network.group_crossing is None:
+        return 1.0
+    inside = placement.reach(machine.node.devices) <= network.group_nodes
+    return 1.0 if inside else network.group_crossing
+
+
 def _links(
     machine: Machine,
     placement: Placement,
@@ -115,7 +124,7 @@ def _links(
     inside = payload * inside_bandwidth(machine, placement.local, placement.preceding)
     if placement.nodes == 1:
         return Links(1, placement.local, inside, inside, inside, inside, inside_s, 0.0)
-    network = payload * network_bandwidth(machine, efficiency)
+    network = payload * network_bandwidth(machine, efficiency) * _group_crossing(machine, placement)
     ring = min(inside, network / placement.sharers)
     share = network / min(machine.node.devices, placement.sharers * placement.local)
     pairwise = min(inside, share)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from towtank.kernels.counts import BYTES_PER_ELEMENT
 from towtank.kernels.passes import Passes
 from towtank.simulator.lowering.template import Template
 from towtank.simulator.operations import After, Message, Stream
@@ -49,10 +50,22 @@ def transposed(template: Template, name: str, inputs: int, outputs: int, **optio
 
 
 def _tensor(
-    template: Template, name: str, collective: str, group: str, elements: float, *, blocking: bool = True
+    template: Template,
+    name: str,
+    collective: str,
+    group: str,
+    elements: float,
+    *,
+    blocking: bool = True,
+    narrow: bool = False,
 ) -> tuple[After, ...]:
-    degree = template.sizes.plan.degree("tensor_x" if group == "tensor_x" else "tensor_y")
-    size = elements * template.sizes.element_bytes if degree > 1 else 0.0
+    sizes = template.sizes
+    degree = sizes.plan.degree("tensor_x" if group == "tensor_x" else "tensor_y")
+    element = sizes.element_bytes
+    if narrow and collective == "all-gather" and sizes.stack.communication.narrow_gathers:
+        # sums travel wide; what is only gathered travels as the multiply reads it
+        element = min(element, BYTES_PER_ELEMENT[sizes.plan.precision])
+    size = elements * element if degree > 1 else 0.0
     return template.collective(
         f"{name}.{collective}", Stream.TENSOR, Message(collective, group, size), blocking=blocking
     )
@@ -89,9 +102,13 @@ def forward_linear(template: Template, linear: Linear, tokens: int, *, prefetch_
     chunks = TENSOR_CHUNKS if sizes.overlap.tensor else 1
     if not linear.transposed:
         if linear.reduce_backward:
-            _tensor(template, name, "all-gather", "tensor_x", tokens * linear.inputs / chunks)
+            elements = tokens * linear.inputs / chunks
+            _tensor(template, name, "all-gather", "tensor_x", elements, narrow=linear.narrow)
         rest = _rest(template, linear, "all-gather", tokens * linear.inputs * linear.reduce_backward, chunks)
-        template.matmul(name, "forward", shape, narrow=linear.narrow)
+        parts = (
+            sizes.plan.tensor_x if linear.reduce_backward and sizes.stack.communication.narrow_gathers else 1
+        )
+        template.matmul(name, "forward", shape, narrow=linear.narrow, cast_parts=parts)
         template.wait(*rest)
         if linear.reduce_forward:
             _tensor(template, name, "all-reduce", "tensor_y", tokens * linear.outputs)
@@ -110,7 +127,8 @@ def _rest(
 ) -> tuple[After, ...]:
     """Emit the part of an overlapped collective that runs beside the multiply."""
     elements = elements * (chunks - 1) / chunks
-    return _tensor(template, f"{linear.name}.beside", collective, "tensor_x", elements, blocking=False)
+    name = f"{linear.name}.beside"
+    return _tensor(template, name, collective, "tensor_x", elements, blocking=False, narrow=linear.narrow)
 
 
 def backward_linear(template: Template, linear: Linear, tokens: int, *, regather: bool) -> None:
@@ -122,7 +140,7 @@ def backward_linear(template: Template, linear: Linear, tokens: int, *, regather
     if regather:
         gather_weight(template, linear, prefetch_across=True)
     if sizes.sequence_split and linear.transposed and linear.reduce_forward:
-        _tensor(template, name, "all-gather", "tensor_x", tokens * linear.outputs)
+        _tensor(template, name, "all-gather", "tensor_x", tokens * linear.outputs, narrow=linear.narrow)
     inputs_back: tuple[After, ...] = ()
     if sizes.sequence_split and not linear.transposed and linear.reduce_backward:
         # the input was kept in parts; its all-gather for wgrad runs beside dgrad (arXiv 2205.05198, section 4.2.2)
@@ -134,8 +152,13 @@ def backward_linear(template: Template, linear: Linear, tokens: int, *, regather
             "tensor_x",
             tokens * linear.inputs,
             blocking=not concurrent,
+            narrow=linear.narrow,
         )
-    template.matmul(name, "dgrad", (tokens, linear.inputs, linear.outputs), narrow=linear.narrow)
+    gathered = sizes.sequence_split and linear.transposed and linear.reduce_forward
+    parts = sizes.plan.tensor_x if gathered and sizes.stack.communication.narrow_gathers else 1
+    template.matmul(
+        name, "dgrad", (tokens, linear.inputs, linear.outputs), narrow=linear.narrow, cast_parts=parts
+    )
     template.wait(*inputs_back)
     reduced = _reduce_input_gradient(template, linear, tokens)
     template.matmul(name, "wgrad", (linear.outputs, linear.inputs, tokens), narrow=linear.narrow)

@@ -78,15 +78,19 @@ class Template:
         batch: int = 1,
         narrow: bool = True,
         layer: tuple[int, int] | None = None,
+        cast_parts: int = 1,
     ) -> After:
-        """Emit a matrix multiply, with the casts that a narrow precision needs."""
+        """Emit a matrix multiply, with the casts that a narrow precision needs.
+
+        `cast_parts`: ranks that each cast a part of the input before it is gathered.
+        """
         m, n, k = shape
         precision = self.sizes.plan.precision
         if precision in NARROW_PRECISIONS and not narrow:
             precision = "bf16"
         if precision in NARROW_PRECISIONS and role != "wgrad":
             # the activation is cast as the multiply's input; its transpose for the weight gradient comes with it
-            self.elementwise(f"{name}.cast", batch * m * k, CAST)
+            self.elementwise(f"{name}.cast", batch * m * k / cast_parts, CAST)
         return self.compute(
             f"{name}.{role}",
             Matmul(m, n, k, precision, role, batch, layer=layer),

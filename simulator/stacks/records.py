@@ -85,12 +85,14 @@ class Communication:
     """ZeRO 2 and 3 reduce gradients after each micro-batch instead of once per step."""
     meeting_time_s: float
     """Time that a collective of the tensor group waits for its members to arrive, for each member but the first."""
-    expert_multicast: bool = False
-    """A token goes to each device, and through the network to each node, once, however many of its experts are
-    there (DeepEP, HybridEP); an all-to-all of NCCL sends every copy."""
     shards_in_lists: bool
     """Collectives of weight shards take a list with a tensor for each member: the host makes a view of each and
     launches a copy of each, one after the other."""
+    narrow_gathers: bool
+    """Under 8 and 4 bits, what a linear layer gathers over x is cast first, by each rank its part, and travels so."""
+    expert_multicast: bool = False
+    """A token goes to each device, and through the network to each node, once, however many of its experts are
+    there (DeepEP, HybridEP); an all-to-all of NCCL sends every copy."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from towtank.simulator.models.load import load_model
 from towtank.simulator.stacks.load import list_stacks
 from towtank.validation.express import Expressed, Inexpressible, express
 from towtank.validation.mapping.memory import comparable_bytes
-from towtank.validation.mapping.plans import with_ends_as_layers, with_rest_in_last
+from towtank.validation.mapping.plans import with_ends_as_layers, with_lighter_last, with_rest_in_last
 from towtank.validation.mapping.rules import table
 
 
@@ -236,6 +236,29 @@ def test_sizes_of_a_family_are_told_apart(name: str, experts: int) -> None:
     assert found.model.experts is not None
     assert found.model.experts.num_experts == experts
     assert found.model.attention.head_dim == 64  # 2880 / 64 is 45
+
+
+def test_a_layer_moved_from_the_last_chunk_to_the_first() -> None:
+    assert with_lighter_last(64, 8) == (9, *[8] * 6, 7)  # Et*9|t*8|...|t*7L of OpenEuroLLM's 32B
+    assert with_lighter_last(64, 16) == (5, *[4] * 14, 3)
+    assert with_lighter_last(52, 8) is None
+    assert with_lighter_last(64, 1) is None
+
+
+def test_settings_that_the_jupiter_pages_print_by_difference() -> None:
+    study = {
+        "source": "OpenEuroLLM JUPITER speed study (Megatron-LM, GH200)",
+        "source_locator": "oellm_32b_dense/SPEED_RESULTS.md @0f55a156",
+        "model": "Qwen3-like 32B", "device": "gh200-96gb", "layers": 64, "gpus": 2048, "gpus_per_node": 4,
+        "tp": 4, "pp": 4, "vpp": 2, "dp": 128, "global_batch_seqs": 4096,
+    }  # fmt: skip
+    found = _expressed(**study)
+    assert found.plan.stage_layers == (9, *[8] * 6, 7)
+    assert found.plan.gradient_precision == "bf16"
+    assert found.plan.overlap.tensor is True
+    assert _expressed(**study, notes="tensorwise, fp32 grad").plan.gradient_precision == "fp32"
+    ladder = _expressed(**study | {"source_locator": 'RESULTS.md "weak model axis"'})
+    assert ladder.plan.stage_layers is None
 
 
 def test_a_sequence_is_cut_where_tensor_ranks_do_not_divide_it() -> None:

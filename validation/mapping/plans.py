@@ -51,6 +51,8 @@ def _stage_layers(
     chunks = fields["pipeline"] * fields["virtual_stages"]
     if first(run, table("plans")["balanced_ends"]):
         return with_ends_as_layers(num_layers, chunks)
+    if first(run, table("plans")["lighter_last_chunk"]):
+        return with_lighter_last(num_layers, chunks)
     rule = first(run, table("plans")["rest_in_last"])
     if rule is None or chunks < 2 or num_layers % chunks == 0:
         return None
@@ -74,6 +76,14 @@ def with_ends_as_layers(num_layers: int, chunks: int) -> tuple[int, ...] | None:
         return None
     each = (num_layers + 2) // chunks
     return (each - 1, *[each] * (chunks - 2), each - 1)
+
+
+def with_lighter_last(num_layers: int, chunks: int) -> tuple[int, ...] | None:
+    """Layers of each chunk when one moves from the last to the first; None where layers do not divide."""
+    if chunks < 2 or num_layers % chunks:
+        return None
+    each = num_layers // chunks
+    return (each + 1, *[each] * (chunks - 2), each - 1)
 
 
 def _degrees(run: Run, assumptions: list[str]) -> dict[str, Any]:

@@ -103,3 +103,24 @@ def test_a_missing_figure_is_named():
     blind = replace(machine, node=replace(machine.node, injection_bytes_per_s=None))
     with pytest.raises(UnknownFigure, match=r"node\.injection"):
         links_of(blind, Placement(8, 1, 4, 4))
+
+
+def test_a_ring_that_leaves_its_group_gets_what_is_left_of_the_network():
+    # JUPITER: groups of 240 nodes of four devices. Data parallel 240 x 4 fills one, twice as many leave it.
+    machine = load_machine("jupiter-booster")
+    left = machine.network.group_crossing
+    assert (machine.network.group_nodes, left) == (240, 0.75)
+    inside, outside = (links_of(machine, Placement(nodes, 1, 4, 4))[0] for nodes in (240, 241))
+    assert outside.ring_bandwidth_bytes_per_s == pytest.approx(left * inside.ring_bandwidth_bytes_per_s)
+    assert outside.device_share_bytes_per_s == pytest.approx(left * inside.device_share_bytes_per_s)
+    # neighbours of a pipeline that lie far apart
+    assert Placement(4, 1, 4, 1024).reach(4) == 1024
+
+
+def test_a_network_without_a_figure_for_its_groups_loses_nothing():
+    machine = load_machine("frontier")
+    assert machine.network.group_crossing is None
+    pair = [
+        links_of(machine, Placement(nodes, 1, 8, 8))[0].ring_bandwidth_bytes_per_s for nodes in (128, 1000)
+    ]
+    assert pair[0] == pair[1]

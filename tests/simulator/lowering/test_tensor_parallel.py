@@ -35,6 +35,27 @@ def test_megatron_has_four_all_reduces_of_the_hidden_state():
     assert messages(operations, Phase.BACKWARD) == Counter({ALL_REDUCE: 2})
 
 
+@pytest.mark.parametrize("precision, bytes_per_element", [("fp8", 1.0), ("mxfp8", 33 / 32), ("bf16", 2.0)])
+def test_what_is_gathered_for_a_narrow_multiply_is_cast_before(precision, bytes_per_element):
+    # Transformer Engine: inputs of QKV and of the first MLP layer (forward, and again for the weight gradients) and
+    # gradients at the two outputs (backward) are quantized by each rank; sums stay in bf16
+    degree = 4
+    mapping = plan(tensor_x=degree, micro_batch=B, sequence_parallel=True, precision=precision)
+    operations = layer_operations(gpt(), mapping, load_stack("megatron-core"))
+    gather = ("all-gather", "tensor_x", ARRAY / 2 * bytes_per_element)
+    assert messages(operations, Phase.FORWARD) == Counter({gather: 2, SCATTER: 2})
+    assert messages(operations, Phase.BACKWARD) == Counter({gather: 4, SCATTER: 2})
+    if precision == "bf16":
+        return
+    forward = [done for done in operations if done.phase is Phase.FORWARD]
+    casts = {done.name: done.work.bytes for done in forward if done.name.endswith(".cast")}
+    # 1.5 passes of 2 bytes over a rank's own part of the hidden state
+    assert casts["attention.qkv.cast"] == pytest.approx(1.5 * ARRAY / degree)
+    assert casts["attention.output.cast"] == pytest.approx(
+        1.5 * ARRAY / degree
+    )  # heads are split, not gathered
+
+
 def test_full_recompute_repeats_the_forward_ones():
     operations = layer_operations(
         gpt(), plan(tensor_x=4, micro_batch=B, recompute="full"), load_stack("megatron-2021")
