@@ -22,14 +22,14 @@ def _rates(machine: str):
 
 def _product(role: str, precision: str = "bf16", layer=LAYER) -> Matmul:
     shape = (2 * 768, 2048, ROWS) if role == "wgrad" else (ROWS, 2 * 768, 2048)
-    return Matmul(*shape, precision, role, EXPERTS, layer)
+    return Matmul(*shape, precision, role, EXPERTS, layer=layer)
 
 
 def test_both_products_and_the_passes_of_a_layer_take_its_measured_time():
     # 32,768 copies: gathered and summed up again (4 passes of 2048) and activated (3 passes of 768), 2 bytes each
     rates = _rates("dgx-h100")
     up = grouped_time(_product("forward"), rates)
-    down = grouped_time(Matmul(ROWS, 2048, 768, "bf16", "forward", EXPERTS, LAYER), rates)
+    down = grouped_time(Matmul(ROWS, 2048, 768, "bf16", "forward", EXPERTS, layer=LAYER), rates)
     passes = 2 * 32768 * (4 * 2048 + 3 * 768) / rates.memory_bytes_per_s
     measured = rates.curves.experts["bf16"].latency_s(4096, 2048, 768, 8, EXPERTS)
     assert up + down + passes == pytest.approx(measured / rates.efficiency)
@@ -47,7 +47,7 @@ def test_the_backward_products_are_slowed_down_alike(role):
 def test_a_layer_is_not_faster_than_dense_multiplies():
     # two large experts: their layer comes out at the rate of dense multiplies, and the passes are counted apart
     rates = _rates("dgx-h100")
-    large = Matmul(2048, 2 * 32768, 6144, "bf16", "forward", 1, (6144, 32768))
+    large = Matmul(2048, 2 * 32768, 6144, "bf16", "forward", 1, layer=(6144, 32768))
     assert grouped_time(large, rates) == matmul_time(large, rates)
 
 
