@@ -6,6 +6,7 @@ from made_runs import run
 from towtank.hardware_profiles.load import list_machines, load_machine
 from towtank.simulator.memory import StageMemory
 from towtank.simulator.models.load import load_model
+from towtank.simulator.models.records import Attention
 from towtank.simulator.stacks.load import list_stacks
 from towtank.validation.express import Expressed, Inexpressible, express
 from towtank.validation.mapping.memory import comparable_bytes
@@ -170,6 +171,16 @@ def test_facts_in_notes_reach_the_plan() -> None:
     assert _expressed(notes="async TP, bf16").plan.overlap.tensor is True
     hsdp = _expressed(framework="torchtitan", zero_stage="HSDP", tp=1, dp=16)
     assert (hsdp.plan.zero_stage, hsdp.plan.data_shard) == (3, 8)
+
+
+def test_packed_documents_do_not_see_each_other() -> None:
+    packed = _expressed(notes="full-parameter SFT, packed sequences, MFU counts 6N per token")
+    assert isinstance(packed.model.attention, Attention)
+    assert packed.model.attention.windows == (246,)  # 3 x 128 x 128 / 200
+    assert _said(packed, "packed short documents")
+    whole = _expressed()
+    assert isinstance(whole.model.attention, Attention)
+    assert whole.model.attention.windows == (None,)
 
 
 def test_an_expert_tensor_degree_in_the_notes() -> None:

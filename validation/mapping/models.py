@@ -29,12 +29,22 @@ def model_of(run: Run, assumptions: list[str]) -> ModelSpec:
     model = _from_zoo(run, assumptions) or _from_columns(run, assumptions)
     for rule, _ in every(run, rules["notes"]):
         model = dataclasses.replace(model, **rule["set"])
+    model = _packed(run, model, assumptions)
     assumptions += [rule["says"] for rule in rules["near"] if matches(run, rule["when"])]
     faults = broken_rules(model)
     if faults:
         raise InexpressibleError(f"{run.model} is not a model: {'; '.join(faults)}")
     _compare_size(run, model, assumptions)
     return model
+
+
+def _packed(run: Run, model: ModelSpec, assumptions: list[str]) -> ModelSpec:
+    """The model with an attention window in place of the short documents that its sequences are packed from."""
+    rule = first(run, table("models")["packed"])
+    if rule is None or not isinstance(model.attention, Attention):
+        return model
+    assumptions.append(rule["says"])
+    return dataclasses.replace(model, attention=dataclasses.replace(model.attention, windows=(rule["seen"],)))
 
 
 def _from_zoo(run: Run, assumptions: list[str]) -> ModelSpec | None:
