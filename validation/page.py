@@ -7,6 +7,7 @@ from pathlib import Path
 from string import Template
 
 from towtank.validation.figures import Figure
+from towtank.validation.kernel_tables import HEADING, NOT_JUDGED, NOTE
 from towtank.validation.pictures import drivers, scatter
 from towtank.validation.report import Report, worst
 from towtank.validation.statistics import Errors
@@ -28,6 +29,7 @@ def page(report: Report) -> str:
             for name, rows in report.tables.items()
             if rows
         ),
+        kernels=_kernels(report),
         drivers=drivers(report.results),
         worst=_worst(report),
         refused=_refused(report),
@@ -101,6 +103,21 @@ def _figures(figures: Sequence[Figure]) -> str:
         if figure.value is not None
     ]
     return _table(("", "value", "rows", "target", "reached"), rows)
+
+
+def _kernels(report: Report) -> str:
+    if not report.kernels:
+        return ""
+    rows = [
+        [
+            *(_cell(text, "text") for text in (group.kind, group.device, group.precision)),
+            *(_cell(text) for text in (f"{group.rows:,}", percent(group.median), percent(group.p90))),
+        ]
+        for group in report.kernels
+    ]
+    heads = ("", "device", "precision", "kernels", "median", "p90")
+    text = escape(f"{NOTE} {NOT_JUDGED}")
+    return f"<h2>{HEADING}</h2><p>{text}</p><div class='scroll'>{_table(heads, rows)}</div>"
 
 
 def _worst(report: Report) -> str:

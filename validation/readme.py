@@ -12,6 +12,7 @@ from towtank.validation.evaluate import Result, evaluate, progress_bar
 from towtank.validation.figures import Figure
 from towtank.validation.grouping import interval_settings
 from towtank.validation.intervals import FILE, to_mapping
+from towtank.validation.kernel_tables import kernel_errors
 from towtank.validation.page import percent
 from towtank.validation.pictures import scatter
 from towtank.validation.report import Report, report_on
@@ -107,7 +108,7 @@ def main() -> int:
     """Run the validation and write; 0 if all went well."""
     results = evaluate(read_runs(RUNS), progress=progress_bar)
     write_intervals(results)
-    report = report_on(results, evaluate(read_runs(FAILED)))
+    report = report_on(results, evaluate(read_runs(FAILED)), kernel_errors())
     (_ROOT / PICTURE.parent).mkdir(exist_ok=True)
     (_ROOT / PICTURE).write_text(scatter(results, labels=False) + "\n", encoding="utf-8")
     readme = _ROOT / "README.md"

@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from towtank.hardware_profiles.curves.left_out import KernelErrors
 from towtank.validation.evaluate import Result
 from towtank.validation.figures import Figure, figures
 from towtank.validation.grouping import KEYS, grouped, in_group, scale_order, sweeps
 from towtank.validation.intervals import Interval, interval
+from towtank.validation.kernel_tables import kernel_figures
 from towtank.validation.rows import Run
 from towtank.validation.samples import interval_figures
 from towtank.validation.statistics import (
@@ -34,11 +36,15 @@ class Report:
     """Errors by group, for each of the keys of `grouping.KEYS`; the erratic sweep is a source of its own and in no
     other table."""
     figures: tuple[Figure, ...]
+    kernels: tuple[KernelErrors, ...] = ()
+    """Errors of the kernel curves on left-out shapes."""
 
 
-def report_on(results: Sequence[Result], failed: Sequence[Result] = ()) -> Report:
-    """Sum up results; `failed` are runs that did not succeed, for the memory model. Tables and figures are over rows
-    whose gate is not 0."""
+def report_on(
+    results: Sequence[Result], failed: Sequence[Result] = (), kernels: Sequence[KernelErrors] = ()
+) -> Report:
+    """Sum up results; `failed` are runs that did not succeed, for the memory model, `kernels` the errors of kernel
+    curves. Tables and figures are over rows whose gate is not 0."""
     rows = [result for result in results if result.run.gate is not False]
     calm = [result for result in rows if not in_group(result, "chaotic")]
     tables = {name: _table(name, rows if name == "source" else calm) for name in KEYS}
@@ -48,7 +54,8 @@ def report_on(results: Sequence[Result], failed: Sequence[Result] = ()) -> Repor
         errors_of(rows),
         errors_of(calm),
         tables,
-        (*figures(results, failed), *interval_figures(results)),
+        (*figures(results, failed), *kernel_figures(kernels), *interval_figures(results)),
+        tuple(kernels),
     )
 
 
@@ -113,6 +120,7 @@ def _summary(report: Report) -> dict[str, Any]:
             }
             for name, sweep in sweeps(report.results).items()
         },
+        "kernel_tables": [asdict(group) for group in report.kernels],
         "figures": [asdict(figure) for figure in report.figures],
     }
 

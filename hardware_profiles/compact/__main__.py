@@ -1,15 +1,21 @@
 """`python -m towtank.hardware_profiles.compact --tables DIR`: rebuild the measurements, print the errors."""
 
 import argparse
-from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
 
-from towtank.hardware_profiles.compact import attention, experts, matmul, published, samples
+from towtank.hardware_profiles.compact import attention, experts, matmul, published
+from towtank.hardware_profiles.compact.left_out import fitted, judge, marked, write_sample
 from towtank.hardware_profiles.compact.tables import MEASUREMENTS, ORIGIN, groups, read, short, write
 from towtank.hardware_profiles.curves.attention import AttentionCurve
+from towtank.hardware_profiles.curves.left_out import SAMPLE, KernelErrors
 from towtank.hardware_profiles.curves.loading import DeviceFigures, device_figures, rows_of
+
+Key = tuple[str, str, str]
+Fits = dict[Key, list[object]]
+"""Columns tile_rows to gaps_filled by device, kind and precision."""
 
 SURFACE_COLUMNS = (
     "device",
@@ -20,15 +26,15 @@ SURFACE_COLUMNS = (
     "launch_floor_s",
     "grid_points",
     "gaps_filled",
-    "held_out_rows",
-    "held_out_median",
-    "held_out_mean",
-    "off_tile_rows",
-    "off_tile_median",
-    "off_tile_mean",
-    "coarse_rows",
-    "coarse_median",
-    "coarse_mean",
+    "left_out_rows",
+    "left_out_median",
+    "left_out_p90",
+)
+SURFACE_COMMENTS = (
+    "How each surface was fitted, and |predicted / measured - 1| of times on all measured rows of left-out shapes,"
+    " a fifth of the shapes (curves/left_out.py), at every other size (rows m, batch and sequence, tokens).",
+    "gaps_filled: grid points that were left out or not measured. Rows without a fit are judged by the curve of"
+    " another precision (collectives: fp16) or device (attention of b200).",
 )
 NETWORK_COLUMNS = (
     "system",
@@ -47,35 +53,39 @@ def main() -> None:
     """Build every file; the hand-written devices.csv and sources.yaml are only read."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tables", type=Path, required=True, help="folder of the *_measured.csv.gz tables")
-    parser.add_argument("--samples", type=Path, help="also write a sample of held-out rows here")
     arguments = parser.parse_args()
     devices = device_figures(MEASUREMENTS)
     measurements = pd.read_csv(arguments.tables / "hardware_measurements.csv", low_memory=False)
     gemm = read(arguments.tables, "gemm", "gemm_dtype")
     attention_table = _attention_table(arguments.tables, devices)
     moe = experts.prepare(read(arguments.tables, "moe", "moe_dtype"))
-    surfaces = [
-        *_matmul(gemm, devices),
-        *_attention(attention_table, devices, measurements),
-        *_experts(moe, devices),
-    ]
-    write(MEASUREMENTS / "surfaces.csv", [ORIGIN, *SURFACE_COMMENTS], SURFACE_COLUMNS, surfaces)
-    _collectives(arguments.tables, devices)
+    tables = {
+        "matmul": marked(gemm, "matmul"),
+        "attention": marked(attention_table, "attention"),
+        "collectives": marked(_collectives_table(arguments.tables, devices), "collectives"),
+        "experts": marked(moe, "experts"),
+    }
+    fits = {
+        **_matmul(fitted(tables["matmul"]), devices),
+        **_attention(fitted(tables["attention"]), devices, measurements),
+        **_experts(fitted(tables["experts"]), devices),
+    }
+    _collectives(fitted(tables["collectives"]))
     _lists(measurements, gemm, devices)
-    if arguments.samples:
-        samples.write_samples(arguments.samples, gemm, attention_table, moe)
+    _write_surfaces([[*key, *fit, "", "", ""] for key, fit in fits.items()])  # the loader needs the fits
+    _write_surfaces([_judged(errors, fits) for errors in judge(tables)])
+    write_sample(SAMPLE, tables)
 
 
-SURFACE_COMMENTS = (
-    "How each surface was fitted, and |predicted / measured - 1| of kernel times on rows held out.",
-    "matmul, from 1 GFLOP: held_out = m outside of the grid, multiples of 64;"
-    " off_tile = other m (129, 2561);"
-    " coarse = m of the grid, with a third of the n and k taken out of the grid.",
-    "attention, from 1 GFLOP: held_out = products batch x heads outside of the grid;"
-    " coarse = sequences taken out of the grid.",
-    "experts, from 10 GFLOP, balanced routing: held_out = model shapes left out in turn (five folds);"
-    " coarse = those of them with 128 copies per expert and more.",
-)
+def _write_surfaces(rows: list[list[object]]) -> None:
+    write(MEASUREMENTS / "surfaces.csv", [ORIGIN, *SURFACE_COMMENTS], SURFACE_COLUMNS, rows)
+
+
+def _judged(errors: KernelErrors, fits: Fits) -> list[object]:
+    key = (errors.device, errors.kind, errors.precision)
+    row = [*key, *fits.get(key, [""] * 5), errors.rows, short(errors.median), short(errors.p90)]
+    print(",".join(map(str, row)), flush=True)
+    return row
 
 
 def _attention_table(tables: Path, devices: dict[str, DeviceFigures]) -> pd.DataFrame:
@@ -87,19 +97,17 @@ def _attention_table(tables: Path, devices: dict[str, DeviceFigures]) -> pd.Data
     return attention.prepare(frame, peaks)
 
 
-def _errors(*groups: tuple[int, float, float]) -> list[object]:
-    cells: list[object] = []
-    for count, median, mean in groups:
-        cells += [count, short(median), short(mean)] if count else [0, "", ""]
-    return cells
+def _collectives_table(tables: Path, devices: dict[str, DeviceFigures]) -> pd.DataFrame:
+    usable = {row["device"] for row in rows_of(MEASUREMENTS / "devices.csv") if row["collectives"] == "yes"}
+    frame = pd.read_csv(tables / "collectives_measured.csv.gz")
+    frame = frame[frame.device.isin(usable & devices.keys())]
+    names = {"half": "fp16", "int8": "int8"}
+    operations = frame.op_name.map(published.OPERATIONS)
+    return frame.assign(precision=frame.nccl_dtype.map(names), operation=operations)
 
 
-def _report(row: list[object]) -> list[object]:
-    print(",".join(map(str, row)), flush=True)
-    return row
-
-
-def _matmul(frame: pd.DataFrame, devices: dict[str, DeviceFigures]) -> Iterator[list[object]]:
+def _matmul(frame: pd.DataFrame, devices: dict[str, DeviceFigures]) -> Fits:
+    fits: Fits = {}
     for device, own in groups(frame, "device"):
         lines: list[list[object]] = []
         header: list[object] = []
@@ -111,18 +119,16 @@ def _matmul(frame: pd.DataFrame, devices: dict[str, DeviceFigures]) -> Iterator[
             for m in m_axis:
                 for n in n_axis:
                     lines.append([precision, m, n, *(short(next(rates) / 1e12) for _ in k_axis)])
-            model = surface.curve.model
+            model = surface.model
             fit = [model.tile_rows, model.wave_exponent, model.launch_floor_s]
-            fit += [len(surface.rates), surface.gaps]
-            errors = _errors(surface.aligned, surface.off_tile, surface.coarse)
-            yield _report([device, "matmul", precision, *fit, *errors])
+            fits[device, "matmul", precision] = [*fit, len(surface.rates), surface.gaps]
         comment = f"{device}: achieved TFLOP/s (2 m n k over time) by m, n (rows) and k (columns). {ORIGIN}"
         write(MEASUREMENTS / f"{device}.matmul.csv", [comment], header, lines)
+    return fits
 
 
-def _attention(
-    frame: pd.DataFrame, devices: dict[str, DeviceFigures], measurements: pd.DataFrame
-) -> Iterator[list[object]]:
+def _attention(frame: pd.DataFrame, devices: dict[str, DeviceFigures], measurements: pd.DataFrame) -> Fits:
+    fits: Fits = {}
     figures = attention.published_figures(measurements)
     curves: dict[str, AttentionCurve] = {}
     for device, own in groups(frame, "device"):
@@ -140,9 +146,7 @@ def _attention(
                         cells = [short(next(rates) / 1e12) for _ in surface.axes[2]]
                         lines.append([precision, group, head_dim, sequence, *cells])
             points = sum(map(len, surface.rates.values()))
-            fit = ["", "", "", points, surface.gaps]
-            errors = _errors(surface.off_grid, (0, 0.0, 0.0), surface.coarse)
-            yield _report([device, "attention", precision, *fit, *errors])
+            fits[device, "attention", precision] = ["", "", "", points, surface.gaps]
         comment = (
             f"{device}: achieved TFLOP/s of causal forward attention (2 b h s^2 d over time) by batch x heads"
             f" (columns). {ORIGIN}"
@@ -157,52 +161,40 @@ def _attention(
         " backward over forward (3.5 x forward rate / forward+backward rate - 1). Causal, multi-head."
     )
     write(MEASUREMENTS / "published_attention.csv", [comment], header, published_table)
+    return fits
 
 
-def _experts(frame: pd.DataFrame, devices: dict[str, DeviceFigures]) -> Iterator[list[object]]:
-    imbalance: list[list[object]] = []
+def _experts(frame: pd.DataFrame, devices: dict[str, DeviceFigures]) -> Fits:
+    fits: Fits = {}
     for device, own in groups(frame, "device"):
         lines: list[list[object]] = []
         for precision, rows in groups(own, "precision"):
             surface = experts.build(rows, precision, devices[device])
-            slowdowns = iter(surface.slowdowns)
-            for count in experts.EXPERTS:
-                for weights in experts.WEIGHTS:
+            for routing, values in surface.slowdowns.items():
+                slowdowns = iter(values)
+                for place in product(*experts.AXES[:-1]):
                     cells = [short(next(slowdowns)) for _ in experts.COPIES]
-                    lines.append([precision, count, weights, *cells])
-            for degree, ratio in surface.imbalance.items():
-                imbalance.append([device, precision, degree, short(ratio), device])
-            fit = ["", "", "", len(surface.slowdowns), 0]
-            errors = _errors(surface.held_out, (0, 0.0, 0.0), surface.many_copies)
-            yield _report([device, "experts", precision, *fit, *errors])
+                    lines.append([precision, routing, *place, *cells])
+            points = sum(map(len, surface.slowdowns.values()))
+            fits[device, "experts", precision] = ["", "", "", points, 0]
         comment = (
-            f"{device}: forward time of a gated expert layer over its roofline, by experts of the rank,"
-            f" hidden x inter (rows) and copies per expert (columns). Fitted. {ORIGIN}"
+            f"{device}: forward time of an expert layer over its roofline, by experts of the rank, hidden and"
+            f" intermediate size, expert degree (rows) and copies per expert (columns). Fitted. {ORIGIN}"
         )
-        header = ["precision", "experts", "hidden_x_inter", *experts.COPIES]
+        header = ["precision", "routing", "experts", "hidden", "inter", "expert_parallel", *experts.COPIES]
         write(MEASUREMENTS / f"{device}.experts.csv", [comment], header, lines)
-    comment = (
-        "Median time of power-law routing (exponent 1.2, most loaded rank) over balanced routing,"
-        " from 32 copies per expert up. measured_on: whose figures they are."
-    )
-    header = ["device", "precision", "expert_parallel", "time_ratio", "measured_on"]
-    imbalance = experts.with_relative_imbalance(imbalance)
-    write(MEASUREMENTS / "imbalance.csv", [comment, ORIGIN], header, imbalance)
+    return fits
 
 
-def _collectives(tables: Path, devices: dict[str, DeviceFigures]) -> None:
-    usable = {row["device"] for row in rows_of(MEASUREMENTS / "devices.csv") if row["collectives"] == "yes"}
-    frame = pd.read_csv(tables / "collectives_measured.csv.gz")
-    frame = frame[(frame.nccl_dtype == "half") & frame.device.isin(usable & devices.keys())]
-    for device, own in groups(frame, "device"):
+def _collectives(frame: pd.DataFrame) -> None:
+    for device, own in groups(frame[frame.precision == "fp16"], "device"):
         sizes, rows, raised = published.collective_rows(own)
         comment = (
-            f"{device}: microseconds by message bytes (the whole array), fp16, one node, NCCL. {raised} of"
-            f" {len(rows) * len(sizes)} times were below that of a smaller message and raised to it. {ORIGIN}"
+            f"{device}: microseconds by message bytes (the whole array), fp16, one node, NCCL. {raised} times"
+            f" were below that of a smaller message and raised to it. {ORIGIN}"
         )
         header = ["operation", "num_devices", *sizes]
         write(MEASUREMENTS / f"{device}.collectives.csv", [comment], header, rows)
-        print(device, "collectives:", raised, "of", len(rows) * len(sizes), "times raised")
 
 
 def _lists(measurements: pd.DataFrame, gemm: pd.DataFrame, devices: dict[str, DeviceFigures]) -> None:

@@ -7,19 +7,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from towtank.hardware_profiles.compact.tables import errors, filled, short
+from towtank.hardware_profiles.compact.tables import filled, short
 from towtank.hardware_profiles.curves.attention import AttentionCurve, published_parallel_heads
 from towtank.hardware_profiles.curves.grid import Grid
 from towtank.hardware_profiles.curves.loading import rows_of
 
 PARALLEL_HEADS = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768]
 PARALLEL_HEADS += [1024, 2048, 4096]
-"""Grid of batch x heads; the products with 5, 10, 20 and 40 heads are held out."""
+"""Grid of batch x heads; products with 5, 10, 20 and 40 heads lie between."""
 
-COARSE_SEQUENCES = {1536, 3072, 6144, 12288}
-HEAD_DIMS = [64, 128, 192, 256]
+HEAD_DIMS = [64, 128, 192, 256, 512]
 GROUPS = ("multi-head", "grouped")
-COUNTED_FLOP = 1e9
 IMPOSSIBLE_SHARE = 0.01
 RATIO_DEVICE = "h100-80gb-sxm"
 TRAINING_FIGURES = Path(__file__).parent / "training_attention.csv"
@@ -30,13 +28,11 @@ TRAINING_SOURCE = (
 
 @dataclass(frozen=True)
 class AttentionSurface:
-    """A surface, and what it was judged by. `rates` by group, on (head_dim, sequence, batch x heads)."""
+    """A surface: `rates` by group, on (head_dim, sequence, batch x heads)."""
 
     axes: tuple[list[int], list[int], list[int]]
     rates: dict[str, list[float]]
     gaps: int
-    off_grid: tuple[int, float, float]
-    coarse: tuple[int, float, float]
 
 
 def prepare(frame: pd.DataFrame, peaks: dict[tuple[str, str], float]) -> pd.DataFrame:
@@ -58,27 +54,8 @@ def prepare(frame: pd.DataFrame, peaks: dict[tuple[str, str], float]) -> pd.Data
 
 
 def build(frame: pd.DataFrame) -> AttentionSurface:
-    """Make the surface of one device and precision from its prepared rows."""
-    axes, rates, gaps = _surface(frame, sorted(set(frame.isl)))
-    counted = frame[
-        2.0 * frame.parallel_heads * frame.isl.astype(float) ** 2 * frame.head_dim >= COUNTED_FLOP
-    ]
-    off_grid = counted[~counted.parallel_heads.isin(PARALLEL_HEADS)]
-    coarse_axes, coarse_rates, _ = _surface(frame, sorted(set(frame.isl) - COARSE_SEQUENCES))
-    left_out = counted[counted.isl.isin(COARSE_SEQUENCES) & counted.parallel_heads.isin(PARALLEL_HEADS)]
-    return AttentionSurface(
-        axes=axes,
-        rates=rates,
-        gaps=gaps,
-        off_grid=_judge(axes, rates, off_grid),
-        coarse=_judge(coarse_axes, coarse_rates, left_out),
-    )
-
-
-def _surface(
-    frame: pd.DataFrame, sequences: list[int]
-) -> tuple[tuple[list[int], list[int], list[int]], dict[str, list[float]], int]:
-    axes = (sorted(set(frame.head_dim)), sequences, PARALLEL_HEADS)
+    """Make the surface of one device and precision from its prepared rows, left-out layouts removed."""
+    axes = (sorted(set(frame.head_dim)), sorted(set(frame.isl)), PARALLEL_HEADS)
     rates, gaps = {}, 0
     for group in GROUPS:
         rows = frame[(frame.group == group) & frame.parallel_heads.isin(PARALLEL_HEADS)]
@@ -91,7 +68,7 @@ def _surface(
         values, missing = filled({(p, s, d): rate for (d, s, p), rate in cells.items()}, order)
         rates[group] = _transposed(values, [len(axis) for axis in order])
         gaps += missing
-    return axes, rates, gaps
+    return AttentionSurface(axes, rates, gaps)
 
 
 def _transposed(values: list[float], shape: list[int]) -> list[float]:
@@ -112,16 +89,6 @@ def curve_of(
     return AttentionCurve("", peak_flop_per_s, grids["multi-head"], grids["grouped"], {})
 
 
-def _judge(
-    axes: tuple[list[int], list[int], list[int]], rates: dict[str, list[float]], frame: pd.DataFrame
-) -> tuple[int, float, float]:
-    curve = curve_of(axes, rates)
-    columns = (frame.batch_size, frame.isl, frame.num_heads, frame.num_key_value_heads, frame.head_dim)
-    shapes = zip(*(column.tolist() for column in columns), strict=True)
-    # Errors of times, not of rates, as everywhere.
-    return errors([1.0 / curve.table_flop_per_s(*shape) for shape in shapes], (1.0 / frame.rate).tolist())
-
-
 def with_derived_head_dim(
     surface: AttentionSurface, published: pd.DataFrame, device: str
 ) -> AttentionSurface:
@@ -140,9 +107,7 @@ def with_derived_head_dim(
         group: [float(short(v * f / 1e12)) * 1e12 for v, f in zip(values, factors, strict=True)] + values
         for group, values in surface.rates.items()
     }
-    return AttentionSurface(
-        ([64, 128], *surface.axes[1:]), rates, surface.gaps, surface.off_grid, surface.coarse
-    )
+    return AttentionSurface(([64, 128], *surface.axes[1:]), rates, surface.gaps)
 
 
 def published_figures(measurements: pd.DataFrame) -> pd.DataFrame:

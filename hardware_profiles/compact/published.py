@@ -5,7 +5,7 @@ from itertools import accumulate
 
 import pandas as pd
 
-from towtank.hardware_profiles.compact.tables import short
+from towtank.hardware_profiles.compact.tables import filled, short
 from towtank.hardware_profiles.curves.loading import DeviceFigures
 
 OPERATIONS = {
@@ -30,16 +30,25 @@ STREAMED_WEIGHTS = 2**27  # n x k from which a multiply of 128 rows is a read of
 def collective_rows(frame: pd.DataFrame) -> tuple[list[int], list[list[object]], int]:
     """Message sizes, rows (operation, devices, microseconds...) and how many times were raised.
 
-    A time below that of a smaller message is measurement noise and is raised to it.
+    A time below that of a smaller message is measurement noise and is raised to it. A left-out size takes the time on
+    the line in log-log between its neighbours, below them that of the smallest (latency), above them on the line
+    through the last two.
     """
     sizes = sorted({int(x) for x in frame.message_bytes})
     rows: list[list[object]] = []
     raised = 0
-    for (operation, count), group in frame.groupby(["op_name", "num_gpus"]):
-        times = group.set_index("message_bytes").latency_us.reindex(sizes)
-        rising = list(accumulate(times, max))
-        raised += sum(1 for a, b in zip(times, rising, strict=True) if a != b)
-        rows.append([OPERATIONS[str(operation)], count, *(short(time, 4) for time in rising)])
+    for (operation, count), group in frame.groupby(["operation", "num_gpus"]):
+        times = dict(zip(group.message_bytes.tolist(), group.latency_us.tolist(), strict=True))
+        rising = dict(
+            zip(sorted(times), accumulate((times[size] for size in sorted(times)), max), strict=True)
+        )
+        raised += sum(rising[size] != time for size, time in times.items())
+        *_, second, largest = sorted(rising)
+        if largest < sizes[-1]:  # left out: a latency and a bandwidth, from the last two
+            per_byte = (rising[largest] - rising[second]) / (largest - second)
+            rising[sizes[-1]] = rising[largest] + per_byte * (sizes[-1] - largest)
+        complete, _ = filled({(size,): time for size, time in rising.items()}, [sizes])
+        rows.append([operation, count, *(short(time, 4) for time in complete)])
     return sizes, rows, raised
 
 

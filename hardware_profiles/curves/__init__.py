@@ -70,7 +70,7 @@ class DeviceCurves:
     memory_fractions: tuple[MemoryFraction, ...]
     """The device's own streaming measurement first, then others of its family."""
     surfaces: tuple[Mapping[str, str], ...]
-    """Rows of surfaces.csv: how each curve was fitted and its held-out errors."""
+    """Rows of surfaces.csv: how each curve was fitted and its errors on shapes left out."""
     folder: Path
 
     @property
@@ -100,11 +100,10 @@ class DeviceCurves:
 
 
 def _describe(row: Row | Mapping[str, str]) -> str:
-    median, mean = float(row["held_out_median"]), float(row["held_out_mean"])
     return (
         f"{row['kind']} {row['precision']}: measured on {row['device']} (aiconfigurator 095f58a51), "
-        f"{row['grid_points']} grid points; error on {row['held_out_rows']} held-out shapes "
-        f"median {median:.1%}, mean {mean:.1%}"
+        f"{row['grid_points']} grid points; error on {row['left_out_rows']} kernels of shapes left out "
+        f"median {float(row['left_out_median']):.1%}, 90th percentile {float(row['left_out_p90']):.1%}"
     )
 
 
@@ -147,7 +146,9 @@ def _read(folder: Path, figures: DeviceFigures) -> DeviceCurves:
         collectives=load_collectives(folder, figures),
         memory_fractions=_memory_fractions(folder, figures.name),
         surfaces=tuple(
-            row for row in rows_of(folder / "surfaces.csv") if row["device"] == _source(row, figures)
+            row
+            for row in rows_of(folder / "surfaces.csv")
+            if row["grid_points"] and row["device"] == _source(row, figures)
         ),
         folder=folder,
     )

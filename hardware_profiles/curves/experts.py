@@ -1,5 +1,6 @@
 """Fused expert layers (mixture of experts): a roofline and a surface fitted to measured layers."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,9 +12,15 @@ Distribution = Literal["balanced", "power_law"]
 LAUNCH_FLOOR_S = 10e-6  # a fused layer is several kernels; the fitted surface corrects it
 
 
-def layer_flop(tokens: float, hidden: int, inter: int, top_k: int) -> float:
-    """FLOP of a gated expert layer: three matrix multiplies, 2 x 3 x tokens x top_k x hidden x inter."""
-    return 6.0 * tokens * top_k * hidden * inter
+GATED_MATRICES = 3
+"""Matrices of a gated expert (gate, up, down); an expert without a gate has two."""
+
+
+def layer_flop(
+    tokens: float, hidden: float, inter: float, top_k: float, matrices: int = GATED_MATRICES
+) -> float:
+    """FLOP of an expert layer: 2 x matrices x tokens x top_k x hidden x inter."""
+    return 2.0 * matrices * tokens * top_k * hidden * inter
 
 
 def roofline_s(
@@ -24,12 +31,13 @@ def roofline_s(
     hidden: float,
     inter: float,
     num_experts: float,
+    matrices: int = GATED_MATRICES,
 ) -> float:
     """Seconds: max(FLOP over peak, weights and activations over bandwidth) + 10 us."""
-    flop = 6.0 * copies * hidden * inter
+    flop = layer_flop(copies, hidden, inter, 1, matrices)
     moved = element_bytes * (
-        3.0 * num_experts * hidden * inter + copies * (hidden + inter)
-    ) + 2.0 * copies * (hidden + 2.0 * inter)
+        matrices * num_experts * hidden * inter + copies * (hidden + inter)
+    ) + 2.0 * copies * (hidden + (matrices - 1) * inter)
     return max(flop / peak_flop_per_s, moved / memory_bytes_per_s) + LAUNCH_FLOOR_S
 
 
@@ -37,68 +45,71 @@ def roofline_s(
 class ExpertCurve:
     """Expert layers of one device in one precision, router and exchange between devices not included.
 
-    Sizes are those of one rank: `tokens` x `top_k` copies arrive at its `num_experts` experts, whose
-    intermediate size is `inter` (already divided by a tensor-parallel degree).
+    Sizes are those of one rank: `tokens` x `top_k` copies arrive at its `num_experts` experts, whose intermediate
+    size is `inter` (already divided by a tensor-parallel degree); fractions are allowed.
+
+    `expert_parallel` is the degree at which the layer was measured. The rank then held the tokens of all ranks of the
+    group and sorted them out before it computed its own, which shows in the time of small shares. Where the exchange
+    between devices is counted apart, ask with degree 1: the time of the multiplies and passes of the copies alone.
     """
 
     precision: str
     reference_peak_flop_per_s: float
     memory_bytes_per_s: float
     element_bytes: float
-    residual: Grid
-    """log2 of time over roofline on (experts, hidden x inter, copies per expert)."""
-    imbalance: Grid
-    """log2 of the time of power-law routing over balanced routing on the expert-parallel degree."""
+    residual: Mapping[str, Grid]
+    """By routing, log2 of time over roofline on (experts, hidden, inter, expert degree, copies per expert)."""
 
     def latency_s(
         self,
-        tokens: int,
-        hidden: int,
-        inter: int,
-        top_k: int,
-        num_experts: int,
+        tokens: float,
+        hidden: float,
+        inter: float,
+        top_k: float,
+        num_experts: float,
         distribution: Distribution = "balanced",
         expert_parallel: int = 1,
+        matrices: int = GATED_MATRICES,
     ) -> float:
         """Predicted seconds of the layer's forward pass; with `power_law`, of the most loaded rank."""
         copies = float(tokens * top_k)
         per_expert = max(copies / num_experts, 1e-3)
+        peak = self.reference_peak_flop_per_s
         time = roofline_s(
-            self.reference_peak_flop_per_s,
+            peak,
             self.memory_bytes_per_s,
             self.element_bytes,
             copies,
             hidden,
             inter,
             num_experts,
+            matrices,
         )
-        residual = self.residual.at((num_experts, hidden * inter, per_expert))
-        if distribution == "power_law":
-            residual += self.imbalance.at((expert_parallel,))
-        bound = layer_flop(tokens, hidden, inter, top_k) / self.reference_peak_flop_per_s
-        return max(float(time * 2.0**residual), bound)
+        place = (num_experts, hidden, inter, expert_parallel, per_expert)
+        slowdown: float = 2.0 ** self.residual[distribution].at(place)
+        return max(time * slowdown, layer_flop(tokens, hidden, inter, top_k, matrices) / peak)
 
     def flop_per_s(
         self,
-        tokens: int,
-        hidden: int,
-        inter: int,
-        top_k: int,
-        num_experts: int,
+        tokens: float,
+        hidden: float,
+        inter: float,
+        top_k: float,
+        num_experts: float,
         distribution: Distribution = "balanced",
         expert_parallel: int = 1,
     ) -> float:
-        """`layer_flop` over `latency_s`."""
+        """`layer_flop` of a gated layer over `latency_s`."""
         time = self.latency_s(tokens, hidden, inter, top_k, num_experts, distribution, expert_parallel)
         return layer_flop(tokens, hidden, inter, top_k) / time
 
     def efficiency(
         self,
-        tokens: int,
-        hidden: int,
-        inter: int,
-        top_k: int,
-        num_experts: int,
+        tokens: float,
+        hidden: float,
+        inter: float,
+        top_k: float,
+        num_experts: float,
         distribution: Distribution = "balanced",
         expert_parallel: int = 1,
     ) -> float:
@@ -106,8 +117,9 @@ class ExpertCurve:
         rate = self.flop_per_s(tokens, hidden, inter, top_k, num_experts, distribution, expert_parallel)
         return rate / self.reference_peak_flop_per_s
 
-    def is_clamped(self, tokens: int, hidden: int, inter: int, top_k: int, num_experts: int) -> bool:
+    def is_clamped(
+        self, tokens: float, hidden: float, inter: float, top_k: float, num_experts: float
+    ) -> bool:
         """Tell whether the sizes lie outside of the measured ones."""
-        return self.residual.is_clamped(
-            (num_experts, hidden * inter, max(tokens * top_k / num_experts, 1e-3))
-        )
+        per_expert = max(tokens * top_k / num_experts, 1e-3)
+        return self.residual["balanced"].is_clamped((num_experts, hidden, inter, 1, per_expert))

@@ -95,9 +95,10 @@ def device_figures(folder: Path) -> dict[str, DeviceFigures]:
 
 
 def surface_rows(folder: Path, device: str, kind: str) -> dict[str, Row]:
-    """Rows of surfaces.csv of one device and kind by precision."""
+    """Rows of surfaces.csv of one device and kind by precision; rows without a fit only state errors."""
     rows = rows_of(folder / "surfaces.csv")
-    return {row["precision"]: row for row in rows if row["device"] == device and row["kind"] == kind}
+    own = [row for row in rows if row["device"] == device and row["kind"] == kind]
+    return {row["precision"]: row for row in own if row["grid_points"]}
 
 
 def load_matmul(folder: Path, figures: DeviceFigures) -> Mapping[str, MatmulCurve]:
@@ -180,22 +181,19 @@ def load_experts(folder: Path, figures: DeviceFigures) -> Mapping[str, ExpertCur
     if not surfaces:
         return {}
     header, *body = _cells(folder / f"{figures.experts_as}.experts.csv")
-    imbalance = [row for row in rows_of(folder / "imbalance.csv") if row["device"] == figures.experts_as]
+
+    def grid(precision: str, routing: str) -> Grid:
+        rows = [row for row in body if row[:2] == [precision, routing]]
+        axes = (*(_distinct(rows, column) for column in range(2, 6)), [int(x) for x in header[6:]])
+        return Grid.of(axes, [log2(float(x)) for row in rows for x in row[6:]])
 
     def make(precision: str) -> ExpertCurve:
-        rows = [row for row in body if row[0] == precision]
-        axes = (_distinct(rows, 1), _distinct(rows, 2), [int(x) for x in header[3:]])
-        routing = [row for row in imbalance if row["precision"] == precision]
         return ExpertCurve(
             precision=precision,
             reference_peak_flop_per_s=figures.peak_flop_per_s(precision),
             memory_bytes_per_s=figures.memory_bytes_per_s,
             element_bytes=ELEMENT_BYTES[precision],
-            residual=Grid.of(axes, [log2(float(x)) for row in rows for x in row[3:]]),
-            imbalance=Grid.of(
-                [[int(row["expert_parallel"]) for row in routing]],
-                [log2(float(row["time_ratio"])) for row in routing],
-            ),
+            residual={routing: grid(precision, routing) for routing in ("balanced", "power_law")},
         )
 
     return LazyMapping(tuple(surfaces), make)

@@ -13,8 +13,9 @@ from towtank.hardware_profiles.curves import (
 )
 from towtank.hardware_profiles.curves.attention import published_parallel_heads
 from towtank.hardware_profiles.curves.collectives import CollectiveCurve, bus_factor
-from towtank.hardware_profiles.curves.experts import layer_flop
+from towtank.hardware_profiles.curves.experts import layer_flop, roofline_s
 from towtank.hardware_profiles.curves.grid import Grid
+from towtank.hardware_profiles.curves.left_out import KernelRow, predicted_s, quantile
 from towtank.hardware_profiles.curves.matmul import MatmulCurve, RooflineModel
 from towtank.hardware_profiles.errors import ProfileError, UnknownProfile
 
@@ -261,13 +262,21 @@ def test_l40s_has_no_collectives():
 
 def test_expert_flop_counts_three_multiplies():
     assert layer_flop(1000, 4096, 1536, 8) == 2 * 3 * 1000 * 8 * 4096 * 1536
+    assert layer_flop(1000, 4096, 1536, 8, matrices=2) == 2 * 2 * 1000 * 8 * 4096 * 1536
+
+
+def test_the_roofline_of_an_expert_layer():
+    # compute: 6 x 8192 copies x 4096 x 1536 / 1e14 = 3.0924 ms; bytes are fewer; 10 us of launches
+    assert roofline_s(1e14, 1e12, 2.0, 8192, 4096, 1536, 16) == pytest.approx(3.0924e-3 + 1e-5, rel=1e-4)
+    # 16 copies: 2 (3 x 16 x 4096 x 1536 + 16 x 5632) + 2 x 16 x (4096 + 2 x 1536) bytes at 1e12 bytes/s
+    assert roofline_s(1e14, 1e12, 2.0, 16, 4096, 1536, 16) == pytest.approx(6.04389e-4 + 1e-5, rel=1e-4)
 
 
 def test_expert_layers_grow_efficient_with_tokens():
     curve = load_curves("h100-80gb-sxm").experts["bf16"]
     few, many = (curve.efficiency(tokens, 4096, 1536, 8, 128) for tokens in (256, 16384))
     assert 0.0 < few < many <= 1.0
-    even = curve.latency_s(16384, 4096, 1536, 8, 16)
+    even = curve.latency_s(16384, 4096, 1536, 8, 16, expert_parallel=8)
     assert curve.latency_s(16384, 4096, 1536, 8, 16, "power_law", expert_parallel=8) > even
     assert curve.is_clamped(1, 4096, 1536, 1, 128)
 
@@ -285,8 +294,8 @@ def test_a_private_folder_comes_first(tmp_path):
         "published_attention_as,collectives,note\nmine,10,1e12,1e14,,,measurement,mine,mine,no,own\n"
     )
     (folder / "surfaces.csv").write_text(
-        "device,kind,precision,tile_rows,wave_exponent,launch_floor_s,grid_points,held_out_rows,"
-        "held_out_median,held_out_mean\nmine,matmul,bf16,1,0.0,1e-6,4,0,0,0\n"
+        "device,kind,precision,tile_rows,wave_exponent,launch_floor_s,grid_points,left_out_rows,"
+        "left_out_median,left_out_p90\nmine,matmul,bf16,1,0.0,1e-6,4,0,0,0\n"
     )
     (folder / "mine.matmul.csv").write_text("precision,m,n,256,512\nbf16,128,256,10,20\nbf16,256,256,20,40\n")
     (folder / "memory_fraction.csv").write_text("device,fraction,achieved_bytes_per_s,method,source\n")
@@ -298,7 +307,7 @@ def test_a_private_folder_comes_first(tmp_path):
 
 def test_provenance_names_the_relative_and_the_error():
     curves = load_curves("a100-80gb-sxm")
-    assert "held-out shapes median" in curves.provenance
+    assert "shapes left out" in curves.provenance
     assert curves.provenance_for("v100-32gb-sxm").startswith(
         "v100-32gb-sxm: not measured; shape dependence of a100-80gb-sxm"
     )
@@ -310,3 +319,23 @@ def test_network_points():
     assert points[0].num_devices == 512 and points[0].convention == "unstated"
     assert points[0].bandwidth_bytes_per_s == pytest.approx(33e9, rel=0.03)
     assert {point.system for point in network_bus_bandwidth_points("V100")} == {"V100 node"}
+
+
+def test_left_out_quantiles_by_hand():
+    assert quantile([4.0, 1.0, 2.0, 3.0], 0.5) == 2.5
+    assert quantile([0.0, 10.0], 0.9) == pytest.approx(9.0)
+    assert quantile([7.0], 0.9) == 7.0
+
+
+def test_a_kernel_row_is_predicted_by_its_curve():
+    curves = load_curves("h100-80gb-sxm")
+    layer = KernelRow("experts", "h100-80gb-sxm", "bf16", "balanced", (4096, 2048, 768, 8, 128, 2, 4, 3), 1.0)
+    assert predicted_s(layer) == curves.experts["bf16"].latency_s(
+        1024, 2048, 384, 8, 32, expert_parallel=4, matrices=3
+    )
+    head = KernelRow("attention", "h100-80gb-sxm", "bf16", "", (2, 4096, 32, 8, 128), 1.0)
+    rate = curves.attention["bf16"].table_flop_per_s(2, 4096, 32, 8, 128)
+    assert predicted_s(head) == 2 * 2 * 32 * 4096**2 * 128 / rate
+    assert curves.collectives is not None
+    ring = KernelRow("collectives", "h100-80gb-sxm", "int8", "all_gather", (8, 2**20), 1.0)
+    assert predicted_s(ring) == curves.collectives.time_s("all_gather", 8, 2**20)

@@ -1,67 +1,74 @@
-"""The shipped measurement files: complete, small, and right on rows that no grid uses."""
+"""The shipped measurement files: complete, small, and right on shapes that no curve has seen."""
 
 import csv
-from collections import defaultdict
-from pathlib import Path
-from statistics import median
 
 import pytest
 import yaml
 
 from towtank.hardware_profiles.curves import load_curves, measured_devices
 from towtank.hardware_profiles.curves.experts import layer_flop
+from towtank.hardware_profiles.curves.left_out import (
+    KINDS,
+    KernelErrors,
+    errors_by_group,
+    is_left_out,
+    sample,
+    stated_errors,
+)
 from towtank.hardware_profiles.curves.loading import rows_of
 from towtank.hardware_profiles.curves.network import MEASUREMENTS
 
-SAMPLES = rows_of(Path(__file__).parents[1] / "captures" / "measured_samples.csv")
+SAMPLE = sample()
 
-# Bounds on the median error: of any one device and precision (a handful of rows), and of all together.
-BOUNDS = {"matmul": (0.12, 0.045), "attention": (0.15, 0.06), "experts": (0.40, 0.20)}
-ALL_MATMUL_MEAN = 0.07
-
-
-def relative_errors(kind: str) -> dict[tuple[str, str], list[float]]:
-    errors = defaultdict(list)
-    for row in SAMPLES:
-        if row["kind"] == kind:
-            sizes = [int(float(row[name])) for name in "abcde" if row[name]]
-            predicted = predict(kind, row["device"], row["precision"], sizes)
-            measured = float(row["latency_us"]) * 1e-6
-            errors[row["device"], row["precision"]].append(abs(predicted / measured - 1.0))
-    return errors
+MEDIAN = {"matmul": 0.08, "attention": 0.10, "collectives": 0.10, "experts": 0.15}
+MATMUL_P90 = 0.25
 
 
-def predict(kind: str, device: str, precision: str, sizes: list[int]) -> float:
-    curves = load_curves(device)
-    if kind == "matmul":
-        m, n, k = sizes
-        return curves.matmul[precision].latency_s(m, n, k)
-    if kind == "attention":
-        batch, sequence, heads, kv_heads, head_dim = sizes
-        rate = curves.attention[precision].table_flop_per_s(batch, sequence, heads, kv_heads, head_dim)
-        return 2.0 * batch * heads * sequence**2 * head_dim / rate
-    tokens, hidden, inter, top_k, experts = sizes
-    return curves.experts[precision].latency_s(tokens, hidden, inter, top_k, experts)
+def name_of(errors: KernelErrors) -> str:
+    return f"{errors.kind}-{errors.device}-{errors.precision}"
 
 
-@pytest.mark.parametrize("kind", BOUNDS)
-def test_held_out_rows_are_predicted_within_the_stated_bound(kind):
-    group_bound, bound = BOUNDS[kind]
-    errors = relative_errors(kind)
-    too_far = {pair: median(own) for pair, own in errors.items() if median(own) > group_bound}
-    assert not too_far
-    assert median(error for own in errors.values() for error in own) <= bound
+@pytest.mark.parametrize("errors", errors_by_group(SAMPLE), ids=name_of)
+def test_sampled_kernels_of_left_out_shapes_are_within_the_bound(errors):
+    assert errors.rows >= 30
+    assert errors.median <= MEDIAN[errors.kind]
+    if errors.kind == "matmul":
+        assert errors.p90 <= MATMUL_P90
 
 
-def test_held_out_multiplies_on_average():
-    errors = [error for own in relative_errors("matmul").values() for error in own]
-    assert len(errors) >= 200
-    assert sum(errors) / len(errors) <= ALL_MATMUL_MEAN
+@pytest.mark.parametrize("errors", stated_errors(), ids=name_of)
+def test_the_stated_errors_on_all_left_out_kernels_are_within_the_bound(errors):
+    assert errors.median <= MEDIAN[errors.kind]
+    if errors.kind == "matmul":
+        assert errors.p90 <= MATMUL_P90
 
 
-def test_the_sample_is_spread():
-    assert 300 <= len(SAMPLES) <= 500
-    assert {row["device"] for row in SAMPLES} == set(measured_devices())
+def test_the_stated_errors_are_those_of_the_shipped_curves():
+    # the median of the sample scatters about that of all rows by some tenths of it
+    stated = {(e.kind, e.device, e.precision): e for e in stated_errors()}
+    found = {(e.kind, e.device, e.precision): e for e in errors_by_group(SAMPLE)}
+    assert stated.keys() == found.keys()
+    for key, errors in found.items():
+        assert errors.rows <= stated[key].rows
+        assert errors.median == pytest.approx(stated[key].median, rel=0.6, abs=0.01), key
+
+
+def test_the_sample_holds_left_out_shapes_of_every_device_and_kind():
+    assert {row.device for row in SAMPLE} == set(measured_devices())
+    assert {row.kind for row in SAMPLE} == set(KINDS)
+    for row in SAMPLE:
+        sizes = row.sizes
+        shape = {"matmul": sizes[1:], "attention": sizes[2:], "experts": sizes[1:7]}.get(
+            row.kind, (row.variant, *sizes)
+        )
+        assert is_left_out(row.kind, *shape), row
+
+
+def test_about_a_fifth_of_the_shapes_is_left_out():
+    sizes = [256, 512, 768, 1024, 1536, 2048, 2560, 3072, 3584, 4096, 5120, 6144, 7168, 8192]
+    left_out = sum(is_left_out("matmul", n, k) for n in sizes for k in sizes)
+    assert 0.12 < left_out / len(sizes) ** 2 < 0.28
+    assert [is_left_out("matmul", 1024, 2048), is_left_out("matmul", 2048, 1024)] == [True, False]
 
 
 @pytest.mark.parametrize("device", measured_devices())
@@ -72,18 +79,6 @@ def test_every_shipped_multiply_is_read_back(device):
         curve = load_curves(device).matmul[precision]
         for k, rate in zip(header[3:], rates, strict=True):
             assert curve.flop_per_s(int(m), int(n), int(k)) == pytest.approx(float(rate) * 1e12, rel=1e-6)
-
-
-@pytest.mark.parametrize(
-    "row", rows_of(MEASUREMENTS / "surfaces.csv"), ids=lambda r: "-".join([*r.values()][:3])
-)
-def test_stated_errors_are_within_the_promise(row):
-    mean, median_error = float(row["held_out_mean"]), float(row["held_out_median"])
-    if row["kind"] == "matmul":
-        assert median_error <= 0.055 and mean <= 0.10
-        assert float(row["off_tile_mean"]) <= 0.10 and float(row["coarse_mean"]) <= 0.10
-    else:
-        assert median_error <= {"attention": 0.10, "experts": 0.20}[row["kind"]]
 
 
 def test_shipped_rates_stay_below_the_reference_peaks():
@@ -97,21 +92,27 @@ def test_shipped_rates_stay_below_the_reference_peaks():
 
 def test_the_folder_is_small_and_free_of_stray_files():
     files = [path for path in MEASUREMENTS.iterdir() if path.is_file()]
-    assert {path.suffix for path in files} == {".csv", ".yaml"}
-    assert sum(path.stat().st_size for path in files) < 1.5e6
+    assert {path.suffix for path in files} == {".csv", ".yaml", ".gz"}
+    assert sum(path.stat().st_size for path in files) < 1.6e6
 
 
 def test_every_file_has_a_source():
     sources = yaml.safe_load((MEASUREMENTS / "sources.yaml").read_text())
     patterns = [pattern for source in sources.values() for pattern in source["files"]]
-    for path in MEASUREMENTS.glob("*.csv"):
+    for path in MEASUREMENTS.glob("*.csv*"):
         assert any(path.match(pattern) for pattern in patterns), path.name
 
 
-def test_the_expert_sample_stays_below_the_peak():
-    for row in SAMPLES:
-        if row["kind"] == "experts":
-            tokens, hidden, inter, top_k, _ = (int(row[name]) for name in "abcde")
-            curve = load_curves(row["device"]).experts[row["precision"]]
-            rate = layer_flop(tokens, hidden, inter, top_k) / (float(row["latency_us"]) * 1e-6)
-            assert rate <= curve.reference_peak_flop_per_s
+def test_no_sampled_expert_layer_beats_the_peak():
+    for row in SAMPLE:
+        if row.kind == "experts":
+            tokens, hidden, inter, top_k, _, tensor, expert, matrices = row.sizes
+            curve = load_curves(row.device).experts[row.precision]
+            flop = layer_flop(tokens / expert, hidden, inter / tensor, top_k, matrices)
+            # with power-law routing some rank has more than its share, so that the share's rate is lower still
+            assert flop / row.measured_s <= curve.reference_peak_flop_per_s, row
+
+
+def test_surfaces_name_every_fit():
+    fits = [row for row in rows_of(MEASUREMENTS / "surfaces.csv") if row["grid_points"]]
+    assert {(row["kind"], row["device"]) for row in fits} >= {("matmul", name) for name in measured_devices()}

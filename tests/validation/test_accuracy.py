@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from towtank.validation.evaluate import evaluate
+from towtank.validation.kernel_tables import kernel_errors
 from towtank.validation.report import report_on
 from towtank.validation.rows import FAILED, RUNS, read_runs
 
@@ -16,7 +17,7 @@ PRESENT = yaml.safe_load((Path(__file__).parents[1] / "golden" / "validation" / 
 
 @pytest.fixture(scope="module")
 def report():
-    return report_on(evaluate(read_runs(RUNS)), evaluate(read_runs(FAILED)))
+    return report_on(evaluate(read_runs(RUNS)), evaluate(read_runs(FAILED)), kernel_errors())
 
 
 def test_every_figure_is_watched(report) -> None:

@@ -65,13 +65,15 @@ def validate(
     from towtank.cli.text import emit
     from towtank.cli.validation_text import report_text
     from towtank.validation.evaluate import evaluate, progress_bar
+    from towtank.validation.kernel_tables import kernel_errors
     from towtank.validation.report import report_on
     from towtank.validation.rows import FAILED, RUNS, read_runs
 
     chosen = _chosen(runs or RUNS, where)
     results = evaluate(chosen, jobs, progress_bar)
-    failed: list[Result] = [] if runs or where else evaluate(read_runs(FAILED), jobs)
-    report = report_on(results, failed)
+    whole = not (runs or where)
+    failed: list[Result] = evaluate(read_runs(FAILED), jobs) if whole else []
+    report = report_on(results, failed, kernel_errors() if whole else ())
     if json is not None:
         _write_json(report, json)
     if html is not None:

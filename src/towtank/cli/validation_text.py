@@ -26,7 +26,9 @@ def report_text(report: "Report") -> str:
     sections = [_headline(report), paragraph(_NOTE, indent=0)]
     sections += [f"By {name}\n{errors_table(rows)}" for name, rows in report.tables.items() if rows]
     sections += [
-        text for text in (_figures(report), _memory(report), _worst(report), _refused(report)) if text
+        text
+        for text in (_figures(report), _kernels(report), _memory(report), _worst(report), _refused(report))
+        if text
     ]
     return "\n\n".join(sections)
 
@@ -98,6 +100,22 @@ def _figures(report: "Report") -> str:
         if rows
         else ""
     )
+
+
+def _kernels(report: "Report") -> str:
+    from towtank.validation.kernel_tables import HEADING, NOT_JUDGED, NOTE
+
+    rows = [
+        (
+            *(group.kind, group.device, group.precision),
+            *(count(group.rows), _percent(group.median), _percent(group.p90)),
+        )
+        for group in report.kernels
+    ]
+    if not rows:
+        return ""
+    body = table(rows, ("", "device", "precision", "kernels", "median", "p90"), right=(3, 4, 5))
+    return "\n".join([HEADING, paragraph(f"{NOTE} {NOT_JUDGED}", indent=0), body])
 
 
 def _memory(report: "Report") -> str:
