@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from towtank.hardware_profiles.calibration import calibration
+from towtank.validation.cross_validation import cross_validation_figures, recorded
 from towtank.validation.evaluate import Result
 from towtank.validation.figures import Figure, figures
 from towtank.validation.grouping import KEYS, grouped, in_group, scale_order, sweeps
@@ -48,7 +50,7 @@ def report_on(results: Sequence[Result], failed: Sequence[Result] = ()) -> Repor
         errors_of(rows),
         errors_of(calm),
         tables,
-        (*figures(results, failed), *interval_figures(results)),
+        (*figures(results, failed), *interval_figures(results), *cross_validation_figures(recorded())),
     )
 
 
@@ -114,6 +116,8 @@ def _summary(report: Report) -> dict[str, Any]:
             for name, sweep in sweeps(report.results).items()
         },
         "figures": [asdict(figure) for figure in report.figures],
+        "cross_validation_of_shipped_runs": asdict(recorded()),
+        "calibration": asdict(calibration()),
     }
 
 
