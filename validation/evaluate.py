@@ -1,11 +1,8 @@
 """Predict rows of a table of runs, in parallel; a row that fails says why and stops no other."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from multiprocessing import get_context
-from os import cpu_count
 from typing import Literal
 
 from towtank.simulator.cost.compute import peak
@@ -13,12 +10,8 @@ from towtank.simulator.predict import Prediction, predict
 from towtank.validation.express import Expressed, Inexpressible, express
 from towtank.validation.features import Features, features_of
 from towtank.validation.mapping.memory import comparable_bytes
+from towtank.validation.parallel import Progress, in_parallel
 from towtank.validation.rows import Run
-
-_CHUNK = 48
-"""Rows of one task: enough to share cached shapes and schedules, few enough to balance workers."""
-_WORTH_A_POOL = 64
-"""Fewer rows are predicted sooner than workers start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,43 +101,12 @@ def _result(run: Run, expressed: Expressed, prediction: Prediction) -> Result:
     )
 
 
-def evaluate(
-    runs: Sequence[Run], jobs: int | None = None, progress: Callable[[int, int], None] | None = None
-) -> list[Result]:
-    """Predict every row; the results are in the order of the rows.
-
-    `jobs` processes share the work (None: one a core). `progress` is called with rows done and rows in all.
-    """
-    jobs = min(jobs or cpu_count() or 1, max(1, len(runs) // 8))
-    tell = progress or (lambda done, total: None)
-    if jobs == 1 or len(runs) < _WORTH_A_POOL:
-        return list(_one_by_one(runs, tell))
-    order = sorted(range(len(runs)), key=lambda index: _likeness(runs[index]))
-    chunks = [order[start : start + _CHUNK] for start in range(0, len(order), _CHUNK)]
-    results: list[Result | None] = [None] * len(runs)
-    done = 0
-    # spawned, not forked: a caller may have threads, and workers must see the same modules either way
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        tasks = {pool.submit(_evaluate_chunk, [runs[index] for index in chunk]): chunk for chunk in chunks}
-        for task in as_completed(tasks):
-            for index, result in zip(tasks[task], task.result(), strict=True):
-                results[index] = result
-            done += len(tasks[task])
-            tell(done, len(runs))
-    return [result for result in results if result is not None]
+def evaluate(runs: Sequence[Run], jobs: int | None = None, progress: Progress | None = None) -> list[Result]:
+    """Predict every row; the results are in the order of the rows. Arguments as of `in_parallel`."""
+    return in_parallel(evaluate_run, runs, likeness, jobs, progress)
 
 
-def _one_by_one(runs: Sequence[Run], tell: Callable[[int, int], None]) -> Iterator[Result]:
-    for number, run in enumerate(runs, start=1):
-        yield evaluate_run(run)
-        tell(number, len(runs))
-
-
-def _evaluate_chunk(runs: Sequence[Run]) -> list[Result]:
-    return [evaluate_run(run) for run in runs]
-
-
-def _likeness(run: Run) -> tuple[str, ...]:
+def likeness(run: Run) -> tuple[str, ...]:
     """Rows that sort together share machines, shapes and schedules, which a worker keeps."""
     return (run.device, run.framework, run.model, str(run.tp), str(run.pp), str(run.micro_batch))
 

@@ -22,6 +22,7 @@ from towtank.validation.statistics import (
 _ENOUGH = 10
 """Rows from which a device is judged on its own."""
 _SMALLEST_SWEEP = 3
+_LIMITS = {"at_most", "at_least", "within", "between"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,12 @@ class Figure:
     unit: str
     target: str
     reached: bool | None
-    """None where there are no rows."""
+    """None where there are no rows, or no target."""
+
+    @property
+    def verdict(self) -> str:
+        """Whether the target is reached, as a word; a dash where there is none."""
+        return "-" if self.reached is None else "yes" if self.reached else "no"
 
 
 Measured = tuple[float | None, int]
@@ -71,6 +77,8 @@ def figure_of(key: str, value: float | None, rows: int) -> Figure:
 
 
 def _target(spec: Mapping[str, Any]) -> str:
+    if not _LIMITS & spec.keys():
+        return "-"
     if "at_most" in spec:
         return f"at most {spec['at_most']}"
     if "at_least" in spec:
@@ -80,7 +88,9 @@ def _target(spec: Mapping[str, Any]) -> str:
     return f"{spec['between'][0]} to {spec['between'][1]}"
 
 
-def _reached(spec: Mapping[str, Any], value: float) -> bool:
+def _reached(spec: Mapping[str, Any], value: float) -> bool | None:
+    if not _LIMITS & spec.keys():
+        return None
     if "at_most" in spec:
         return bool(value <= spec["at_most"])
     if "at_least" in spec:
@@ -99,7 +109,8 @@ def _calm(rows: Sequence[Result]) -> list[Result]:
     return [result for result in rows if not in_group(result, "chaotic")]
 
 
-def _dense(rows: Sequence[Result]) -> list[Result]:
+def dense(rows: Sequence[Result]) -> list[Result]:
+    """Dense rows, the erratic sweep apart."""
     # a row that is not expressed has no model; its columns tell whether it has experts
     return [result for result in _calm(rows) if not (result.moe or result.run.moe_experts)]
 
@@ -187,9 +198,9 @@ def _of_group(name: str) -> Callable[[Sequence[Result]], Measured]:
 
 _MEASURES: Mapping[str, Callable[[Sequence[Result]], Measured]] = {
     "coverage": _coverage,
-    "dense_median": lambda rows: _median(_dense(rows)),
-    "dense_mean": lambda rows: _mean(_dense(rows)),
-    "dense_skill": lambda rows: _skill(_dense(rows)),
+    "dense_median": lambda rows: _median(dense(rows)),
+    "dense_mean": lambda rows: _mean(dense(rows)),
+    "dense_skill": lambda rows: _skill(dense(rows)),
     "worst_device_median": _worst_device,
     "nanotron_best_half_median": _nanotron_best_half,
     "nanotron_spearman": _nanotron_spearman,

@@ -1,168 +1,168 @@
 """Fit the rates of stacks and devices inside training steps: one factor a stack, one a device, nothing per row.
 
-The rate of a run is its predicted compute time over the compute time that its measured step leaves after the
-predicted communication. log(rate) = log(stack) + log(device) is fitted by least absolute deviations (robust
-against the runs that something else slowed down), one row for each source, model and mapping, weighted so that
-a source with many rows does not decide alone. The anchor is a device whose factor is 1 by definition.
+log(rate) = log(stack) + log(device) is fitted to the rates that runs imply (`rates`) by least absolute deviations,
+robust against runs that something else slowed down. A row weighs 1 / sqrt(rows of its source on its stack and
+device), so that a source with many rows does not decide alone. The anchor is a device whose factor is 1 by
+definition.
+
+Each stack is drawn to a level that all stacks share, which is fitted as well, and each device to 1, by one row more
+of weight `PULL` (the mode under a Laplace prior, as in the lasso: Tibshirani, J. R. Stat. Soc. B 58, 1996): a factor
+departs only as far as its rows outweigh that. Names with too few rows stay there (`free_names`), and so does
+what a fit has not seen.
+
+`python -m towtank.validation.fit` prints the fit; with `--write` it goes into the file that predictions read.
 """
 
-from collections import Counter
-from collections.abc import Sequence
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import exp, log
+from typing import Any
 
-from towtank.hardware_profiles.calibration import training_rate
-from towtank.simulator.predict import predict
-from towtank.validation.express import Expressed, express
-from towtank.validation.rows import Run
+from towtank.hardware_profiles.calibration import BOUNDS
+from towtank.validation.rates import Observation
 
 ANCHOR = "a100-80gb-sxm"
-COMPUTE_PARTS = ("matmul", "attention", "elementwise", "recompute")
-PLAUSIBLE_RATE = (0.25, 1.6)
-"""Runs outside of it waited for something that is not in the model; they tell nothing about compute."""
-
-
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """Rate that one run implies, over the rate of the profile alone (no fitted factor)."""
-
-    run: str
-    source: str
-    stack: str
-    device: str
-    rate: float
-
-
-@dataclass(frozen=True, slots=True)
-class Factor:
-    """One fitted factor with the spread of the rows behind it."""
-
-    value: float
-    rows: int
-    quartiles: tuple[float, float]
-    """Quartiles of the rates of its rows, the other factor divided out."""
+PULL = 0.1
+"""Weight of the row that draws a factor; a source with a single row weighs 1. Errors of left-out groups hardly tell
+weights from 0 to 1 apart (0.1 has the least mean) and grow beyond."""
+MIN_ROWS = 10
+"""Rows from which a factor is free. Fewer do not tell it from the scatter of runs."""
+MIN_GROUPS = 3
+"""Groups of source, model and mapping from which a factor is free: one sweep is not evidence for a factor."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Factors of stacks and devices."""
+    """Fitted factors. What is not free is not in `stacks` and `devices`."""
 
-    stacks: dict[str, Factor]
-    devices: dict[str, Factor]
+    level: float
+    """Rate that stacks are drawn to, and that of a stack without factor."""
+    stacks: Mapping[str, float]
+    devices: Mapping[str, float]
 
     @property
     def num_parameters(self) -> int:
-        """Free parameters; the anchor's is not free."""
-        return len(self.stacks) + len(self.devices) - 1
+        """Free parameters, the level among them."""
+        return 1 + len(self.stacks) + len(self.devices)
+
+    def stack(self, name: str) -> float:
+        """Factor of a stack; the level if it has none."""
+        return self.stacks.get(name, self.level)
+
+    def device(self, name: str) -> float:
+        """Factor of a device; 1 if it has none."""
+        return self.devices.get(name, 1.0)
+
+    def rate(self, stack: str, device: str) -> float:
+        """Rate inside training steps over the rate of the profile."""
+        return self.stack(stack) * self.device(device)
 
 
-def observe(runs: Sequence[Run]) -> list[Observation]:
-    """Rates of the runs that can be expressed, one for each source, model and mapping."""
-    seen: set[tuple[object, ...]] = set()
-    found = []
-    for run in runs:
-        key = (
-            run.source,
-            run.model,
-            run.tp,
-            run.pp,
-            run.dp,
-            run.cp,
-            run.micro_batch,
-            run.recompute,
-            run.precision,
-        )
-        if key in seen or not run.step_time_s:
-            continue
-        seen.add(key)
-        expressed = express(run)
-        if isinstance(expressed, Expressed):
-            rate = implied_rate(expressed, run.step_time_s / expressed.step_share)
-            if PLAUSIBLE_RATE[0] < rate < PLAUSIBLE_RATE[1]:
-                device, stack = expressed.machine.device.name, expressed.stack.name
-                found.append(Observation(run.id, run.source, stack, device, rate))
-    return found
+@dataclass(frozen=True, slots=True)
+class Free:
+    """Names whose factors are free."""
+
+    stacks: tuple[str, ...]
+    devices: tuple[str, ...]
 
 
-def implied_rate(expressed: Expressed, measured_s: float) -> float:
-    """Rate that makes the predicted step as long as the measured one; 0 where no rate does."""
-    prediction = predict(expressed.model, expressed.machine, expressed.plan, stack=expressed.stack)
-    parts = prediction.breakdown_s
-    compute = sum(parts.get(name, 0.0) for name in COMPUTE_PARTS)
-    # a bubble is compute of other stages: it scales with compute
-    bubble = parts.get("bubble", 0.0)
-    compute *= 1 + bubble / max(prediction.step_time_s - bubble, 1e-12)
-    left = measured_s - (prediction.step_time_s - compute)
-    now = expressed.stack.fitted.compute_efficiency * training_rate(expressed.machine.device.name).rate
-    return now * compute / left if left > 0 else 0.0
+def free_names(observations: Collection[Observation]) -> Free:
+    """Stacks and devices with enough rows and groups for a factor of their own; the anchor is none."""
+    stacks, devices = (_enough(observations, kind) for kind in ("stack", "device"))
+    return Free(stacks, tuple(name for name in devices if name != ANCHOR))
 
 
-def fit(observations: Sequence[Observation]) -> Fit:
-    """Least absolute deviations by linear programming (scipy, HiGHS)."""
+def _enough(observations: Collection[Observation], kind: str) -> tuple[str, ...]:
+    groups: dict[str, list[str]] = defaultdict(list)
+    for each in observations:
+        groups[getattr(each, kind)].append(each.group)
+    return tuple(
+        sorted(name for name, own in groups.items() if len(own) >= MIN_ROWS and len(set(own)) >= MIN_GROUPS)
+    )
+
+
+def fit(observations: Sequence[Observation], free: Free | None = None) -> Fit:
+    """Fit by linear programming (scipy, HiGHS); `free` are the free factors, by default those of `free_names`.
+
+    Minimises sum_i w_i |log(rate_i) - log(stack_i) - log(device_i)| + PULL (sum_s |log(s) - log(level)| +
+    sum_d |log(d)|), all factors within `BOUNDS`. An observation may stand several times.
+
+    Raises:
+        ValueError: there are no observations.
+    """
+    if not observations:
+        raise ValueError("a fit needs at least one observation")
+    free = free or free_names(observations)
+    stacks = {name: number for number, name in enumerate(free.stacks, start=1)}
+    devices = {name: number for number, name in enumerate(free.devices, start=1 + len(stacks))}
+    rows = Counter((each.source, each.stack, each.device) for each in observations)
+    design: list[tuple[int, ...]] = []
+    target, weight = [], []
+    for each in observations:
+        columns = (stacks.get(each.stack, 0), devices.get(each.device))
+        design.append(tuple(column for column in columns if column is not None))
+        target.append(log(each.rate))
+        weight.append(rows[each.source, each.stack, each.device] ** -0.5)
+    logs = _solve(design, target, weight, 1 + len(stacks) + len(devices), tuple(stacks.values()))
+    return Fit(
+        exp(logs[0]),
+        {name: exp(logs[column]) for name, column in stacks.items()},
+        {name: exp(logs[column]) for name, column in devices.items()},
+    )
+
+
+def _solve(
+    design: Sequence[tuple[int, ...]],
+    target: Sequence[float],
+    weight: Sequence[float],
+    columns: int,
+    stacks: Collection[int],
+) -> list[float]:
+    """Logarithms of the factors; column 0 is the level, `design` has the columns that are added up in each row."""
     import numpy as np
     from scipy.optimize import linprog
+    from scipy.sparse import csr_matrix, eye, hstack
 
-    stacks = sorted({each.stack for each in observations})
-    devices = sorted({each.device for each in observations})
-    columns = {name: number for number, name in enumerate([*stacks, *devices])}
-    rows = Counter((each.source, each.stack, each.device) for each in observations)
-    design = np.zeros((len(observations), len(columns)))
-    for number, each in enumerate(observations):
-        design[number, [columns[each.stack], columns[each.device]]] = 1.0
-    target = np.log([each.rate for each in observations])
-    weight = np.array([rows[each.source, each.stack, each.device] ** -0.5 for each in observations])
-    size, free = len(observations), len(columns)
-    anchor = np.zeros((1, free + 2 * size))
-    anchor[0, columns[ANCHOR]] = 1.0
-    solved = linprog(
-        np.r_[np.zeros(free), weight, weight],
-        A_eq=np.r_[np.c_[design, np.eye(size), -np.eye(size)], anchor],
-        b_eq=np.r_[target, 0.0],
-        bounds=[(log(0.2), log(2.0))] * free + [(0, None)] * (2 * size),
+    entries = [(row, column, 1.0) for row, own in enumerate(design) for column in own]
+    for row, column in enumerate(range(1, columns), start=len(design)):
+        entries.append((row, column, 1.0))
+        if column in stacks:
+            entries.append((row, 0, -1.0))
+    size = len(design) + columns - 1
+    row_of, column_of, value = zip(*entries, strict=True)
+    matrix = csr_matrix((value, (row_of, column_of)), shape=(size, columns))
+    weights = np.r_[weight, np.full(columns - 1, PULL)]
+    solved: Any = linprog(
+        np.r_[np.zeros(columns), weights, weights],
+        A_eq=hstack([matrix, eye(size), -eye(size)], format="csr"),
+        b_eq=np.r_[target, np.zeros(columns - 1)],
+        bounds=[(log(BOUNDS[0]), log(BOUNDS[1]))] * columns + [(0, None)] * (2 * size),
     )
-    logs = {name: float(solved.x[number]) for name, number in columns.items()}
-    return Fit(
-        {name: _factor(name, logs, observations, "stack") for name in stacks},
-        {name: _factor(name, logs, observations, "device") for name in devices},
-    )
+    if solved.x is None:
+        raise RuntimeError(f"the linear programme of the fit was not solved: {solved.message}")
+    return [float(value) for value in solved.x[:columns]]
 
 
-def _factor(name: str, logs: dict[str, float], observations: Sequence[Observation], kind: str) -> Factor:
-    import numpy as np
-
-    other = "device" if kind == "stack" else "stack"
-    of_name = [each for each in observations if getattr(each, kind) == name]
-    rates = [each.rate / exp(logs[getattr(each, other)]) for each in of_name]
-    low, high = np.percentile(rates, [25, 75])
-    return Factor(exp(logs[name]), len(of_name), (float(low), float(high)))
-
-
-def dense_gate_runs(runs: Sequence[Run]) -> list[Run]:
-    """Runs that factors are fitted to: complete and dense; AxoNN's are kept apart as a test, and of the erratic
-    Nanotron sweep only rows above 30 % of peak tell something about compute."""
-    return [
-        run
-        for run in runs
-        if run.gate is not False
-        and not run.moe_experts
-        and "AxoNN" not in run.source
-        and not ("Nanotron" in run.source and "sweep" in run.source and (run.mfu_pct or 0) < 30)
-    ]
-
-
-def main() -> int:
-    """Print the factors that the shipped runs give, beside which those in the stacks and calibrations can be held."""
+def main(arguments: Sequence[str]) -> int:
+    """Print the fit to the shipped runs; `--write` puts it into force."""
+    from towtank.hardware_profiles.calibration import FILE
+    from towtank.validation.confidence import to_text
+    from towtank.validation.evaluate import progress_bar
+    from towtank.validation.rates import dense_gate_runs, observe
     from towtank.validation.rows import RUNS, read_runs
 
-    observations = observe(dense_gate_runs(read_runs(RUNS)))
-    fitted = fit(observations)
-    print(f"{len(observations)} runs, {fitted.num_parameters} free parameters")
-    for title, factors in (("stack", fitted.stacks), ("device", fitted.devices)):
-        print(f"\n{title:22} factor  runs  quartiles of its runs")
-        for name, one in factors.items():
-            print(f"{name:22} {one.value:6.3f} {one.rows:5}  {one.quartiles[0]:.3f} {one.quartiles[1]:.3f}")
+    if set(arguments) - {"--write"}:
+        print("usage: python -m towtank.validation.fit [--write]", file=sys.stderr)
+        return 2
+    text = to_text(observe(dense_gate_runs(read_runs(RUNS)), progress=progress_bar))
+    print(text, end="")
+    if "--write" in arguments:
+        FILE.write_text(text, encoding="utf-8")
+        print(f"\nwritten: {FILE}; `make validate` brings tables and intervals up to date", file=sys.stderr)
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main(sys.argv[1:]))

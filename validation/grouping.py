@@ -13,6 +13,7 @@ from towtank.validation.conformal import Settings
 from towtank.validation.evaluate import Result
 from towtank.validation.intervals import settings_from
 from towtank.validation.mapping.rules import matches
+from towtank.validation.rows import Run
 
 _FILE = Path(__file__).parent / "groups.yaml"
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -37,6 +38,14 @@ def source_family(source: str) -> str:
         if re.search(pattern, source, re.IGNORECASE):
             return str(name)
     return re.sub(r"\s*\(.*", "", source) or "not stated"
+
+
+def group_of(run: Run) -> str:
+    """Group of (family of the source, model, mapping): its runs differ in scale, batch and precision."""
+    mapping = (run.tp, run.pp, run.vpp, run.cp, run.ep, run.zero_stage, run.recompute)
+    return "|".join(
+        [source_family(run.source), run.model, *("" if part is None else str(part) for part in mapping)]
+    )
 
 
 def precision_class(precision: str) -> str:

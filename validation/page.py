@@ -6,6 +6,8 @@ from html import escape
 from pathlib import Path
 from string import Template
 
+from towtank.hardware_profiles.calibration import FittedRate, calibration
+from towtank.validation.cross_validation import CrossValidation, recorded
 from towtank.validation.figures import Figure
 from towtank.validation.kernel_tables import HEADING, NOT_JUDGED, NOTE
 from towtank.validation.pictures import drivers, scatter
@@ -13,7 +15,7 @@ from towtank.validation.report import Report, worst
 from towtank.validation.statistics import Errors
 
 _TEMPLATE = Path(__file__).with_name("page.html")
-_TEXTS = {"model", "assumptions"}
+_TEXTS = {"model", "assumptions", "sources", "no factor left"}
 _HEADS = ("runs", "expressed", "median", "mean", "bias", "p90", "rank", "constant", "skill")
 
 
@@ -31,6 +33,9 @@ def page(report: Report) -> str:
         ),
         kernels=_kernels(report),
         drivers=drivers(report.results),
+        fit=escape(fit_sentence()),
+        parameters=_parameters(),
+        left_out=_left_out(recorded()),
         worst=_worst(report),
         refused=_refused(report),
     )
@@ -97,7 +102,7 @@ def _figures(figures: Sequence[Figure]) -> str:
             _cell(f"{figure.value:.3g} {figure.unit}"),
             _cell(f"{figure.rows:,}"),
             _cell(figure.target),
-            _cell("yes" if figure.reached else "no", "yes" if figure.reached else "no"),
+            _cell(figure.verdict, figure.verdict if figure.reached is not None else ""),
         ]
         for figure in figures
         if figure.value is not None
@@ -118,6 +123,44 @@ def _kernels(report: Report) -> str:
     heads = ("", "device", "precision", "kernels", "median", "p90")
     text = escape(f"{NOTE} {NOT_JUDGED}")
     return f"<h2>{HEADING}</h2><p>{text}</p><div class='scroll'>{_table(heads, rows)}</div>"
+
+
+def fit_sentence() -> str:
+    """How the factors in force were fitted."""
+    fit = calibration().fit
+    low, high = fit["level_interval_90"]
+    return (
+        f"{fit['free_parameters']} free parameters, fitted to {fit['rows']:,} rows in {fit['groups']:,} groups of "
+        f"source, model and mapping; each within {fit['bounds'][0]:g} to {fit['bounds'][1]:g}. Stacks are drawn to "
+        f"a level of {fit['level']:.3f} (90 %: {low:.3f} to {high:.3f}), devices to 1. "
+        "What has no interval is not free."
+    )
+
+
+def _parameters() -> str:
+    def row(kind: str, name: str, one: FittedRate) -> list[str]:
+        interval = "-" if one.interval_90 is None else f"{one.interval_90[0]:.3f} to {one.interval_90[1]:.3f}"
+        numbers = (kind, f"{one.rate:.3f}", interval, f"{one.rows:,}", f"{one.groups:,}")
+        return [_cell(name), *(_cell(text) for text in numbers), _cell(", ".join(one.sources), "text")]
+
+    found = calibration()
+    rows = [row("stack", name, one) for name, one in found.stacks.items()]
+    rows += [row("device", name, one) for name, one in found.devices.items()]
+    return _table(("", "of", "rate", "90 % interval", "rows", "groups", "sources"), rows)
+
+
+def _left_out(found: CrossValidation) -> str:
+    rows = [
+        [
+            _cell(name),
+            _cell(f"{one.rows:,}"),
+            _cell(percent(one.fitted)),
+            _cell(percent(one.left_out)),
+            _cell(", ".join(one.unknown), "text"),
+        ]
+        for name, one in sorted(found.sources.items(), key=lambda item: -item[1].rows)
+    ]
+    return _table(("source", "rows", "median in force", "median without it", "no factor left"), rows)
 
 
 def _worst(report: Report) -> str:

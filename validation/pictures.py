@@ -1,6 +1,7 @@
 """What a report shows as pictures: predicted against measured, and errors against what may drive them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import median
 
 from towtank.validation.evaluate import Result
 from towtank.validation.features import COMPUTE
@@ -66,17 +67,35 @@ def _label(result: Result) -> str:
 
 
 _POWERS = tuple(float(2**power) for power in range(0, 13, 3))
+_DEGREES = Axis(1, 64, (1, 2, 4, 8, 16, 32, 64))
 _SHARES = Axis(0.0, 1.0, (0.0, 0.25, 0.5, 0.75, 1.0), log=False, text=lambda value: f"{100 * value:.0f} %")
+_BITS = {"nvfp4": 4, "mxfp8": 8, "fp8": 8, "fp32": 32, "tf32": 32}
+
+
+def message_mib(result: Result) -> float | None:
+    """MiB of activations that a micro-batch hands on, 2 bytes each: what a tensor group reduces and a stage sends."""
+    run = result.run
+    if not (run.micro_batch and run.seq_len and run.hidden):
+        return None
+    return run.micro_batch * run.seq_len * run.hidden * 2 / (run.cp or 1) / 2**20
+
+
 _DRIVERS: Mapping[str, tuple[Axis, Callable[[Result], float | None]]] = {
     "devices": (Axis(1, 16384, _POWERS), lambda result: result.num_devices),
-    "tensor degree": (Axis(1, 64, (1, 2, 4, 8, 16, 32, 64)), lambda result: result.run.tp),
-    "pipeline degree": (Axis(1, 64, (1, 2, 4, 8, 16, 32, 64)), lambda result: result.run.pp),
+    "tensor degree": (_DEGREES, lambda result: result.run.tp),
+    "pipeline degree": (_DEGREES, lambda result: result.run.pp),
     "micro-batch": (Axis(1, 128, (1, 4, 16, 64)), lambda result: result.run.micro_batch),
     "tokens of a sequence": (
         Axis(512, 131072, (512, 2048, 8192, 32768, 131072)),
         lambda result: result.run.seq_len,
     ),
     "hidden size": (Axis(512, 32768, (512, 2048, 8192, 32768)), lambda result: result.run.hidden),
+    "bits of a multiply": (Axis(3, 40, (4, 8, 16, 32)), lambda result: _BITS.get(result.precision, 16)),
+    "activations of a micro-batch, MiB": (Axis(1, 4096, (1, 8, 64, 512, 4096)), message_mib),
+    "model FLOP a device and step": (
+        Axis(1e12, 1e17, (1e12, 1e14, 1e16), text=lambda value: f"{value:.0e}"),
+        lambda result: result.model_flop / result.num_devices,
+    ),
     "share of compute": (_SHARES, lambda result: sum(result.shares.get(part, 0.0) for part in COMPUTE)),
     "share of bubble": (_SHARES, lambda result: result.shares.get("bubble", 0.0)),
     "share of exposed communication": (
@@ -94,9 +113,13 @@ def drivers(results: Sequence[Result]) -> str:
         for result in results
         if result.error is not None and result.run.gate is not False and not in_group(result, "chaotic")
     ]
-    plots = {name: (axis, _series(judged, value)) for name, (axis, value) in _DRIVERS.items()}
+    plots, trends = {}, {}
+    for name, (axis, value) in _DRIVERS.items():
+        series = _series(judged, value)
+        plots[name] = (axis, series)
+        trends[name] = trend(axis, (point for one in series for point in one.points))
     return small_multiples(
-        plots, _RATIO, "predicted over measured step time against possible causes of error"
+        plots, trends, _RATIO, "predicted over measured step time against possible causes of error"
     )
 
 
@@ -110,3 +133,20 @@ def _series(judged: Sequence[Result], value: Callable[[Result], float | None]) -
         ]
         found.append(Series(name, COLOURS[name], tuple(points), radius=1.9))
     return found
+
+
+_BINS = 8
+_ENOUGH = 5
+"""Points from which a bin has a median."""
+
+
+def trend(axis: Axis, points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Medians over equal parts of an axis: (median x, median y) of each part that holds enough points."""
+    bins: dict[int, list[tuple[float, float]]] = {}
+    for x, y in points:
+        bins.setdefault(min(int(axis.place(x) * _BINS), _BINS - 1), []).append((x, y))
+    return [
+        (median(x for x, _ in own), median(y for _, y in own))
+        for _, own in sorted(bins.items())
+        if len(own) >= _ENOUGH
+    ]

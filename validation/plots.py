@@ -161,8 +161,13 @@ def predicted_against_measured(series: Sequence[Series], title: str) -> str:
     )
 
 
-def small_multiples(plots: Mapping[str, tuple[Axis, Sequence[Series]]], y: Axis, title: str) -> str:
-    """Plots of one quantity against several others, three in a row."""
+def small_multiples(
+    plots: Mapping[str, tuple[Axis, Sequence[Series]]],
+    trends: Mapping[str, Sequence[tuple[float, float]]],
+    y: Axis,
+    title: str,
+) -> str:
+    """Plots of one quantity against several others, three in a row; `trends` are lines through them by name."""
     columns, wide, high = 3, 300, 250
     parts = []
     for number, (name, (x, series)) in enumerate(plots.items()):
@@ -172,5 +177,7 @@ def small_multiples(plots: Mapping[str, tuple[Axis, Sequence[Series]]], y: Axis,
             line(frame, [(x.low, 0.0 if not y.log else 1.0), (x.high, 0.0 if not y.log else 1.0)], FAINT)
         )
         parts += [dots(frame, one) for one in series]
+        if len(trends[name]) > 1:
+            parts.append(line(frame, trends[name], INK))
     rows = -(-len(plots) // columns)
     return drawing(columns * wide, rows * high + 10, title, *parts)

@@ -1,6 +1,7 @@
 """`python -m towtank.validation.readme`: predict all published runs, then write what rests on the errors.
 
-Written are the intervals that predictions carry, the picture, and the tables between the markers of the README.
+Written are the intervals that predictions carry, the record of the cross-validation, the picture, and the tables
+between the markers of the README.
 """
 
 import json
@@ -8,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from towtank.validation import cross_validation
 from towtank.validation.evaluate import Result, evaluate, progress_bar
 from towtank.validation.figures import Figure
 from towtank.validation.grouping import interval_settings
@@ -15,6 +17,7 @@ from towtank.validation.intervals import FILE, to_mapping
 from towtank.validation.kernel_tables import kernel_errors
 from towtank.validation.page import percent
 from towtank.validation.pictures import scatter
+from towtank.validation.rates import dense_gate_runs, observe
 from towtank.validation.report import Report, report_on
 from towtank.validation.rows import FAILED, RUNS, read_runs
 from towtank.validation.samples import samples_of
@@ -73,14 +76,10 @@ def _line(name: str, errors: Errors) -> str:
 def _figure_lines(figures: Sequence[Figure]) -> list[str]:
     lines = ["| figure | value | rows | target | reached |", "|---|--:|--:|---|---|"]
     return lines + [
-        f"| {one.text} | {one.value:.3g} {one.unit} | {one.rows:,} | {one.target} | {_yes(one)} |"
+        f"| {one.text} | {one.value:.3g} {one.unit} | {one.rows:,} | {one.target} | {one.verdict} |"
         for one in figures
         if one.value is not None
     ]
-
-
-def _yes(figure: Figure) -> str:
-    return "yes" if figure.reached else "no"
 
 
 def between_markers(document: str, text: str) -> str:
@@ -106,8 +105,11 @@ def write_intervals(results: Sequence[Result]) -> None:
 
 def main() -> int:
     """Run the validation and write; 0 if all went well."""
-    results = evaluate(read_runs(RUNS), progress=progress_bar)
+    runs = read_runs(RUNS)
+    results = evaluate(runs, progress=progress_bar)
     write_intervals(results)
+    observations = observe(dense_gate_runs(runs), progress=progress_bar)
+    cross_validation.write(cross_validation.cross_validate(observations, results, progress=progress_bar))
     report = report_on(results, evaluate(read_runs(FAILED)), kernel_errors())
     (_ROOT / PICTURE.parent).mkdir(exist_ok=True)
     (_ROOT / PICTURE).write_text(scatter(results, labels=False) + "\n", encoding="utf-8")
@@ -119,7 +121,8 @@ def main() -> int:
     except ValueError as error:
         print(f"towtank: {error}", file=sys.stderr)
         return 2
-    print(f"written: {FILE.relative_to(_ROOT)}, {PICTURE}, README.md")
+    written = (FILE.relative_to(_ROOT), cross_validation.FILE.relative_to(_ROOT), PICTURE, readme.name)
+    print(f"written: {', '.join(map(str, written))}")
     return 0
 
 

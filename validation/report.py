@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from towtank.hardware_profiles.calibration import calibration
 from towtank.hardware_profiles.curves.left_out import KernelErrors
+from towtank.validation.cross_validation import cross_validation_figures, recorded
 from towtank.validation.evaluate import Result
 from towtank.validation.figures import Figure, figures
 from towtank.validation.grouping import KEYS, grouped, in_group, scale_order, sweeps
@@ -54,7 +56,12 @@ def report_on(
         errors_of(rows),
         errors_of(calm),
         tables,
-        (*figures(results, failed), *kernel_figures(kernels), *interval_figures(results)),
+        (
+            *figures(results, failed),
+            *kernel_figures(kernels),
+            *interval_figures(results),
+            *cross_validation_figures(recorded()),
+        ),
         tuple(kernels),
     )
 
@@ -122,6 +129,8 @@ def _summary(report: Report) -> dict[str, Any]:
         },
         "kernel_tables": [asdict(group) for group in report.kernels],
         "figures": [asdict(figure) for figure in report.figures],
+        "cross_validation_of_shipped_runs": asdict(recorded()),
+        "calibration": asdict(calibration()),
     }
 
 

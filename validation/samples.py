@@ -6,14 +6,7 @@ from collections.abc import Iterable, Sequence
 from towtank.validation.conformal import Sample, held_out
 from towtank.validation.evaluate import Result
 from towtank.validation.figures import Figure, figure_of
-from towtank.validation.grouping import definitions, in_group, interval_settings
-from towtank.validation.rows import Run
-
-
-def group_of(run: Run) -> str:
-    """Group of (source, model, mapping, precision): runs of one group may differ in scale and batch only."""
-    mapping = (run.tp, run.pp, run.vpp, run.cp, run.ep, run.zero_stage, run.recompute, run.precision)
-    return "|".join([run.source, run.model, *("" if part is None else str(part) for part in mapping)])
+from towtank.validation.grouping import definitions, group_of, in_group, interval_settings
 
 
 def samples_of(results: Iterable[Result]) -> list[Sample]:

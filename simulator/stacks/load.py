@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from towtank.hardware_profiles.calibration import calibration
 from towtank.hardware_profiles.errors import UnitError
 from towtank.hardware_profiles.files import StrictLoader
 from towtank.hardware_profiles.nearest import did_you_mean
@@ -41,12 +42,43 @@ def load_stack(name: str) -> Stack:
     faults: list[str] = []
     for key, dimension in _QUANTITIES.items():
         _convert(data, key, dimension, faults)
+    _fill_efficiency(data, faults)
     stack, found = read_record(Stack, data)
     if faults + found:
         lines = "\n".join(f"  - {fault}" for fault in faults + found)
         raise StackError(f"stack {name} is not a stack:\n{lines}")
     result: Stack = stack
     return result
+
+
+@lru_cache(maxsize=64)
+def fitted_as(name: str) -> str | None:
+    """Name under which the calibration holds the compute efficiency of a stack; None where its file has a number."""
+    efficiency = _inherited(name, ()).get("fitted", {}).get("compute_efficiency")
+    return efficiency if isinstance(efficiency, str) else None
+
+
+def _fill_efficiency(data: dict[str, Any], faults: list[str]) -> None:
+    """Replace the name of a fitted stack by its rate, and say in `source` what that rests on."""
+    fitted = data.get("fitted")
+    name = fitted.get("compute_efficiency") if isinstance(fitted, dict) else None
+    if not isinstance(fitted, dict) or not isinstance(name, str):
+        return  # a number, or the record reader reports what is missing
+    found = calibration().stacks.get(name)
+    if found is None:
+        known = sorted(calibration().stacks)
+        faults.append(
+            f"fitted.compute_efficiency = {name!r} must be a number or a stack of calibrations/training.yaml"
+            f"{did_you_mean(name, known)} (known: {', '.join(known)})"
+        )
+        fitted["compute_efficiency"] = 1.0  # so that the record reader finds the other faults
+        return
+    fitted["compute_efficiency"] = found.rate
+    own = "" if name == data.get("name") else f"not fitted to runs of this stack; that of {name}: "
+    basis = f"compute efficiency fitted to {found.rows} published dense runs"
+    fitted["source"] = "; ".join(
+        part for part in (own + basis, fitted.get("source")) if isinstance(part, str)
+    )
 
 
 def _path(name: str) -> Path:

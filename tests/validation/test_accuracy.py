@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from towtank.validation.cross_validation import recorded
 from towtank.validation.evaluate import evaluate
 from towtank.validation.kernel_tables import kernel_errors
 from towtank.validation.report import report_on
@@ -36,6 +37,13 @@ def test_no_figure_gets_worse(report, key: str) -> None:
     )
     assert figure.value <= limits.get("at_most", float("inf")), figure
     assert figure.value >= limits.get("at_least", -float("inf")), figure
+
+
+def test_the_recorded_cross_validation_is_of_this_model(report) -> None:
+    dense_median = next(figure for figure in report.figures if figure.key == "dense_median")
+    assert recorded().rows == dense_median.rows
+    # libraries may round differently; a changed model or factor moves the median by more
+    assert 100 * recorded().fitted_median == pytest.approx(dense_median.value, abs=0.01), "run make validate"
 
 
 def test_no_row_fails_by_a_fault_of_ours(report) -> None:

@@ -11,11 +11,11 @@ from towtank import predict
 from towtank.validation import evaluate as module
 from towtank.validation.evaluate import evaluate, evaluate_run
 from towtank.validation.express import Expressed, express
+from towtank.validation.grouping import group_of, samples_of
 from towtank.validation.page import page
 from towtank.validation.pictures import scatter
 from towtank.validation.readme import accuracy_text, between_markers
 from towtank.validation.report import report_on, select, to_mapping, worst
-from towtank.validation.samples import group_of, samples_of
 
 
 def test_a_row_is_what_predict_says() -> None:

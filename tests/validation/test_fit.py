@@ -1,46 +1,83 @@
 """The fit of stack and device factors."""
 
+from dataclasses import replace
+
 import pytest
+from made_observations import made, three_stacks_and_a_device
 
-from towtank.validation.fit import ANCHOR, Observation, fit, implied_rate, observe
-from towtank.validation.rows import RUNS, read_runs
+from towtank.hardware_profiles.calibration import BOUNDS
+from towtank.validation.fit import ANCHOR, MIN_GROUPS, MIN_ROWS, PULL, fit, free_names
 
 
-def _made(stack: str, device: str, rate: float, count: int) -> list[Observation]:
-    return [
-        Observation(f"{stack}-{device}-{number}", "source", stack, device, rate) for number in range(count)
+def test_factors_of_exact_rates_are_recovered() -> None:
+    fitted = fit(three_stacks_and_a_device())
+    assert fitted.num_parameters == 5  # the level, three stacks, one device
+    assert fitted.stacks == {
+        "fast": pytest.approx(0.8),
+        "middle": pytest.approx(0.7),
+        "slow": pytest.approx(0.5),
+    }
+    assert fitted.devices == {"other": pytest.approx(0.9)}
+    assert fitted.level == pytest.approx(0.7)  # the median of the stacks
+    assert fitted.rate("slow", "other") == pytest.approx(0.45)  # never observed together
+
+
+@pytest.mark.parametrize("factor", [0.1, 0.5, 3.0])
+def test_outliers_move_nothing(factor: float) -> None:
+    runs = three_stacks_and_a_device(40)
+    spoilt = [
+        replace(each, rate=each.rate * factor) if number % 5 == 0 else each
+        for number, each in enumerate(runs)
     ]
+    assert fit(spoilt).stacks == pytest.approx(fit(runs).stacks)
+    assert fit(spoilt).devices == pytest.approx(fit(runs).devices)
 
 
-def test_factors_are_recovered_in_spite_of_outliers() -> None:
-    # log(rate) = log(stack) + log(device): 0.8 and 0.5 on the anchor, a device at 0.9; two runs waited for a network
+@pytest.mark.parametrize(("slower", "factor"), [(4, 1.0), (5, 1.0), (6, 0.9), (10, 0.9)])
+def test_a_device_departs_from_1_only_as_far_as_its_rows_outweigh_the_pull(
+    slower: int, factor: float
+) -> None:
+    # ten rows of one source weigh 1 / sqrt(10) each. 5 at 0.9: 1.58 against 5 at 1 and the pull, 1.58 + 0.1;
+    # 6 at 0.9: 1.90 against 1.26 + 0.1
+    assert PULL == 0.1
     runs = [
-        *_made("fast", ANCHOR, 0.8, 10),
-        *_made("slow", ANCHOR, 0.5, 10),
-        *_made("fast", "other", 0.72, 10),
-        *_made("slow", "other", 0.3, 2),
+        *made("one", ANCHOR, 0.8, 40),
+        *made("one", "other", 0.72, slower),
+        *made("one", "other", 0.8, 10 - slower),
     ]
+    assert fit(runs).device("other") == pytest.approx(factor)
+
+
+def test_a_source_with_many_rows_does_not_decide_alone() -> None:
+    # the large source weighs sqrt(64) = 8, nine small ones of four rows 9 x sqrt(4) = 18
+    runs = made("one", ANCHOR, 0.5, 64, source="large")
+    for number in range(9):
+        runs += made("one", ANCHOR, 0.8, 4, source=f"small {number}")
+    assert fit(runs).stack("one") == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize(("count", "groups", "free"), [(10, 3, True), (9, 3, False), (30, 2, False)])
+def test_too_few_rows_or_groups_make_no_factor(count: int, groups: int, free: bool) -> None:
+    assert (MIN_ROWS, MIN_GROUPS) == (10, 3)
+    runs = [*three_stacks_and_a_device(), *made("fast", "rare", 0.4, count, groups=groups)]
+    runs += made("seldom", ANCHOR, 0.3, count, groups=groups)
     fitted = fit(runs)
-    assert fitted.num_parameters == 3
-    assert fitted.devices[ANCHOR].value == pytest.approx(1.0)
-    assert fitted.devices["other"].value == pytest.approx(0.9)
-    assert fitted.stacks["fast"].value == pytest.approx(0.8)
-    assert fitted.stacks["slow"].value == pytest.approx(0.5)
-    assert fitted.stacks["slow"].rows == 12
+    assert ("rare" in fitted.devices, "seldom" in fitted.stacks) == (free, free)
+    if not free:
+        assert fitted.device("rare") == 1.0
+        assert fitted.stack("seldom") == fitted.level
 
 
-def test_rate_of_a_run_that_was_predicted_exactly_is_the_factor_in_force() -> None:
-    from towtank import predict
-    from towtank.validation.express import Expressed, express
-
-    run = next(run for run in read_runs(RUNS) if run.id == "mlm21-t1-10")
-    expressed = express(run)
-    assert isinstance(expressed, Expressed)
-    exact = predict(expressed.model, expressed.machine, expressed.plan, stack=expressed.stack).step_time_s
-    assert implied_rate(expressed, exact) == pytest.approx(expressed.stack.fitted.compute_efficiency)
-    assert implied_rate(expressed, exact * 1.1) < expressed.stack.fitted.compute_efficiency
+def test_the_anchor_is_1_by_definition() -> None:
+    assert ANCHOR not in free_names(three_stacks_and_a_device()).devices
+    assert fit(three_stacks_and_a_device()).device(ANCHOR) == 1.0
 
 
-def test_a_mapping_counts_once() -> None:
-    runs = [run for run in read_runs(RUNS) if run.id == "mlm21-t1-10"]
-    assert len(observe(runs * 3)) == 1
+def test_factors_stay_within_their_bounds() -> None:
+    runs = [*three_stacks_and_a_device(), *made("fast", "sick", 0.01, 40)]
+    assert fit(runs).device("sick") == pytest.approx(BOUNDS[0])
+
+
+def test_nothing_cannot_be_fitted() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        fit([])

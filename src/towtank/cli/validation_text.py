@@ -89,7 +89,7 @@ def _figures(report: "Report") -> str:
             f"{figure.value:.3g}" + (f" {figure.unit}" if figure.unit else ""),
             count(figure.rows),
             figure.target,
-            "yes" if figure.reached else "no",
+            figure.verdict,
             figure.text,
         )
         for figure in report.figures
