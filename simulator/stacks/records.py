@@ -39,6 +39,8 @@ class Kernels:
     """Bias, activation, dropout and residual addition in one pass each."""
     fused_rope: bool
     fused_cross_entropy: bool
+    training_metrics: int
+    """Metrics that compute the cross-entropy of each micro-batch once more, unfused and forward only."""
     dropout: bool
     fused_gradient_accumulation: bool
     """Weight-gradient multiplies add into the main gradient themselves."""
