@@ -103,3 +103,14 @@ def test_a_missing_figure_is_named():
     blind = replace(machine, node=replace(machine.node, injection_bytes_per_s=None))
     with pytest.raises(UnknownFigure, match=r"node\.injection"):
         links_of(blind, Placement(8, 1, 4, 4))
+
+
+def test_odd_groups_of_aurora_pass_through_the_host():
+    machine = load_machine("aurora:nodes=2")
+    assert machine.node.staged_bandwidth_bytes_per_s == pytest.approx(1.2e9)
+
+    def rate(size):
+        return links_of(machine, Placement(size, size, 12 // size, 1))[0].ring_bandwidth_bytes_per_s
+
+    assert rate(3) == pytest.approx(1.2e9)
+    assert rate(6) == rate(4) > 5 * rate(3)
