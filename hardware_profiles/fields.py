@@ -86,6 +86,7 @@ NODE: Final[dict[str, Field]] = {
     "pair_bandwidth_max": Figure("bytes_per_s", "pair_bandwidth_max_bytes_per_s"),
     "pair_bandwidth_min": Figure("bytes_per_s", "pair_bandwidth_min_bytes_per_s"),
     "device_bandwidth": Figure("bytes_per_s", "device_bandwidth_bytes_per_s"),
+    "staged_bandwidth": Figure("bytes_per_s", "staged_bandwidth_bytes_per_s"),
     "latency": Figure("seconds", "latency_s", may_be_zero=True),
     "latency_ll128": Figure("seconds", "latency_ll128_s", may_be_zero=True),
     "nics": Figure("count", "nics", may_be_zero=True, may_be_unknown=False),
@@ -124,7 +125,13 @@ Kind = Literal["devices", "machines", "networks"]
 HEADER: Final = ("name", "from", "aliases", "sources")
 """Keys of every file beside its fields. Name, aliases and description are never inherited."""
 
-OPTIONAL: Final = ("measured_bus_bandwidth", "achievable_flop_per_s", "kernel_queues", "group_crossing")
+OPTIONAL: Final = (
+    "measured_bus_bandwidth",
+    "achievable_flop_per_s",
+    "kernel_queues",
+    "group_crossing",
+    "staged_bandwidth",
+)
 """Fields whose absence means that there is nothing to say, rather than that somebody forgot them."""
 
 

@@ -92,6 +92,9 @@ class Node:
     """What one node can send into the network."""
     latency_ll128_s: float | None = None
     """The same by LL128 of NCCL, which carries 120 of 128 bytes; None: unknown or not offered."""
+    staged_bandwidth_bytes_per_s: float | None = None
+    """Bus bandwidth of groups of an odd number of devices where the collective library passes their data through
+    host memory; None: it treats them like others."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,9 @@ SOFTMAX = Passes(2, 3, 1, 1)
 CROSS_ENTROPY_FUSED = Passes(2, 2, 1, 1)
 CROSS_ENTROPY_UNFUSED = Passes(13, 5, 6, 2)
 
+# forward only, under autocast: cast to fp32 (1 + 2), logarithm of softmax (2 + 2)
+CROSS_ENTROPY_METRIC = Passes(7, 0, 3, 0)
+
 EMBEDDING = Passes(2, 3, 2, 2)
 PERMUTE = Passes(2, 2, 2, 2)
 """Gather of tokens by expert and its inverse, per routed token."""

@@ -122,6 +122,9 @@ def _links(
     between_s: float,
 ) -> Links:
     inside = payload * inside_bandwidth(machine, placement.local, placement.preceding)
+    staged = machine.node.staged_bandwidth_bytes_per_s
+    if staged is not None and placement.size % 2:
+        inside = min(inside, staged)
     if placement.nodes == 1:
         return Links(1, placement.local, inside, inside, inside, inside, inside_s, 0.0)
     network = payload * network_bandwidth(machine, efficiency) * _group_crossing(machine, placement)

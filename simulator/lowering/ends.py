@@ -101,6 +101,10 @@ def head_template(sizes: Sizes, *, backward: bool) -> tuple[Operation, ...]:
         _gather_tokens(template, "head")
         template.matmul("head", "forward", (sizes.tokens, columns, hidden), narrow=False)
         _cross_entropy(template, backward=False)
+        for number in range(sizes.stack.kernels.training_metrics):
+            template.elementwise(
+                f"metric.{number}", float(sizes.tokens) * columns, passes.CROSS_ENTROPY_METRIC
+            )
         return template.build()
     _cross_entropy(template, backward=True)
     template.matmul("head", "dgrad", (sizes.tokens, hidden, columns), narrow=False)

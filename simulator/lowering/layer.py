@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from towtank.kernels import passes
+from towtank.kernels.counts import BYTES_PER_ELEMENT
 from towtank.simulator.lowering.attention import (
     attention_linears,
     backward_attention,
@@ -25,7 +26,7 @@ from towtank.simulator.lowering.selective import repeated_multiplies
 from towtank.simulator.lowering.sizes import Sizes
 from towtank.simulator.lowering.template import Template
 from towtank.simulator.models.layers import is_expert_layer, layer_window
-from towtank.simulator.operations import PREVIOUS, After, Message, Operation, Phase, Stream
+from towtank.simulator.operations import PREVIOUS, After, Elementwise, Message, Operation, Phase, Stream
 
 
 def layer_kind(sizes: Sizes, layer: int) -> tuple[bool, int | None]:
@@ -87,6 +88,8 @@ def _gather_layer(template: Template, kind: tuple[bool, int | None]) -> None:
     after = (After(-1, 2),) if sizes.overlap.all_gather else (PREVIOUS,)
     for name, message in _unit_messages(template, kind, "all-gather"):
         template.collective(f"{name}.all-gather", Stream.GATHER, message, after=after)
+        if sizes.stack.communication.unit_copies == "both":
+            template.compute(f"{name}.copy-out", Elementwise(2 * message.bytes, 1))
 
 
 def scatters_in_pass(sizes: Sizes) -> bool:
@@ -103,8 +106,22 @@ def _scatter_layer(template: Template, kind: tuple[bool, int | None]) -> None:
     if sizes.stack.communication.shard_unit != "layer" or not scatters_in_pass(sizes):
         return
     for name, message in _unit_messages(template, kind, "reduce-scatter"):
+        _copy_in(template, name, message)
         blocking = not sizes.overlap.reduce_scatter
         template.collective(f"{name}.reduce-scatter", Stream.SCATTER, message, blocking=blocking)
+
+
+def _copy_in(template: Template, name: str, message: Message) -> None:
+    """Gradients read as they were computed and written as they are reduced, one kernel for the layer."""
+    sizes = template.sizes
+    computed = message.bytes / _gradient_bytes(sizes) * sizes.element_bytes
+    policy = sizes.stack.communication.unit_copies
+    if policy == "both" or (policy == "cast" and computed != message.bytes):
+        template.compute(f"{name}.copy-in", Elementwise(computed + message.bytes, 1))
+
+
+def _gradient_bytes(sizes: Sizes) -> float:
+    return BYTES_PER_ELEMENT[sizes.plan.gradient_precision or sizes.stack.communication.gradient_precision]
 
 
 def _norm(template: Template, name: str, *, backward: bool) -> None:

@@ -149,6 +149,8 @@ def head_bytes(sizes: Sizes) -> tuple[float, float]:
     """Bytes at the end of the model: (kept for each micro-batch, logits while the loss is computed)."""
     columns = sizes.vocab / (sizes.plan.tensor_x * sizes.plan.tensor_y)
     fused = sizes.stack.kernels.fused_cross_entropy
-    # unfused: logits, their fp32 copy and the fp32 gradient; fused: logits, overwritten by their gradient
-    each = sizes.element_bytes if fused else sizes.element_bytes + 2 * _FP32_BYTES
+    # unfused: logits, their fp32 copy and the fp32 gradient (a metric: its logarithms of softmax); fused: logits,
+    # overwritten by their gradient
+    whole = not fused or sizes.stack.kernels.training_metrics > 0
+    each = sizes.element_bytes + (2 * _FP32_BYTES if whole else 0.0)
     return 2 * layer_input_bytes(sizes), sizes.tokens * columns * each

@@ -47,9 +47,12 @@ def _state_parts(sizes: Sizes, weights: Weights) -> dict[str, float]:
     gradient = BYTES_PER_ELEMENT[gradient_precision(sizes)]
     states = with_states(sizes, weights)
     resting = at_rest(sizes, weights)
+    moment = _MOMENT_BYTES
     if master and sizes.stack.memory.weights_at_rest == "master" and plan.zero_stage == 3:
-        # FSDP keeps the master weights themselves in shards and casts what it gathers
+        # FSDP keeps the master weights themselves in shards and casts what it gathers; PyTorch keeps the moments of
+        # a parameter, and its gradient in the end, in the precision of the parameter
         weight_bytes, master_bytes = resting * master, 0.0
+        moment, gradient = min(moment, master), min(gradient, master)
     elif working == master:
         weight_bytes, master_bytes = resting * working, 0.0
     else:
@@ -60,7 +63,7 @@ def _state_parts(sizes: Sizes, weights: Weights) -> dict[str, float]:
     return {
         "weights": weight_bytes,
         "gradients": held * gradient + _accumulated(sizes, held, states),
-        "optimizer": master_bytes + states * 2 * _MOMENT_BYTES,
+        "optimizer": master_bytes + states * 2 * moment,
     }
 
 

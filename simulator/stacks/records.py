@@ -39,6 +39,8 @@ class Kernels:
     """Bias, activation, dropout and residual addition in one pass each."""
     fused_rope: bool
     fused_cross_entropy: bool
+    training_metrics: int
+    """Metrics that compute the cross-entropy of each micro-batch once more, unfused and forward only."""
     dropout: bool
     fused_gradient_accumulation: bool
     """Weight-gradient multiplies add into the main gradient themselves."""
@@ -79,6 +81,10 @@ class Communication:
     """Weights are gathered again for the backward pass."""
     pipeline_keeps_gathered: bool
     """With a pipeline, ZeRO 3 keeps weights gathered and gradients whole from the first to the last micro-batch."""
+    unit_copies: Literal["none", "cast", "both"]
+    """Kernels around the collectives of a layer's weights. cast: gradients are cast where they are reduced in another
+    precision than they come in (FSDP 1: its flat parameter is the buffer); both: gathered weights are copied out of
+    the buffer and gradients into it (FSDP 2: each parameter has memory of its own)."""
     distributed_norm: bool
     """Norm statistics are reduced over y (two numbers per token)."""
     reduce_every_micro_batch: bool

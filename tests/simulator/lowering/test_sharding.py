@@ -7,6 +7,9 @@ import pytest
 from lowered import HIDDEN, gpt, layer_operations, messages, moe, plan, sent_bytes, stack_with
 
 from towtank.hardware_profiles.load import load_machine
+from towtank.simulator.lowering.ends import head_template
+from towtank.simulator.lowering.layer import backward_template
+from towtank.simulator.lowering.sizes import local_sizes
 from towtank.simulator.lowering.weights import (
     Weights,
     gradient_messages,
@@ -220,3 +223,37 @@ def test_experts_under_z_are_sharded_over_what_the_expert_group_leaves():
     experts = 2.0 * 3 * HIDDEN * 512 * 8 // 2
     assert sent[("all-gather", "expert_shard", experts)] == 2
     assert sent[("reduce-scatter", "expert_shard", experts)] == 1
+
+
+def test_metrics_read_the_logits_once_more():
+    # cast to fp32 (3 passes of 16 bits) and logarithm of softmax (4), for each metric and micro-batch
+    stack = stack_with("llm-foundry", kernels={"training_metrics": 2})
+    sizes = local_sizes(gpt(), plan(), stack)
+    found = {o.name: o.work for o in head_template(sizes, backward=False) if o.name.startswith("metric")}
+    assert set(found) == {"metric.0", "metric.1"}
+    assert {work.bytes for work in found.values()} == {7 * 2.0 * sizes.tokens * sizes.vocab}
+    without = local_sizes(gpt(), plan(), stack_with("llm-foundry", kernels={"training_metrics": 0}))
+    assert not [o for o in head_template(without, backward=False) if o.name.startswith("metric")]
+
+
+@pytest.mark.parametrize(
+    "name, gradients, out, into",
+    [
+        # FSDP 2: bf16 read and written after the gather; bf16 read, fp32 written before the reduction
+        ("torchtitan", None, 4, 6),
+        ("torchtitan", "bf16", 4, 4),
+        # FSDP 1 has one buffer: only another precision costs a cast
+        ("llm-foundry", "fp32", 0, 6),
+        ("llm-foundry", "bf16", 0, 0),
+        ("jax-spmd", None, 0, 0),
+    ],
+)
+def test_copies_around_the_collectives_of_a_layer(name, gradients, out, into):
+    sizes = local_sizes(gpt(), plan(data=8, zero_stage=3, gradient_precision=gradients), load_stack(name))
+    found = {
+        operation.name: operation.work.bytes
+        for operation in backward_template(sizes, (False, None), False)
+        if "copy" in operation.name
+    }
+    assert found.get("weights.copy-out", 0) == out * LAYER
+    assert found.get("weights.copy-in", 0) == into * LAYER

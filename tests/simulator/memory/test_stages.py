@@ -45,6 +45,8 @@ def test_parts_sum_to_the_peak():
         ("megatron-core", {"data": 8, "zero_stage": 2}, 2, 4 / 8, 12 / 8),
         # FSDP of torchtitan keeps fp32 weights only, 4 + 4 + 8 = 16 bytes over 8
         ("torchtitan", {"data": 8, "zero_stage": 3}, 4 / 8, 4 / 8, 8 / 8),
+        # weights, gradients and moments in the precision of its parameters
+        ("torchtitan", {"data": 8, "zero_stage": 3, "master_precision": "bf16"}, 2 / 8, 2 / 8, 4 / 8),
         # 16-bit gradients: 2 + 2 + 12
         ("megatron-core", {"gradient_precision": "bf16"}, 2, 2, 12),
         # no master: 2 + 4 + 8
