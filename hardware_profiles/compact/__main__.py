@@ -170,16 +170,21 @@ def _experts(frame: pd.DataFrame, devices: dict[str, DeviceFigures]) -> Fits:
         lines: list[list[object]] = []
         for precision, rows in groups(own, "precision"):
             surface = experts.build(rows, precision, devices[device])
-            for routing, values in surface.slowdowns.items():
-                slowdowns = iter(values)
-                for place in product(*experts.AXES[:-1]):
-                    cells = [short(next(slowdowns)) for _ in experts.COPIES]
-                    lines.append([precision, routing, *place, *cells])
-            points = sum(map(len, surface.slowdowns.values()))
+            points = 0
+            for routing in surface.sizes:
+                values = iter([*surface.sizes[routing], *surface.degrees[routing]])
+                places: list[tuple[object, ...]] = [
+                    *((*place, "") for place in product(*experts.SIZE_AXES[:-1])),
+                    *(("", "", "", degree) for degree in experts.DEGREES),
+                ]
+                for place in places:
+                    lines.append([precision, routing, *place, *(short(next(values)) for _ in experts.COPIES)])
+                points += len(places) * len(experts.COPIES)
             fits[device, "experts", precision] = ["", "", "", points, 0]
         comment = (
             f"{device}: forward time of an expert layer over its roofline, by experts of the rank, hidden and"
-            f" intermediate size, expert degree (rows) and copies per expert (columns). Fitted. {ORIGIN}"
+            f" intermediate size (rows) and copies per expert (columns), and a factor by expert degree (rows without"
+            f" sizes). Fitted. {ORIGIN}"
         )
         header = ["precision", "routing", "experts", "hidden", "inter", "expert_parallel", *experts.COPIES]
         write(MEASUREMENTS / f"{device}.experts.csv", [comment], header, lines)

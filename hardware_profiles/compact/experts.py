@@ -1,5 +1,6 @@
 """The expert-layer surfaces: a robust fit of hat functions."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -17,10 +18,15 @@ from towtank.hardware_profiles.curves.matmul import ELEMENT_BYTES
 EXPERTS = [1, 8, 64, 256]
 HIDDEN = [2048, 8192]
 INTER = [64, 256, 1024, 4096, 16384]
-DEGREES = [1, 8, 256]
+DEGREES = [1, 4, 16, 64, 256]
 COPIES = [1, 16, 64, 128, 256, 512, 1024, 4096, 16384]
-AXES = (EXPERTS, HIDDEN, INTER, DEGREES, COPIES)
-"""Grid of experts of the rank, hidden size, intermediate size of the rank, expert degree, copies per expert."""
+SIZE_AXES = (EXPERTS, HIDDEN, INTER, COPIES)
+"""Grid of experts of the rank, hidden size, intermediate size of the rank, copies per expert."""
+DEGREE_AXES = (DEGREES, COPIES)
+"""Grid of what is added for the expert degree. It is apart from the sizes because few experts on a rank were measured
+at high degrees only: the sum says what they take at degree 1."""
+
+Axes = Sequence[Sequence[int]]
 
 ROUTINGS = {"balanced": "balanced", "power_law_1.2": "power_law"}
 
@@ -35,9 +41,10 @@ fitted layouts."""
 
 @dataclass(frozen=True)
 class ExpertSurface:
-    """Slowdowns over the roofline on AXES by routing."""
+    """Slowdowns over the roofline by routing: on SIZE_AXES, and a factor on DEGREE_AXES."""
 
-    slowdowns: dict[str, list[float]]
+    sizes: dict[str, list[float]]
+    degrees: dict[str, list[float]]
 
 
 def prepare(frame: pd.DataFrame) -> pd.DataFrame:
@@ -59,40 +66,42 @@ def prepare(frame: pd.DataFrame) -> pd.DataFrame:
 
 def build(frame: pd.DataFrame, precision: str, figures: DeviceFigures) -> ExpertSurface:
     """Fit the surfaces of one device and precision to its prepared rows, left-out layouts removed."""
-    slowdowns = {}
+    surface = ExpertSurface({}, {})
+    split = math.prod(map(len, SIZE_AXES))
     for routing in ROUTINGS.values():
         rows = frame[frame.routing == routing]
-        fitted = _fit(
-            _coordinates(rows), np.log2(rows.latency_us * 1e-6 / _roofline(rows, precision, figures))
-        )
-        slowdowns[routing] = [float(x) for x in 2.0**fitted]
-    return ExpertSurface(slowdowns)
+        measured = rows.latency_us.to_numpy(dtype=float) * 1e-6
+        fitted = 2.0 ** _fit(rows, np.log2(measured / _roofline(rows, precision, figures)))
+        surface.sizes[routing] = [float(x) for x in fitted[:split]]
+        surface.degrees[routing] = [float(x) for x in fitted[split:]]
+    return surface
 
 
 def _roofline(frame: pd.DataFrame, precision: str, figures: DeviceFigures) -> Array:
-    columns = (frame.copies, frame.hidden_size, frame.inter, frame.experts, frame.matrices)
+    tokens = frame.copies * frame.moe_ep_size / frame.topk
+    columns = (frame.copies, frame.hidden_size, frame.inter, frame.experts, tokens, frame.matrices)
     device = (figures.peak_flop_per_s(precision), figures.memory_bytes_per_s, ELEMENT_BYTES[precision])
     return np.array([roofline_s(*device, *sizes) for sizes in zip(*columns, strict=True)])
 
 
-def _coordinates(frame: pd.DataFrame) -> Array:
+def _design(frame: pd.DataFrame) -> sparse.csr_matrix:
+    """Weights of the points of both grids at each row."""
     per_expert = frame.copies / frame.experts
-    columns = [frame.experts, frame.hidden_size, frame.inter, frame.moe_ep_size, per_expert]
-    stacked: Array = np.log2(np.stack(columns, axis=1).astype(float))
-    return stacked
+    sizes = _hats([frame.experts, frame.hidden_size, frame.inter, per_expert], SIZE_AXES)
+    return sparse.hstack([sizes, _hats([frame.moe_ep_size, per_expert], DEGREE_AXES)]).tocsr()
 
 
-def _hats(coordinates: Array) -> sparse.csr_matrix:
-    """Weights of the grid points at each row: the same multilinear rule that reads the shipped grid."""
-    count, shape = len(coordinates), [len(axis) for axis in AXES]
+def _hats(columns: Sequence[pd.Series], axes: Axes) -> sparse.csr_matrix:
+    """Weights of the points of one grid at each row: the same multilinear rule that reads the shipped grid."""
+    count, shape = len(columns[0]), [len(axis) for axis in axes]
     brackets = []
-    for column, axis in enumerate(AXES):
+    for column, axis in zip(columns, axes, strict=True):
         knots = np.log2(np.array(axis, dtype=float))
-        x = np.clip(coordinates[:, column], knots[0], knots[-1])
+        x = np.clip(np.log2(column.to_numpy(dtype=float)), knots[0], knots[-1])
         lower = np.clip(np.searchsorted(knots, x, side="right") - 1, 0, len(knots) - 2)
         brackets.append((lower, (x - knots[lower]) / (knots[lower + 1] - knots[lower])))
     weights, places = [], []
-    for corner in product((0, 1), repeat=len(AXES)):
+    for corner in product((0, 1), repeat=len(axes)):
         share = [upper if side else 1.0 - upper for (_, upper), side in zip(brackets, corner, strict=True)]
         weights.append(np.prod(share, axis=0))
         index = tuple(lower + side for (lower, _), side in zip(brackets, corner, strict=True))
@@ -103,11 +112,11 @@ def _hats(coordinates: Array) -> sparse.csr_matrix:
     )
 
 
-def _fit(coordinates: Array, target: Array) -> Array:
+def _fit(frame: pd.DataFrame, target: Array) -> Array:
     """Penalised least absolute deviations by reweighting: outliers of a best-of table are far off."""
-    target = np.asarray(target, dtype=float)
-    design = _hats(coordinates)
-    penalty = ROUGHNESS * _roughness([len(axis) for axis in AXES])
+    design = _design(frame)
+    roughness = [_roughness([len(axis) for axis in axes]) for axes in (SIZE_AXES, DEGREE_AXES)]
+    penalty = ROUGHNESS * sparse.block_diag(roughness)
     weight = np.ones(len(target))
     solution: Array = np.zeros(design.shape[1])
     for _ in range(6):

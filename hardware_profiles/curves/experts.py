@@ -9,8 +9,8 @@ from towtank.hardware_profiles.curves.grid import Grid
 Distribution = Literal["balanced", "power_law"]
 """How tokens spread over experts; `power_law` is the exponent 1.2 of the tables, most loaded rank."""
 
-LAUNCH_FLOOR_S = 10e-6  # a fused layer is several kernels; the fitted surface corrects it
-
+LAUNCH_FLOOR_S = 20e-6  # a fused layer is several kernels; the fitted surface corrects it
+ACTIVATION_BYTES = 2.0  # between its multiplies a layer is in bf16 or fp16
 
 GATED_MATRICES = 3
 """Matrices of a gated expert (gate, up, down); an expert without a gate has two."""
@@ -31,14 +31,21 @@ def roofline_s(
     hidden: float,
     inter: float,
     num_experts: float,
+    tokens: float,
     matrices: int = GATED_MATRICES,
 ) -> float:
-    """Seconds: max(FLOP over peak, weights and activations over bandwidth) + 10 us."""
-    flop = layer_flop(copies, hidden, inter, 1, matrices)
-    moved = element_bytes * (
-        matrices * num_experts * hidden * inter + copies * (hidden + inter)
-    ) + 2.0 * copies * (hidden + (matrices - 1) * inter)
-    return max(flop / peak_flop_per_s, moved / memory_bytes_per_s) + LAUNCH_FLOOR_S
+    """Seconds of an expert layer on one rank: multiplies, then what passes through memory, then 20 us.
+
+    max(FLOP over peak, weights over bandwidth) + (4 hidden + matrices x inter) of each copy over bandwidth (gathered
+    and weighted: read and written; activation: its inputs read, its output written) + hidden of each of `tokens` (the
+    result, of all tokens that the rank holds) over bandwidth + launches.
+    """
+    multiplies = max(
+        layer_flop(copies, hidden, inter, 1, matrices) / peak_flop_per_s,
+        element_bytes * matrices * num_experts * hidden * inter / memory_bytes_per_s,
+    )
+    passes = copies * (4.0 * hidden + matrices * inter) + tokens * hidden
+    return multiplies + ACTIVATION_BYTES * passes / memory_bytes_per_s + LAUNCH_FLOOR_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +55,9 @@ class ExpertCurve:
     Sizes are those of one rank: `tokens` x `top_k` copies arrive at its `num_experts` experts, whose intermediate
     size is `inter` (already divided by a tensor-parallel degree); fractions are allowed.
 
-    `expert_parallel` is the degree at which the layer was measured. The rank then held the tokens of all ranks of the
-    group and sorted them out before it computed its own, which shows in the time of small shares. Where the exchange
-    between devices is counted apart, ask with degree 1: the time of the multiplies and passes of the copies alone.
+    `expert_parallel` is the degree at which the layer was measured: the rank then held the tokens of all ranks of the
+    group, sorted out its own copies and wrote a result for every token. Where the exchange between devices is counted
+    apart, ask with degree 1: the rank holds only tokens of its own.
     """
 
     precision: str
@@ -58,7 +65,9 @@ class ExpertCurve:
     memory_bytes_per_s: float
     element_bytes: float
     residual: Mapping[str, Grid]
-    """By routing, log2 of time over roofline on (experts, hidden, inter, expert degree, copies per expert)."""
+    """By routing, log2 of time over roofline on (experts, hidden, inter, copies per expert)."""
+    degree: Mapping[str, Grid]
+    """By routing, what the expert degree adds to it, on (expert degree, copies per expert)."""
 
     def latency_s(
         self,
@@ -83,11 +92,12 @@ class ExpertCurve:
             hidden,
             inter,
             num_experts,
+            tokens * expert_parallel,
             matrices,
         )
-        place = (num_experts, hidden, inter, expert_parallel, per_expert)
-        slowdown: float = 2.0 ** self.residual[distribution].at(place)
-        return max(time * slowdown, layer_flop(tokens, hidden, inter, top_k, matrices) / peak)
+        slowdown: float = self.residual[distribution].at((num_experts, hidden, inter, per_expert))
+        slowdown += self.degree[distribution].at((expert_parallel, per_expert))
+        return max(time * float(2.0**slowdown), layer_flop(tokens, hidden, inter, top_k, matrices) / peak)
 
     def flop_per_s(
         self,
@@ -122,4 +132,4 @@ class ExpertCurve:
     ) -> bool:
         """Tell whether the sizes lie outside of the measured ones."""
         per_expert = max(tokens * top_k / num_experts, 1e-3)
-        return self.residual["balanced"].is_clamped((num_experts, hidden, inter, 1, per_expert))
+        return self.residual["balanced"].is_clamped((num_experts, hidden, inter, per_expert))

@@ -182,10 +182,14 @@ def load_experts(folder: Path, figures: DeviceFigures) -> Mapping[str, ExpertCur
         return {}
     header, *body = _cells(folder / f"{figures.experts_as}.experts.csv")
 
-    def grid(precision: str, routing: str) -> Grid:
-        rows = [row for row in body if row[:2] == [precision, routing]]
-        axes = (*(_distinct(rows, column) for column in range(2, 6)), [int(x) for x in header[6:]])
-        return Grid.of(axes, [log2(float(x)) for row in rows for x in row[6:]])
+    def grids(precision: str, columns: Sequence[int]) -> dict[str, Grid]:
+        # a row belongs to the sizes (columns 2 to 4) or to the expert degree (column 5); the others are empty
+        found = {}
+        for routing in ("balanced", "power_law"):
+            rows = [row for row in body if row[:2] == [precision, routing] and row[columns[0]]]
+            axes = (*(_distinct(rows, column) for column in columns), [int(x) for x in header[6:]])
+            found[routing] = Grid.of(axes, [log2(float(x)) for row in rows for x in row[6:]])
+        return found
 
     def make(precision: str) -> ExpertCurve:
         return ExpertCurve(
@@ -193,7 +197,8 @@ def load_experts(folder: Path, figures: DeviceFigures) -> Mapping[str, ExpertCur
             reference_peak_flop_per_s=figures.peak_flop_per_s(precision),
             memory_bytes_per_s=figures.memory_bytes_per_s,
             element_bytes=ELEMENT_BYTES[precision],
-            residual={routing: grid(precision, routing) for routing in ("balanced", "power_law")},
+            residual=grids(precision, (2, 3, 4)),
+            degree=grids(precision, (5,)),
         )
 
     return LazyMapping(tuple(surfaces), make)
