@@ -19,7 +19,7 @@ _HEAD = f"""\
 # Rates of stacks and devices inside training steps over what specification, measured curves and sustained multiply
 # rate lead to. Written by `python -m towtank.validation.fit --write`: run it again instead of editing.
 #
-# A rate of a run is the product of the rates of its stack and its device. Fitted to published dense runs with a
+# A rate of a run is the product of the rates of its stack and its device. Fitted to published runs with a
 # complete layout, one row for each source, model and mapping (AxoNN's runs apart), by least absolute deviations of
 # the logarithm; validation/fit.py has the method. Every stack is drawn to a common level and every device to 1, by
 # one row more of weight {PULL:g}.

@@ -17,9 +17,9 @@ from typing import Any
 from towtank.validation.conformal import fold_of
 from towtank.validation.evaluate import Result, likeness
 from towtank.validation.express import Expressed, express
-from towtank.validation.figures import Figure, dense, figure_of
+from towtank.validation.figures import Figure, figure_of
 from towtank.validation.fit import ANCHOR, Fit, fit
-from towtank.validation.grouping import group_of, source_family
+from towtank.validation.grouping import group_of, in_group, source_family
 from towtank.validation.parallel import Progress, in_parallel
 from towtank.validation.rates import Observation, factors_of, predict_at
 from towtank.validation.rows import PUBLISHED, Run
@@ -41,7 +41,7 @@ class SourceErrors:
 
 @dataclass(frozen=True, slots=True)
 class CrossValidation:
-    """Errors of step time of the dense runs, Nanotron sweep apart, as fractions."""
+    """Errors of step time of the runs, Nanotron sweep apart, as fractions."""
 
     rows: int
     groups: int
@@ -102,9 +102,13 @@ def cross_validate(
     jobs: int | None = None,
     progress: Progress | None = None,
 ) -> CrossValidation:
-    """Leave out groups and sources. `results` are predictions with the factors in force; of them the complete dense
+    """Leave out groups and sources. `results` are predictions with the factors in force; of them the complete
     rows count, the erratic sweep apart."""
-    rows = [row for row in dense(results) if row.run.gate is not False and row.error is not None]
+    rows = [
+        row
+        for row in results
+        if row.run.gate is not False and row.error is not None and not in_group(row, "chaotic")
+    ]
     grouped, sources = (refit_for(observations, rows, part) for part in (by_fold, by_source))
     tasks = [(row.run, (one[1], other[1])) for row, one, other in zip(rows, grouped, sources, strict=True)]
     predicted = in_parallel(step_times, tasks, _likeness, jobs, progress)

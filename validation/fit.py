@@ -150,13 +150,13 @@ def main(arguments: Sequence[str]) -> int:
     from towtank.hardware_profiles.calibration import FILE
     from towtank.validation.confidence import to_text
     from towtank.validation.evaluate import progress_bar
-    from towtank.validation.rates import dense_gate_runs, observe
+    from towtank.validation.rates import fitted_runs, observe
     from towtank.validation.rows import RUNS, read_runs
 
     if set(arguments) - {"--write"}:
         print("usage: python -m towtank.validation.fit [--write]", file=sys.stderr)
         return 2
-    text = to_text(observe(dense_gate_runs(read_runs(RUNS)), progress=progress_bar))
+    text = to_text(observe(fitted_runs(read_runs(RUNS)), progress=progress_bar))
     print(text, end="")
     if "--write" in arguments:
         FILE.write_text(text, encoding="utf-8")

@@ -41,14 +41,13 @@ def factors_of(stack: str) -> str:
     return fitted_as(stack) or stack
 
 
-def dense_gate_runs(runs: Sequence[Run]) -> list[Run]:
-    """Runs that factors are fitted to: complete and dense; AxoNN's are kept apart as a test, and of the erratic
+def fitted_runs(runs: Sequence[Run]) -> list[Run]:
+    """Runs that factors are fitted to: the complete ones; AxoNN's are kept apart as a test, and of the erratic
     Nanotron sweep only rows above 30 % of peak tell something about compute."""
     return [
         run
         for run in runs
         if run.gate is not False
-        and not run.moe_experts
         and "AxoNN" not in run.source
         and not ("Nanotron" in run.source and "sweep" in run.source and (run.mfu_pct or 0) < 30)
     ]

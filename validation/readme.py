@@ -17,7 +17,7 @@ from towtank.validation.intervals import FILE, to_mapping
 from towtank.validation.kernel_tables import kernel_errors
 from towtank.validation.page import percent
 from towtank.validation.pictures import scatter
-from towtank.validation.rates import dense_gate_runs, observe
+from towtank.validation.rates import fitted_runs, observe
 from towtank.validation.report import Report, report_on
 from towtank.validation.rows import FAILED, RUNS, read_runs
 from towtank.validation.samples import samples_of
@@ -108,7 +108,7 @@ def main() -> int:
     runs = read_runs(RUNS)
     results = evaluate(runs, progress=progress_bar)
     write_intervals(results)
-    observations = observe(dense_gate_runs(runs), progress=progress_bar)
+    observations = observe(fitted_runs(runs), progress=progress_bar)
     cross_validation.write(cross_validation.cross_validate(observations, results, progress=progress_bar))
     report = report_on(results, evaluate(read_runs(FAILED)), kernel_errors())
     (_ROOT / PICTURE.parent).mkdir(exist_ok=True)

@@ -94,6 +94,18 @@ def level(device: Device, curves: DeviceCurves, precision: str) -> float:
     return 1.0 if device.sustained_fraction is None else device.sustained_fraction
 
 
+def sustained(efficiency: float, device: Device, curves: DeviceCurves, precision: str) -> float:
+    """Fraction of peak that a multiply keeps up through a training step, from that of the short burst measured.
+
+    On a device that was measured itself the power limit bites where multiplies draw full power, so it caps the rate;
+    smaller ones run below it at the clock of the burst. A borrowed curve is scaled as a whole.
+    """
+    if device.measured_as != device.name:
+        return efficiency * level(device, curves, precision)
+    largest = curve_for(curves, precision).efficiency(_LARGE, _LARGE, _LARGE)
+    return min(efficiency, level(device, curves, precision) * largest)
+
+
 def curve_for(curves: DeviceCurves, precision: str) -> MatmulCurve:
     """Measured matrix-multiply curve whose shape dependence a precision takes."""
     return next(curves.matmul[name] for name in _CURVES[precision] if name in curves.matmul)
@@ -105,7 +117,8 @@ def _compute_time(work: Matmul, depth: int, rates: ComputeRates) -> float:
     curve = curve_for(rates.curves, work.precision)
     # the products of a batch fill the device side by side, but each quantizes its own rows
     columns = work.n * work.batch
-    efficiency = curve.efficiency(work.m, columns, depth) * level(device, rates.curves, work.precision)
+    burst = curve.efficiency(work.m, columns, depth)
+    efficiency = sustained(burst, device, rates.curves, work.precision)
     flop = 2.0 * work.m * columns * depth
     return flop / (peak(device, work.precision) * min(1.0, efficiency) * rates.efficiency)
 

@@ -92,7 +92,8 @@ def test_errors_are_those_of_the_steps_without_the_group(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     rows = [evaluate_run(run(id=str(tp), tp=tp, dp=16 // tp, step_time_s=1.5)) for tp in (1, 2, 4)]
-    rows += [evaluate_run(run(gate=False)), result(2.0, None), result(2.0, 1.0, moe=True)]
+    rows += [evaluate_run(run(gate=False)), result(2.0, None)]
+    rows += [result(2.0, 1.0, source="Nanotron Ultra-Scale Playbook sweep")]
     monkeypatch.setattr(module, "step_times", lambda task: [1.5 * 1.1, 1.5 * 0.7])
     found = cross_validate(_observations() + three_stacks_and_a_device(), rows, jobs=1)
     assert (found.rows, found.groups) == (3, 3)

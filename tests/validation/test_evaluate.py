@@ -11,11 +11,12 @@ from towtank import predict
 from towtank.validation import evaluate as module
 from towtank.validation.evaluate import evaluate, evaluate_run
 from towtank.validation.express import Expressed, express
-from towtank.validation.grouping import group_of, samples_of
+from towtank.validation.grouping import group_of
 from towtank.validation.page import page
 from towtank.validation.pictures import scatter
 from towtank.validation.readme import accuracy_text, between_markers
 from towtank.validation.report import report_on, select, to_mapping, worst
+from towtank.validation.samples import samples_of
 
 
 def test_a_row_is_what_predict_says() -> None:
@@ -76,10 +77,10 @@ def test_processes_give_the_same_in_the_same_order() -> None:
     assert told[-1] == (70, 70)
 
 
-def test_groups_hold_runs_that_differ_in_scale_only() -> None:
+def test_groups_hold_runs_that_differ_in_scale_and_precision_only() -> None:
     assert group_of(run(gpus=8, dp=4)) == group_of(run(gpus=64, dp=32))
     assert group_of(run()) != group_of(run(tp=4))
-    assert group_of(run()) != group_of(run(precision="fp8"))
+    assert group_of(run()) == group_of(run(precision="fp8"))
 
 
 def test_samples_are_ratios_of_complete_judged_rows() -> None:

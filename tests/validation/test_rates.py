@@ -6,8 +6,8 @@ from made_runs import run
 from towtank.simulator.stacks.load import load_stack
 from towtank.validation.express import Expressed, express
 from towtank.validation.rates import (
-    dense_gate_runs,
     factors_of,
+    fitted_runs,
     group_of,
     implied_rate,
     observe,
@@ -77,12 +77,11 @@ def test_a_stack_that_borrows_its_factor_is_fitted_with_the_lender() -> None:
     )
 
 
-def test_experts_axonn_and_incomplete_runs_are_not_fitted_to() -> None:
+def test_axonn_and_incomplete_runs_are_not_fitted_to() -> None:
     runs = [
         run(id="a"),
-        run(moe_experts=8),
         run(gate=False),
         run(source="AxoNN"),
         run(source="Nanotron sweep", mfu_pct=9.0),
     ]
-    assert [one.id for one in dense_gate_runs(runs)] == ["a"]
+    assert [one.id for one in fitted_runs(runs)] == ["a"]

@@ -31,7 +31,7 @@ def test_both_products_and_the_passes_of_a_layer_take_its_measured_time():
     up = grouped_time(_product("forward"), rates)
     down = grouped_time(Matmul(ROWS, 2048, 768, "bf16", "forward", EXPERTS, layer=LAYER), rates)
     passes = 2 * 32768 * (4 * 2048 + 3 * 768) / rates.memory_bytes_per_s
-    measured = rates.curves.experts["bf16"].latency_s(4096, 2048, 768, 8, EXPERTS)
+    measured = rates.curves.experts["bf16"].latency_s(ROWS * EXPERTS, 2048, 768, 1, EXPERTS)
     assert up + down + passes == pytest.approx(measured / rates.efficiency)
 
 
