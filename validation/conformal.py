@@ -1,6 +1,6 @@
 """Prediction intervals from residuals: split-conformal, each residual measured in the scatter of its regime.
 
-The residual of a run is ln(measured / predicted). A regime (stack, device, precision class, dense or MoE) has a
+The residual of a run is ln(measured / predicted). A regime (such as a stack on a device in one precision class, dense or MoE) has a
 scatter above and one below the prediction: the mean absolute residual of its runs on that side, drawn towards the
 scatter of the wider regime by a prior weight (few runs say little). Divided by the scatter that the *other*
 groups of the regime give, residuals of all regimes are taken as exchangeable; of the n scores of a pool the k-th
@@ -18,6 +18,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from towtank.validation.features import Features
+
+_SMALL_JOB = 64
+"""Devices up to which a job is small: within it networks hardly matter."""
 
 Key = tuple[str, ...]
 """Pool, then the values of the keys of a level."""
@@ -51,6 +54,9 @@ class Settings:
             "stack": features.stack,
             "precision": "fp8 class" if features.precision in ("fp8", "mxfp8", "nvfp4") else "16-bit",
             "moe": "MoE" if features.moe else "dense",
+            "pipeline": "pipelined" if features.pipelined else "no pipeline",
+            "tensor": "tensor across nodes" if features.tensor_across_nodes else "tensor in the node",
+            "scale": "above 64 devices" if features.num_devices > _SMALL_JOB else "up to 64 devices",
         }
         return [(self.pool(features), *(values[name] for name in level)) for level in self.levels]
 

@@ -21,11 +21,14 @@ class Features:
     moe: bool
     num_devices: int
     num_nodes: int
+    pipelined: bool
+    tensor_across_nodes: bool
 
 
 def features_of(prediction: "Prediction") -> Features:
     """Features of a prediction."""
     machine, plan = prediction.machine, prediction.plan
+    tensor = plan.tensor_x * plan.tensor_y * plan.tensor_z
     return Features(
         device=machine.device.name,
         network=machine.network.technology,
@@ -34,4 +37,6 @@ def features_of(prediction: "Prediction") -> Features:
         moe=prediction.model.experts is not None,
         num_devices=plan.num_devices,
         num_nodes=-(-plan.num_devices // machine.node.devices),
+        pipelined=plan.pipeline > 1,
+        tensor_across_nodes=tensor > machine.node.devices,
     )

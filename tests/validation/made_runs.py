@@ -65,5 +65,5 @@ def result(measured: float | None, predicted: float | None, **changes: object) -
 
 
 def features(**changes: object) -> Features:
-    base = Features("h100-80gb-sxm", "InfiniBand NDR", "megatron-core", "bf16", False, 64, 8)
+    base = Features("h100-80gb-sxm", "InfiniBand NDR", "megatron-core", "bf16", False, 64, 8, False, False)
     return replace(base, **changes)  # type: ignore[arg-type]
