@@ -1,11 +1,11 @@
 """Prediction intervals from residuals: split-conformal, each residual measured in the scatter of its regime.
 
-The residual of a run is ln(measured / predicted). A regime (such as a stack on a device in one precision class, dense or MoE) has a
-scatter above and one below the prediction: the mean absolute residual of its runs on that side, drawn towards the
-scatter of the wider regime by a prior weight (few runs say little). Divided by the scatter that the *other*
-groups of the regime give, residuals of all regimes are taken as exchangeable; of the n scores of a pool the k-th
-smallest and k-th largest with k = floor((n + 1) (1 - nominal) / 2) bound a new one with the nominal probability
-(normalised scores: Papadopoulos et al., ECML 2002; split-conformal: Lei et al., JASA 2018).
+The residual of a run is ln(measured / predicted). A regime, such as a stack on a device in one precision class, has
+a scatter above and one below the prediction: the mean absolute residual of its runs on that side, drawn towards the
+scatter of the wider regime by a prior weight (few runs say little). Divided by the scatter that the *other* groups
+of the regime give, residuals of all regimes are taken as exchangeable; of the n scores of a pool the k-th smallest
+and k-th largest with k = floor((n + 1) (1 - nominal) / 2) bound a new one with the nominal probability (normalised
+scores: Papadopoulos et al., ECML 2002; split-conformal: Lei et al., JASA 2018).
 
 Runs of one source, model and mapping resemble each other: a group of n runs weighs as sqrt(n) runs, and coverage
 is measured by leaving out whole groups (`held_out`), never single runs.

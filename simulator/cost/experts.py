@@ -41,7 +41,10 @@ def _slowdown(work: Matmul, rates: ComputeRates, curve: ExpertCurve) -> float:
     up = Matmul(rows, 2 * inter, hidden, work.precision, "forward", work.batch)
     down = Matmul(rows, hidden, inter, work.precision, "forward", work.batch)
     wide, narrow = _LAYER_PASSES
-    passes_s = 2.0 * copies * (wide * hidden + narrow * inter) / rates.memory_bytes_per_s
+    # at the memory rate of the device that was measured, whatever that of a hypothetical one
+    assert rates.curves.memory_fraction is not None, "ComputeRates.of has looked it up"
+    memory_bytes_per_s = curve.memory_bytes_per_s * rates.curves.memory_fraction
+    passes_s = 2.0 * copies * (wide * hidden + narrow * inter) / memory_bytes_per_s
     layer_s = curve.latency_s(copies, hidden, inter, 1, work.batch) / rates.efficiency
     dense_s = matmul_time(up, rates) + matmul_time(down, rates)
     return max(1.0, (layer_s - passes_s) / dense_s)
