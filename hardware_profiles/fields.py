@@ -98,6 +98,8 @@ NETWORK: Final[dict[str, Field]] = {
     "group_nodes": Figure("count", "group_nodes"),
     "groups": Figure("count", "groups"),
     "taper": Figure("ratio", "taper"),
+    "group_switches": Figure("count", "group_switches"),
+    "group_links": Figure("count", "group_links"),
     "latency": Figure("seconds", "latency_s", may_be_zero=True),
     "latency_ll128": Figure("seconds", "latency_ll128_s", may_be_zero=True),
     "efficiency": Figure("fraction", "efficiency"),
@@ -122,7 +124,7 @@ Kind = Literal["devices", "machines", "networks"]
 HEADER: Final = ("name", "from", "aliases", "sources")
 """Keys of every file beside its fields. Name, aliases and description are never inherited."""
 
-OPTIONAL: Final = ("measured_bus_bandwidth", "achievable_flop_per_s")
+OPTIONAL: Final = ("measured_bus_bandwidth", "achievable_flop_per_s", "group_switches", "group_links")
 """Fields whose absence means that there is nothing to say, rather than that somebody forgot them."""
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from towtank.hardware_profiles import files
 from towtank.hardware_profiles.errors import ProfileError
-from towtank.hardware_profiles.fields import DEVICE, MACHINE, NETWORK, NODE, Field, Figure, Figures
+from towtank.hardware_profiles.fields import DEVICE, MACHINE, NETWORK, NODE, OPTIONAL, Field, Figure, Figures
 from towtank.hardware_profiles.files import SHIPPED, Layers
 from towtank.hardware_profiles.nearest import did_you_mean
 from towtank.hardware_profiles.records import Device, Machine, Network, Node, Source
@@ -190,7 +190,7 @@ def _numbers(
     """The figures of a record by its field names; their sources go into `sources`."""
     numbers: dict[str, Any] = {}
     for key, field in fields.items():
-        if not isinstance(field, Figure):
+        if not isinstance(field, Figure) or (key in OPTIONAL and key not in values):
             continue
         quantity = values[key]
         assert isinstance(quantity, Quantity)

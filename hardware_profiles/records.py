@@ -103,6 +103,10 @@ class Network:
     """Largest bus bandwidth that collectives reach, over the injection bandwidth."""
     latency_ll128_s: float | None = None
     """The same step by the protocol LL128 of NCCL; None: unknown or not offered."""
+    group_switches: int | None = None
+    """Switches of a group to which devices' interfaces are attached; None: unknown."""
+    group_links: int | None = None
+    """Cables, each at the rate of one interface, between every two groups; None: unknown."""
 
 
 @dataclass(frozen=True, slots=True)

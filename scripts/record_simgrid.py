@@ -66,16 +66,17 @@ def record(name):
         engine.load_platform(file.name)
     hosts = [simgrid.Host.by_name(f"h{number}") for number in range(len(engine.all_hosts))]
 
+    def one(number, shift, begin, arrivals):
+        simgrid.Comm.sendto(hosts[number], hosts[(number + shift) % len(hosts)], MESSAGE_BYTES)
+        arrivals[number] = engine.clock - begin
+
     def shift_all():
         for shift in shifts(len(hosts)):
-            begin = engine.clock
             arrivals = [0.0] * len(hosts)
-
-            def one(number):
-                simgrid.Comm.sendto(hosts[number], hosts[(number + shift) % len(hosts)], MESSAGE_BYTES)
-                arrivals[number] = engine.clock - begin
-
-            actors = [simgrid.Actor.create(f"a{n}", hosts[n], one, n) for n in range(len(hosts))]
+            actors = [
+                simgrid.Actor.create(f"a{n}", hosts[n], one, n, shift, engine.clock, arrivals)
+                for n in range(len(hosts))
+            ]
             for actor in actors:
                 actor.join()
             mean = sum(arrivals) / len(arrivals)

@@ -32,6 +32,8 @@ class DragonflyShape:
     endpoint_bytes_per_s: float
     local_links: int = 1
     hop_latency_s: float = 0.0
+    group_bytes_per_s: float | None = None
+    """All cables between two groups together; None: cables times link."""
 
     def __post_init__(self) -> None:
         sizes = (self.groups, self.switches, self.endpoints_per_switch, self.cables, self.local_links)
@@ -44,16 +46,20 @@ class DragonflyShape:
         return self.groups * self.switches * self.endpoints_per_switch
 
     @property
+    def pair_bytes_per_s(self) -> float:
+        """Bandwidth from one group to one other."""
+        return self.group_bytes_per_s or self.cables * self.link_bytes_per_s
+
+    @property
     def taper(self) -> float:
         """Bandwidth out of a group over the bandwidth of its endpoints."""
-        out = (self.groups - 1) * self.cables * self.link_bytes_per_s
+        out = (self.groups - 1) * self.pair_bytes_per_s
         return out / (self.switches * self.endpoints_per_switch * self.endpoint_bytes_per_s)
 
 
 def dragonfly(shape: DragonflyShape) -> Topology:
     """The network of `shape`, with minimal routing and Valiant routing over other groups."""
     ends, switches, groups = shape.num_endpoints, shape.switches, shape.groups
-    bundle = shape.cables * shape.link_bytes_per_s
     links = blocks(
         {
             "injection": (ends, shape.endpoint_bytes_per_s, shape.hop_latency_s),
@@ -63,7 +69,7 @@ def dragonfly(shape: DragonflyShape) -> Topology:
                 shape.local_links * shape.link_bytes_per_s,
                 shape.hop_latency_s,
             ),
-            "global": (groups**2, bundle, shape.hop_latency_s),
+            "global": (groups**2, shape.pair_bytes_per_s, shape.hop_latency_s),
         }
     )
     paths = _Paths(shape, links.first["local"], links.first["global"])
