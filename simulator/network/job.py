@@ -109,13 +109,13 @@ class JobNetwork:
 def _run_length(node: IntArray) -> int:
     """Members of a ring that follow each other on one node, the same all along every ring; 1 if they are not."""
     changes = (node != np.roll(node, 1, axis=1)).sum(axis=1)
-    size = node.shape[1]
+    size = int(node.shape[1])
     if not changes.any():
         return size
     runs = int(changes[0])
     if size % runs or not (changes == runs).all():
         return 1
-    run: int = size // runs
+    run = int(size // runs)
     blocks = node.reshape(len(node), runs, run)
     return run if (blocks == blocks[:, :, :1]).all() else 1
 

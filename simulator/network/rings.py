@@ -29,6 +29,15 @@ def ring_load(topology: Topology, members: tuple[int, ...]) -> FloatArray:
     return routes.load(topology.num_links)
 
 
+def ring_width(topology: Topology, members: tuple[int, ...]) -> float:
+    """Bus bandwidth in bytes/s of a ring collective of `members` alone on these links; infinite for one member."""
+    if len(members) < 2:
+        return float("inf")
+    load = ring_load(topology, members)
+    used = load > 0
+    return float((topology.capacity_bytes_per_s[used] / load[used]).min())
+
+
 def _even_mesh(topology: Topology, members: tuple[int, ...]) -> FloatArray:
     """n members hold n - 1 rings without common links, to within rounding of channels."""
     load = np.zeros(topology.num_links)
@@ -65,7 +74,8 @@ def _packed(topology: Topology, members: tuple[int, ...]) -> FloatArray:
         length * _SHORT - 1, A_ub=loads, b_ub=topology.capacity_bytes_per_s / unit, method="highs"
     )
     width = np.asarray(found.x, np.float64)
-    return np.asarray(loads @ width) / width.sum()
+    total = np.asarray(loads @ width, np.float64)
+    return total / float(width.sum())
 
 
 _SHORT = 1e-6

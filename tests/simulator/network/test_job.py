@@ -1,5 +1,7 @@
 """Groups on machines: rings by hand, contention factors, and the flow model beside them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -103,7 +105,7 @@ def test_detours_help_where_minimal_paths_are_congested_only() -> None:
 def test_other_jobs_take_their_share() -> None:
     network = job("frontier", 16)
     members = group_members(128, [(16, 8)])
-    half = JobNetwork(network.interconnect, network.fabric, network.nodes, busy={"injection": 0.5})
+    half = replace(network, busy={"injection": 0.5})
     assert contention(half, [half.rings(members)]).together_bytes_per_s.min() == pytest.approx(6.25e9)
     with pytest.raises(ValueError, match="busy"):
         contention(
