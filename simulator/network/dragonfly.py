@@ -133,38 +133,38 @@ class _Paths:
         inside = g == h
         hops, share = [src, shape.num_endpoints + dst], [1.0, 1.0]
         detours = min(_DETOURS, max(1, shape.groups - 2))
-        start = scattered(src * np.int64(shape.num_endpoints) + dst)
+        # endpoints of one switch draw groups in turn, so that the detours of a switch lie evenly over them
+        start = src % shape.endpoints_per_switch * detours + scattered(a) % max(1, shape.groups - 2)
         for number in range(detours):
             middle = g * shape.switches + (start + number) % shape.switches
             via = other_group(g, h, start + number, shape.groups)
-            cable = (start + number) % shape.cables
-            outer = np.where(via < 0, h, via)
-            steps = self._over(a, b, g, h, outer, via >= 0, cable)
             near = [self.local(a, middle), self.local(middle, np.where(inside, b, middle))]
-            hops += [np.where(inside, near[step] if step < 2 else -1, hop) for step, hop in enumerate(steps)]
-            share += [1 / detours] * len(steps)
+            far, far_share = self._over(a, b, g, h, via, (src + number) % shape.cables)
+            hops += [np.where(inside, hop, -1) for hop in near] + [np.where(inside, -1, hop) for hop in far]
+            share += [part / detours for part in (1.0, 1.0, *far_share)]
         return self._routes(src, dst, hops, share)
 
     def _over(
-        self,
-        a: IntArray,
-        b: IntArray,
-        g: IntArray,
-        h: IntArray,
-        via: IntArray,
-        detour: np.typing.NDArray[np.bool_],
-        cable: IntArray,
-    ) -> list[IntArray]:
-        """Hops from switch `a` of group `g` over group `via` to `b` of `h`; straight to `h` without `detour`."""
-        entry, leave = self.gateway(via, g, cable), self.gateway(via, h, cable)
-        last = np.where(detour, self.gateway(h, via, cable), self.gateway(h, g, cable))
-        return [
-            self.local(a, self.gateway(g, via, cable)),
-            self.across(g, via),
-            np.where(detour, self.local(entry, leave), -1),
-            np.where(detour, self.across(via, h), -1),
-            self.local(last, b),
-        ]
+        self, a: IntArray, b: IntArray, g: IntArray, h: IntArray, via: IntArray, cable: IntArray
+    ) -> tuple[list[IntArray], list[float]]:
+        """Hops and shares from switch `a` of group `g` over group `via` to `b` of `h`; without via straight to h.
+
+        Traffic enters the intermediate group by one cable and leaves it by all of them.
+        """
+        cables, detour = self.shape.cables, via >= 0
+        first = np.where(detour, via, h)
+        entry = self.gateway(first, g, cable)
+        hops = [self.local(a, self.gateway(g, first, cable)), self.across(g, first)]
+        hops.append(np.where(detour, self.across(first, h), -1))
+        share = [1.0, 1.0, 1.0]
+        for number in range(cables):
+            out = np.full_like(g, number)
+            leave = np.where(detour, self.gateway(first, h, out), entry)
+            hops.append(self.local(entry, leave))
+            arrive = np.where(detour, self.gateway(h, first, out), self.gateway(h, g, cable))
+            hops.append(self.local(arrive, b))
+            share += [1 / cables] * 2
+        return hops, share
 
     def _routes(self, src: IntArray, dst: IntArray, hops: list[IntArray], share: list[float]) -> Routes:
         table = np.where((src == dst)[:, None], -1, np.stack(hops, axis=1))

@@ -24,9 +24,9 @@ from towtank.simulator.network.routes import (
     from_entries,
     summed,
 )
-from towtank.simulator.network.topology import Topology
+from towtank.simulator.network.topology import Topology, mixed
 
-_DETOUR_SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
+_DETOUR_SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.97)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ def contention(network: JobNetwork, rings: Sequence[Routes]) -> Contention:
     Raises:
         ValueError: no ring crosses any link.
     """
-    together = _stacked(rings)
+    together = stacked(rings)
     capacity = network.capacity_bytes_per_s
     classes, member, count = alike(together)
     if len(classes.link) == 0:
@@ -173,21 +173,25 @@ def contention(network: JobNetwork, rings: Sequence[Routes]) -> Contention:
     return Contention(alone[member], rate[member], tier)
 
 
-def adapted(network: JobNetwork, families: Sequence[IntArray]) -> JobNetwork:
-    """The network with the share of detours at which the slowest ring of `families` (members of groups) is fastest.
+def adapted_rings(network: JobNetwork, members: IntArray) -> tuple[Routes, float]:
+    """Rings of groups under adaptive routing, and the share of detours that it settles at.
 
-    Adaptive routing sends packets on detours where minimal paths are congested; the best common share stands for
-    where it settles.
+    Adaptive routing sends packets on detours where minimal paths are congested. The common share at which the
+    slowest of these rings is fastest stands for where it settles when all of them run.
     """
-    trials = [replace(network, nonminimal_share=share) for share in _DETOUR_SHARES]
-    rates = [
-        contention(trial, [trial.rings(members) for members in families]).together_bytes_per_s.min()
-        for trial in trials
-    ]
-    return trials[int(np.argmax(rates))]
+    direct, detour = (replace(network, nonminimal_share=share).rings(members) for share in (0.0, 1.0))
+    if len(direct.link) == 0:
+        return direct, 0.0
+    best, best_rate, best_share = direct, 0.0, 0.0
+    for share in _DETOUR_SHARES:
+        rings = mixed(direct, detour, share)
+        rate = float(contention(network, [rings]).together_bytes_per_s.min())
+        if rate > best_rate * (1 + 1e-9):
+            best, best_rate, best_share = rings, rate, share
+    return best, best_share
 
 
-def _stacked(parts: Sequence[Routes]) -> Routes:
+def stacked(parts: Sequence[Routes]) -> Routes:
     """Flows of all parts, one after the other."""
     offsets, begin = [np.zeros(1, np.int64)], 0
     for part in parts:

@@ -44,7 +44,8 @@ class Topology:
         """Routes of flows from `src[f]` to `dst[f]`; empty where both are the same.
 
         `nonminimal_share` of the bytes take routes over an intermediate group (Valiant), the rest minimal ones.
-        Adaptive routing settles between 0 (quiet network) and 1/2 (adversarial traffic).
+        Adaptive routing settles between 0 (quiet network) and nearly 1 (one group sending to one other, whose few
+        direct cables carry little beside all the detours).
 
         Raises:
             ValueError: an endpoint outside of the network, or a share outside of [0, 1].

@@ -7,7 +7,7 @@ import pytest
 
 from towtank.hardware_profiles.errors import UnknownFigure
 from towtank.hardware_profiles.load import list_machines, load_machine
-from towtank.simulator.network.job import JobNetwork, adapted, contention
+from towtank.simulator.network.job import JobNetwork, adapted_rings, contention
 from towtank.simulator.network.machine import interconnect, node_fabric
 from towtank.simulator.network.placement import group_members, interface_of, place_nodes
 from towtank.simulator.network.routes import summed
@@ -93,13 +93,19 @@ def test_scattered_jobs_cross_more_groups_and_random_ones_suffer() -> None:
     assert rates["random"] < rates["scattered"] <= rates["contiguous"]
 
 
-def test_detours_help_where_minimal_paths_are_congested_only() -> None:
-    members = group_members(2048, [(256, 8)])
-    near, far = job("frontier", 256), job("frontier", 256, "random")
-    assert adapted(near, [members]).nonminimal_share == 0
-    better = adapted(far, [members])
-    slow, fast = (contention(n, [n.rings(members)]).together_bytes_per_s.min() for n in (far, better))
-    assert fast >= slow
+def test_detours_are_taken_where_minimal_paths_are_congested_only() -> None:
+    near = job("frontier", 64)
+    assert adapted_rings(near, group_members(512, [(64, 8)]))[1] == 0
+    # all 1,024 rings step from one cabinet to the next: 128 nodes x 100 GB/s over four cables of 25 GB/s, against
+    # 75 other cabinets to detour over, each with as many cables, and the links inside cabinets
+    wide = job("frontier", 2048)
+    members = group_members(16384, [(16, 1024)])
+    direct = contention(wide, [wide.rings(members)])
+    assert direct.together_bytes_per_s.min() == pytest.approx(100e9 / 1024)
+    assert direct.limiting_tier == "global"
+    rings, share = adapted_rings(wide, members)
+    freed = contention(wide, [rings]).together_bytes_per_s.min()
+    assert share > 0.5 and 10 < freed / direct.together_bytes_per_s.min() < 76
 
 
 def test_other_jobs_take_their_share() -> None:

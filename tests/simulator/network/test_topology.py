@@ -185,3 +185,19 @@ def test_a_shift_over_the_whole_of_frontier_is_solved_in_rounds() -> None:
     # minimal alone: 512 endpoints over 4 cables, 1/128 of a link each
     assert rate.min() > 25e9 / 128
     assert (rate <= 25e9 * (1 + 1e-9)).all()
+
+
+@pytest.mark.parametrize("nonminimal_share", [0.0, 0.4, 1.0])
+def test_what_enters_a_group_on_the_way_leaves_it(nonminimal_share: float) -> None:
+    topology = dragonfly(SMALL)
+    src, dst = np.repeat(np.arange(40), 40), np.tile(np.arange(40), 40)
+    routes = topology.routes(src, dst, nonminimal_share=nonminimal_share)
+    crosses = routes.link >= topology.num_links - 25
+    pair = routes.link[crosses] - (topology.num_links - 25)
+    balance = np.zeros((len(src), 5))
+    np.add.at(balance, (routes.flow[crosses], pair // 5), -routes.share[crosses])
+    np.add.at(balance, (routes.flow[crosses], pair % 5), routes.share[crosses])
+    expected = np.zeros((len(src), 5))
+    apart = src // 8 != dst // 8
+    expected[apart, src[apart] // 8], expected[apart, dst[apart] // 8] = -1, 1
+    assert balance == pytest.approx(expected)
