@@ -53,6 +53,8 @@ class FlowNetwork:
         self._number = 0
         self._since = environment.now
         self._alarm = 0
+        self._next = -1
+        self._next_s = float("inf")
         self._settling = False
 
     def transfer(
@@ -107,7 +109,10 @@ class FlowNetwork:
         ended = []
         for number, flow in self._flows.items():
             flow.left -= flow.rate * seconds
-            if flow.left <= _SAME_TIME * (flow.whole + flow.rate * self.environment.now):
+            if number == self._next and self.environment.now >= self._next_s:
+                # due, even if its last bytes are too few to move the clock
+                ended.append(number)
+            elif flow.left <= _SAME_TIME * (flow.whole + flow.rate * self.environment.now):
                 ended.append(number)
         for number in ended:
             flow = self._flows.pop(number)
@@ -159,6 +164,9 @@ class FlowNetwork:
         if not self._flows:
             return
         alarm = self._alarm
-        wait_s = min(flow.left / flow.rate for flow in self._flows.values())
-        timeout = self.environment.timeout(max(wait_s, 0.0))
+        left_s = {number: flow.left / flow.rate for number, flow in self._flows.items()}
+        self._next = min(left_s, key=left_s.__getitem__)
+        wait_s = max(left_s[self._next], 0.0)
+        self._next_s = self.environment.now + wait_s
+        timeout = self.environment.timeout(wait_s)
         timeout.callbacks.append(lambda _: self._settle_soon() if alarm == self._alarm else None)

@@ -68,7 +68,7 @@ def finish_times(
         then = min(next_start, next_finish)
         state.advance(then - now)
         now = then
-        ended = state.ended(now)
+        ended = state.ended(now, due=now == next_finish)
         finish[ended] = now
         last = int(np.searchsorted(start_s[order], now, side="right"))
         started, waiting = order[waiting:last], max(last, waiting)
@@ -96,6 +96,7 @@ class _State:
         self.count = np.ones(size, np.int64) if count is None else count
         self.limit = np.full(size, np.inf) if limit is None else limit
         self.rate = np.zeros(size)
+        self.next = -1
         self.active: Mask = np.zeros(size, np.bool_)
 
     def next_finish(self, now: float) -> float:
@@ -103,7 +104,10 @@ class _State:
         active = self.active
         if not active.any():
             return float("inf")
-        return now + float((self.left[active] / self.rate[active]).min())
+        seconds = np.full(len(active), np.inf)
+        seconds[active] = self.left[active] / self.rate[active]
+        self.next = int(np.argmin(seconds))
+        return now + float(seconds[self.next])
 
     def advance(self, seconds: float) -> None:
         """Move bytes."""
@@ -111,8 +115,11 @@ class _State:
             moving = self.active
             self.left[moving] -= self.rate[moving] * seconds
 
-    def ended(self, now: float) -> IntArray:
-        """Active flows that have nothing left, up to rounding."""
+    def ended(self, now: float, *, due: bool) -> IntArray:
+        """Active flows that have nothing left, up to rounding; where one is due, it is among them whatever is left,
+        so that time goes on even if its last bytes are too few to move the clock."""
+        if due:
+            self.left[self.next] = 0.0
         rest = self.rate * (_SAME_TIME * now) + self.whole * _SAME_TIME
         return np.flatnonzero(self.active & ((self.left <= rest) | np.isinf(self.rate))).astype(np.int64)
 

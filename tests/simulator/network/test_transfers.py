@@ -68,6 +68,14 @@ def test_empty_messages_and_messages_to_oneself_take_no_time() -> None:
     assert by_simpy(case)[0] == [2, 3]
 
 
+@pytest.mark.parametrize("size", [5e-324, 1e-300, 1e-18])
+def test_a_message_too_small_to_move_the_clock_arrives(size: float) -> None:
+    for start in (0.0, 3.0):
+        case: Case = ([7.0], [[(0, 1)], [(0, 1)]], [size, 14], [start, start])
+        assert by_loop(case) == pytest.approx([start, start + 2])
+        assert by_simpy(case)[0] == pytest.approx([start, start + 2])
+
+
 def test_limits_and_counts() -> None:
     routes, capacity = from_lists([[(0, 1)]]), np.array([12.0])
     one = finish_times(capacity, routes, np.array([12.0]), np.zeros(1), count=np.array([3]))
