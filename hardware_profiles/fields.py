@@ -100,6 +100,8 @@ NETWORK: Final[dict[str, Field]] = {
     "group_nodes": Figure("count", "group_nodes"),
     "groups": Figure("count", "groups"),
     "taper": Figure("ratio", "taper"),
+    "group_switches": Figure("count", "group_switches"),
+    "group_links": Figure("count", "group_links"),
     "latency": Figure("seconds", "latency_s", may_be_zero=True),
     "latency_ll128": Figure("seconds", "latency_ll128_s", may_be_zero=True),
     "efficiency": Figure("fraction", "efficiency"),
@@ -131,6 +133,8 @@ OPTIONAL: Final = (
     "kernel_queues",
     "group_crossing",
     "staged_bandwidth",
+    "group_switches",
+    "group_links",
 )
 """Fields whose absence means that there is nothing to say, rather than that somebody forgot them."""
 

@@ -190,7 +190,7 @@ def _numbers(
     """The figures of a record by its field names; their sources go into `sources`."""
     numbers: dict[str, Any] = {}
     for key, field in fields.items():
-        if not isinstance(field, Figure):
+        if not isinstance(field, Figure) or (key in OPTIONAL and key not in values):
             continue
         if key in OPTIONAL and key not in values:
             continue

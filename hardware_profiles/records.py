@@ -117,6 +117,10 @@ class Network:
     group_crossing: float | None = None
     """Rate of collectives whose ring leaves a group, beside other jobs, over the rate within one; None: not measured,
     and no loss is assumed."""
+    group_switches: int | None = None
+    """Switches of a group to which devices' interfaces are attached; None: unknown."""
+    group_links: int | None = None
+    """Cables, each at the rate of one interface, between every two groups; None: unknown."""
 
 
 @dataclass(frozen=True, slots=True)
