@@ -143,7 +143,7 @@ class Memory:
     """Gradients of a micro-batch exist in working precision beside the main ones: as tensors of their own until they
     are added up, and, where there are replicas, in the buckets of PyTorch's DistributedDataParallel."""
     keeps_last_logits: bool
-    """Under tensor parallelism the logits of a micro-batch and their softmax are still there when those of the next one
+    """Under tensor parallelism the logits of a micro-batch and their softmax are still there when those of the next
     are made."""
     shard_buckets_bytes: float
     """Buckets in which gradients of sharded states are reduced and weights gathered."""
