@@ -65,6 +65,26 @@ def test_measured_bandwidth_of_a_machine_comes_first(towtank) -> None:
     assert found["bus_bytes_per_s"] == pytest.approx(225e9, rel=0.01)
 
 
+PUBLISHED = {
+    # network_curves.csv: nccl-tests of ml-engineering on p5en, and NVIDIA/nccl issue 1218
+    "p5en": (["aws-p5en-h200", "4", "4GiB"], 364.87e9),
+    "32 nodes of H100": (["dgx-h100", "32", "2GiB"], 340e9),
+    # profile of Frontier, AxoNN: groups of 16 nodes with 1, 2 and 4 inner devices
+    "Frontier, 1 inner": (["frontier", "16", "1GiB", "--group", "64"], 34.0e9),
+    "Frontier, 2 inner": (["frontier", "16", "1GiB", "--group", "64@2"], 20.6e9),
+    "Frontier, 4 inner": (["frontier", "16", "1GiB", "--group", "32@4"], 10.2e9),
+}
+
+
+@pytest.mark.parametrize(("job", "measured"), PUBLISHED.values(), ids=list(PUBLISHED))
+def test_published_all_reduces(towtank, job, measured) -> None:
+    machine, nodes, size, *group = job
+    found = _one(
+        towtank, "--machine", machine, "--nodes", nodes, "--collective", "all_reduce", "--bytes", size, *group
+    )
+    assert found["bus_bytes_per_s"] == pytest.approx(measured, rel=0.15)
+
+
 def test_small_messages_are_latency(towtank) -> None:
     job = ["--machine", "dgx-h100", "--nodes", "16", "--collective", "all_reduce"]
     small, large = _one(towtank, *job, "--bytes", "8 B"), _one(towtank, *job, "--bytes", "4GiB")
@@ -113,7 +133,7 @@ def test_text_of_one_collective(towtank) -> None:
         "contention factor 1.9",
         "(as nccl-tests count them)",
         "rccl: tree, protocol simple",
-        "8 groups of 1,024 devices, 8 devices apart; each on 1,024 nodes, 1 member a node",
+        "8 groups of 1,024 devices, 8 devices apart; each on 1,024 nodes, 1 a node",
         "interface: at most 5.000 GB/s of bus bandwidth a group",
     ):
         assert phrase in outcome.out
@@ -231,6 +251,9 @@ BAD = {
     "unknown taper": (_job(machine="perlmutter", nodes="256"), ["perlmutter", "taper", "give --taper"]),
     "unknown links": (_job(machine="aurora", taper="0.5"), ["aurora", "Xe HPC", "unknown"]),
     "unknown library": (_job(machine="tpu-v4-pod"), ["tpu-v4-pod", "Google"]),
+    "options before import": (
+        [*_job(), "import", "run.txt"], ["--machine, --nodes, --collective, --bytes before import", "after it"]
+    ),
     "unknown option": (_job(taperr="1"), ["--taperr", "towtank network --help"]),
 }  # fmt: skip
 

@@ -98,11 +98,26 @@ def network(
 ) -> None:
     """Predict the time of one collective on a machine: algorithm, bandwidths, contention, and what limits."""
     if context.invoked_subcommand is not None:
+        _nothing_before(context)
         return
     from towtank.cli.network_job import Job
 
     job = Job(machine, nodes, group, placement, seed, taper, library, tuple(profiles or ()))
     _predict(job, collective, (num_bytes, sweep), plot, json)
+
+
+def _nothing_before(context: typer.Context) -> None:
+    """Options before `import` would be lost without a word."""
+    given = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if (value := context.params.get(parameter.name or "")) and value != parameter.default
+    ]
+    if given:
+        raise InputError(
+            f"{', '.join(given)} before import concerns one collective; write `towtank network import FILE` and the "
+            f"options after it"
+        )
 
 
 def _predict(

@@ -58,7 +58,7 @@ def _alone(setting: "Setting", answer: "Answer") -> str:
 def _about(setting: "Setting", placed: "Placed") -> list[tuple[str, str]]:
     """Groups and placement."""
     group = setting.together
-    apart = "neighbours" if setting.stride == 1 else f"{count(setting.stride)} devices apart"
+    apart = "" if setting.stride == 1 else f", {count(setting.stride)} devices apart"
     where = {
         "contiguous": "contiguous",
         "scattered": f"scattered by a scheduler on a machine that is {percent(placed.fill)} full, seed {placed.seed}",
@@ -67,8 +67,8 @@ def _about(setting: "Setting", placed: "Placed") -> list[tuple[str, str]]:
     rows = [
         (
             "groups",
-            f"{plural(setting.num_groups, 'group')} of {plural(group.size, 'device')}, {apart}; each on "
-            f"{plural(group.nodes, 'node')}, {plural(group.local, 'member')} a node",
+            f"{plural(setting.num_groups, 'group')} of {plural(group.size, 'device')}{apart}; each on "
+            f"{plural(group.nodes, 'node')}, {count(group.local)} a node",
         ),
         ("placement", f"{plural(setting.nodes, 'node')}, {where}"),
     ]
