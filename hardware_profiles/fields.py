@@ -87,6 +87,8 @@ NODE: Final[dict[str, Field]] = {
     "pair_bandwidth_min": Figure("bytes_per_s", "pair_bandwidth_min_bytes_per_s"),
     "device_bandwidth": Figure("bytes_per_s", "device_bandwidth_bytes_per_s"),
     "staged_bandwidth": Figure("bytes_per_s", "staged_bandwidth_bytes_per_s"),
+    "collective_bandwidth": Figure("bytes_per_s", "collective_bandwidth_bytes_per_s"),
+    "tensor_bandwidth": Figure("bytes_per_s", "tensor_bandwidth_bytes_per_s"),
     "latency": Figure("seconds", "latency_s", may_be_zero=True),
     "latency_ll128": Figure("seconds", "latency_ll128_s", may_be_zero=True),
     "nics": Figure("count", "nics", may_be_zero=True, may_be_unknown=False),
@@ -139,6 +141,8 @@ OPTIONAL: Final = (
     "staged_bandwidth",
     "group_switches",
     "group_links",
+    "collective_bandwidth",
+    "tensor_bandwidth",
 )
 """Fields whose absence means that there is nothing to say, rather than that somebody forgot them."""
 

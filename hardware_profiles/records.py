@@ -95,6 +95,12 @@ class Node:
     staged_bandwidth_bytes_per_s: float | None = None
     """Bus bandwidth of groups of an odd number of devices where the collective library passes their data through
     host memory; None: it treats them like others."""
+    collective_bandwidth_bytes_per_s: float | None = None
+    """Bus bandwidth that collectives reach among more devices than a pair of a hierarchy, where the library uses
+    several links at once; None: that of the slowest pair."""
+    tensor_bandwidth_bytes_per_s: float | None = None
+    """Bus bandwidth of tensor-parallel collectives where software keeps them below the links, whatever the links;
+    None: it does not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,13 +103,16 @@ class Fitted:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Factors on the predicted step time; the narrowest regime with runs in it, and how many."""
+    """Factors on the predicted step time; the narrowest regime with `TOLD_FROM` runs or more, and how many it has."""
 
     low: float
     high: float
     regime: Key
     rows: int
 
+
+TOLD_FROM = 19
+"""Fewest runs from which 90 % can be read: a smaller regime shapes an interval, but does not stand for it."""
 
 FLOOR = 0.01
 """Least scatter of a regime: repeated runs of one configuration differ by about a percent."""
@@ -186,7 +189,8 @@ def bounds(fitted: Fitted, features: Features, settings: Settings) -> Bounds:
     chain = [fitted.scatters[key] for key in keys if key in fitted.scatters]
     above, below = _shrunk(chain, settings.prior_weight)
     scores = fitted.scores[keys[0][0]]
-    narrowest = [key for key in keys if key in fitted.scatters][-1]
+    told = [key for key in keys if key in fitted.scatters and fitted.scatters[key].rows >= TOLD_FROM]
+    narrowest = told[-1] if told else keys[0]
     return Bounds(
         math.exp(scores.low * below),
         math.exp(scores.high * above),

@@ -25,7 +25,7 @@ class Interval:
     high_s: float
     nominal: float
     regime: str
-    """Narrowest regime of the prediction that has published runs."""
+    """Narrowest regime of the prediction with enough published runs to speak of."""
     rows: int
     """Runs of that regime."""
     extrapolated: tuple[str, ...]

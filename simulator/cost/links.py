@@ -1,6 +1,6 @@
 """Links that a group's collectives run over: bandwidths and latencies for a placement on a machine."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from towtank.hardware_profiles.records import Machine, known
 from towtank.simulator.groups import Placement
@@ -55,11 +55,10 @@ def inside_bandwidth(machine: Machine, local: int, preceding: int) -> float:
         )
         # a mesh of n devices holds n - 1 edge-disjoint rings; NCCL opens them all
         return MESH_EFFICIENCY * pair * (local - 1)
-    slowest = (
-        node.pair_bandwidth_max_bytes_per_s
-        if local == 2 and preceding == 1
-        else node.pair_bandwidth_min_bytes_per_s
-    )
+    pair = local == 2 and preceding == 1
+    if not pair and node.collective_bandwidth_bytes_per_s is not None:
+        return node.collective_bandwidth_bytes_per_s
+    slowest = node.pair_bandwidth_max_bytes_per_s if pair else node.pair_bandwidth_min_bytes_per_s
     return MESH_EFFICIENCY * known(machine, "node.pair_bandwidth_min", slowest, needed_for=purpose)
 
 
@@ -75,6 +74,22 @@ def network_bandwidth(machine: Machine, efficiency: float) -> float:
         injection
         * efficiency
         * known(machine, "network.efficiency", machine.network.efficiency, needed_for=purpose)
+    )
+
+
+def tensor_links(machine: Machine, links: tuple[Links, ...]) -> tuple[Links, ...]:
+    """Links of a tensor-parallel group: no faster than what software leaves such collectives on this machine."""
+    limit = machine.node.tensor_bandwidth_bytes_per_s
+    if limit is None:
+        return links
+    return tuple(
+        replace(
+            link,
+            inside_bandwidth_bytes_per_s=min(limit, link.inside_bandwidth_bytes_per_s),
+            ring_bandwidth_bytes_per_s=min(limit, link.ring_bandwidth_bytes_per_s),
+            pairwise_bandwidth_bytes_per_s=min(limit, link.pairwise_bandwidth_bytes_per_s),
+        )
+        for link in links
     )
 
 

@@ -9,7 +9,7 @@ from towtank.hardware_profiles.records import Machine
 from towtank.simulator.cost.collectives import collective_time, distinct, multicast
 from towtank.simulator.cost.compute import ComputeRates, attention_time, elementwise_time, matmul_time
 from towtank.simulator.cost.experts import grouped_time
-from towtank.simulator.cost.links import Links, links_of
+from towtank.simulator.cost.links import Links, links_of, tensor_links
 from towtank.simulator.groups import Placement, dimensions, place
 from towtank.simulator.network.crossing import crossing_factor
 from towtank.simulator.operations import AttentionCore, Elementwise, Matmul, Message, Work
@@ -79,6 +79,8 @@ class CostModel:
             placement = place(self.plan, group, self.machine.node.devices)
             efficiency = self.stack.fitted.network_efficiency
             links = links_of(self.machine, placement, efficiency) if placement.size > 1 else ()
+            if group in ("tensor_x", "tensor_y", "tensor_xy"):
+                links = tensor_links(self.machine, links)
             found = self._placements[group] = (placement, self._shared(group, placement, links))
         return found
 

@@ -147,7 +147,8 @@ def _launches(template: Template, sizes: ExpertSizes) -> None:
     kernels = template.sizes.stack.kernels
     narrow = template.sizes.plan.precision in NARROW_PRECISIONS
     count = kernels.expert_launches + kernels.launches_per_expert * sizes.local * narrow
-    count *= OVERLAPPED_LAUNCHES if template.sizes.overlap.expert else 1
+    if template.sizes.overlap.expert and template.sizes.plan.expert > 1:
+        count *= OVERLAPPED_LAUNCHES
     if count:
         template.compute("experts.launches", Elementwise(0.0, count))
 

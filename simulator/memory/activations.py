@@ -46,6 +46,20 @@ def _linear_input(sizes: Sizes, linear: Linear) -> float:
     return (sizes.norm_tokens if split else sizes.tokens) * linear.inputs * _input_bytes(sizes)
 
 
+def gathered_input_bytes(sizes: Sizes, kind: tuple[bool, int | None], recomputed: bool) -> float:
+    """Bytes that one layer keeps of inputs gathered over the tensor ranks: of its queries, keys and values and of its
+    dense feed-forward part. 0 where ranks keep their own part of them."""
+    if recomputed or not sizes.sequence_split or not sizes.stack.memory.keeps_gathered_inputs:
+        return 0.0
+    template = Template(sizes, Phase.FORWARD)
+    before, _ = attention_linears(template)
+    inputs = {linear.inputs: _linear_input(sizes, linear) for linear in before}
+    shares_norm = sizes.model.parallel_block and sizes.model.norms_per_layer == 1
+    # dense and expert parts read the hidden state; routed tokens are sent, not gathered
+    dense = 0.0 if kind[0] or shares_norm else sizes.tokens * sizes.hidden * _input_bytes(sizes)
+    return sum(inputs.values()) + dense
+
+
 def score_bytes(sizes: Sizes, window: int | None) -> float:
     """Bytes of attention scores that an unfused attention keeps: softmax, dropout mask, dropped scores."""
     if sizes.stack.kernels.attention != "unfused":
@@ -147,10 +161,23 @@ def layer_activations(sizes: Sizes, kind: tuple[bool, int | None], recomputed: b
 
 def head_bytes(sizes: Sizes) -> tuple[float, float]:
     """Bytes at the end of the model: (kept for each micro-batch, logits while the loss is computed)."""
-    columns = sizes.vocab / (sizes.plan.tensor_x * sizes.plan.tensor_y)
     fused = sizes.stack.kernels.fused_cross_entropy
     # unfused: logits, their fp32 copy and the fp32 gradient (a metric: its logarithms of softmax); fused: logits,
     # overwritten by their gradient
     whole = not fused or sizes.stack.kernels.training_metrics > 0
     each = sizes.element_bytes + (2 * _FP32_BYTES if whole else 0.0)
-    return 2 * layer_input_bytes(sizes), sizes.tokens * columns * each
+    return 2 * layer_input_bytes(sizes), _logits(sizes) * each
+
+
+def last_logits_bytes(sizes: Sizes) -> float:
+    """Bytes of an earlier micro-batch's logits that are still there, where the stack keeps them: the logits and the
+    fp32 softmax kept for their gradient. What the loss works in, a second fp32 copy, is gone by then."""
+    again = sizes.plan.num_micro_batches > 1 and sizes.plan.tensor_x > 1
+    if not sizes.stack.memory.keeps_last_logits or not again:
+        return 0.0
+    return _logits(sizes) * (sizes.element_bytes + _FP32_BYTES)
+
+
+def _logits(sizes: Sizes) -> float:
+    """Logits of one micro-batch on a device."""
+    return sizes.tokens * sizes.vocab / (sizes.plan.tensor_x * sizes.plan.tensor_y)

@@ -16,7 +16,13 @@ from towtank.simulator.lowering.weights import (
     stage_weights,
     with_states,
 )
-from towtank.simulator.memory.activations import head_bytes, layer_activations, layer_input_bytes
+from towtank.simulator.memory.activations import (
+    gathered_input_bytes,
+    head_bytes,
+    last_logits_bytes,
+    layer_activations,
+    layer_input_bytes,
+)
 from towtank.simulator.program import Program, send_message
 from towtank.simulator.schedules import alive_micro_batches
 
@@ -148,10 +154,23 @@ def _activation_parts(sizes: Sizes, chunks: Sequence[Chunk], alive: int) -> dict
     if any(chunk.has_head for chunk in chunks):
         each, logits = head_bytes(sizes)
         parts["activations"] += each
-        again = sizes.plan.num_micro_batches > 1 and sizes.plan.tensor_x > 1
-        sets = 1 + (sizes.stack.memory.keeps_last_logits and again)
-        parts["logits"] = logits * (sets + sizes.model.mtp_layers)
+        parts["logits"] = logits * (1 + sizes.model.mtp_layers) + last_logits_bytes(sizes)
     return parts
+
+
+def _fragmented(sizes: Sizes, chunks: Sequence[Chunk], parts: Mapping[str, float], alive: int) -> float:
+    """Bytes that leave holes between blocks of the allocator.
+
+    Of activations those of many sizes. Gathered inputs all have one size, in which a freed block fits the next.
+    """
+    if sizes.stack.memory.fragments == "everything":
+        return sum(parts.values())
+    gathered = sum(
+        gathered_input_bytes(sizes, run.kind, run.recomputed) * run.num_layers
+        for chunk in chunks
+        for run in chunk.runs
+    )
+    return parts["activations"] - gathered / len(chunks) * alive
 
 
 def _late_gradients(sizes: Sizes, weights: Weights, activations: Mapping[str, float], alive: int) -> float:
@@ -182,9 +201,7 @@ def stage_memory(program: Program, stage: int, alive: int) -> StageMemory:
     parts["communication buffers"] = (
         buckets + sends + 2 * layer_input_bytes(sizes) * (sizes.plan.tensor_x if sizes.sequence_split else 1)
     )
-    whole = sizes.stack.memory.fragments == "everything"
-    fragmented = sum(parts.values()) if whole else parts["activations"]
-    parts["fragmentation"] = sizes.stack.memory.fragmentation * fragmented
+    parts["fragmentation"] = sizes.stack.memory.fragmentation * _fragmented(sizes, chunks, parts, alive)
     parts["device context"] = sizes.stack.memory.context_bytes
     return StageMemory(stage, {name: size for name, size in parts.items() if size > 0}, alive)
 

@@ -79,6 +79,11 @@ def library(name: str) -> Library:
     return Library(name, {each: tuple(entry[each]) for each in collectives})
 
 
+def library_names() -> list[str]:
+    """Names of all libraries, sorted."""
+    return sorted(_document()["libraries"])
+
+
 def fabric_cost(name: str) -> FabricCost:
     """Costs of the fabric `name`.
 

@@ -143,13 +143,15 @@ class Memory:
     """Gradients of a micro-batch exist in working precision beside the main ones: as tensors of their own until they
     are added up, and, where there are replicas, in the buckets of PyTorch's DistributedDataParallel."""
     keeps_last_logits: bool
-    """Under tensor parallelism the logits of a micro-batch are still there when those of the next one are made."""
+    """Under tensor parallelism the logits of a micro-batch and their softmax are still there when those of the next
+    are made."""
     shard_buckets_bytes: float
     """Buckets in which gradients of sharded states are reduced and weights gathered."""
     fragmentation: float
     """Part of the allocated bytes lost between blocks of the allocator."""
     fragments: Literal["everything", "activations"]
-    """What that part is of. States in a few flat buffers are allocated once and do not fragment."""
+    """What that part is of. States in a few flat buffers are allocated once and do not fragment; of activations those
+    gathered over tensor ranks, blocks of one size, do not either."""
     source: str
 
 

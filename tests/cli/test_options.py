@@ -13,6 +13,14 @@ COMMANDS = {
     ],
     "demo": ["--help", "--json", "-h"],
     "validate": ["--help", "--html", "--jobs", "--json", "--runs", "--where", "-h"],
+    "network": [
+        "--bytes", "--collective", "--group", "--help", "--json", "--library", "--machine", "--nodes",
+        "--placement", "--plot", "--profiles", "--seed", "--sweep", "--taper", "-h",
+    ],
+    "network import": [
+        "--calibrate", "--collective", "--help", "--in-place", "--json", "--library", "--machine", "--nodes",
+        "--placement", "--plot", "--profiles", "--seed", "--taper", "-h", "FILE",
+    ],
     "machines": ["--help", "--json", "--profiles", "-h"],
     "machines show": ["--help", "--json", "--profiles", "-h", "NAME"],
     "devices": ["--help", "--json", "--profiles", "-h"],

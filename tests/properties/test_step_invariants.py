@@ -190,6 +190,8 @@ def test_an_overlap_never_slows_a_step_without_contention(case, name):
     model, machine, plan, stack = case
     if name not in stack.supports.overlaps or name == "tensor":
         return  # `tensor` sends in parts, each with a start-up
+    if name == "expert" and plan.expert > 1:
+        return  # two micro-batches beside each other take twice the launches (OVERLAPPED_LAUNCHES)
     off, on = (replace(plan, overlap=replace(plan.overlap, **{name: wish})) for wish in (False, True))
     times = [run((model, machine, each, stack)).step_time_s for each in (off, on)]
     assert times[1] <= times[0] * (1 + 1e-6)

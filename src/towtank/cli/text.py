@@ -69,6 +69,11 @@ def count(value: float) -> str:
     return f"{value:,.0f}"
 
 
+def plural(number: int, noun: str) -> str:
+    """A whole number with its noun, such as `1 node` or `1,024 nodes`."""
+    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
+
+
 def parameters(number: float) -> str:
     """A number of parameters as `405.9B`."""
     for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):

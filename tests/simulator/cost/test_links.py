@@ -5,7 +5,14 @@ import pytest
 from towtank.hardware_profiles.errors import UnknownFigure
 from towtank.hardware_profiles.load import load_machine
 from towtank.simulator.axonn.bandwidth import bandwidth
-from towtank.simulator.cost.links import LL128_EFFICIENCY, inside_bandwidth, links_of, network_bandwidth
+from towtank.simulator.cost.links import (
+    LL128_EFFICIENCY,
+    MESH_EFFICIENCY,
+    inside_bandwidth,
+    links_of,
+    network_bandwidth,
+    tensor_links,
+)
 from towtank.simulator.groups import Placement, group_size, place
 from towtank.simulator.plan import Plan
 
@@ -128,10 +135,30 @@ def test_a_network_without_a_figure_for_its_groups_loses_nothing():
 
 def test_odd_groups_of_aurora_pass_through_the_host():
     machine = load_machine("aurora:nodes=2")
-    assert machine.node.staged_bandwidth_bytes_per_s == pytest.approx(1.2e9)
+    assert machine.node.staged_bandwidth_bytes_per_s == pytest.approx(1.1e9)
 
     def rate(size):
         return links_of(machine, Placement(size, size, 12 // size, 1))[0].ring_bandwidth_bytes_per_s
 
-    assert rate(3) == pytest.approx(1.2e9)
+    assert rate(3) == pytest.approx(1.1e9)
     assert rate(6) == rate(4) > 5 * rate(3)
+
+
+def test_collectives_of_aurora_use_links_of_both_tiles():
+    machine = load_machine("aurora:nodes=2")
+
+    def rate(size, stride):
+        return links_of(machine, Placement(size, size, 1, stride))[0].ring_bandwidth_bytes_per_s
+
+    assert rate(12, 1) == rate(6, 2) == pytest.approx(25e9)
+    assert rate(2, 1) == pytest.approx(MESH_EFFICIENCY * 185e9)
+
+
+def test_tensor_collectives_of_aurora_are_slow_whatever_the_links():
+    machine = load_machine("aurora:nodes=2")
+    for size in (2, 4, 6, 12):
+        (link,) = tensor_links(machine, links_of(machine, Placement(size, size, 12 // size, 1)))
+        assert link.ring_bandwidth_bytes_per_s == link.inside_bandwidth_bytes_per_s == pytest.approx(7.4e9)
+    other = load_machine("perlmutter:nodes=2")
+    links = links_of(other, Placement(4, 4, 1, 1))
+    assert tensor_links(other, links) is links

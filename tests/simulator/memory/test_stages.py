@@ -140,12 +140,18 @@ def test_logits_of_the_last_micro_batch_stay_under_tensor_parallelism():
     # bf16, fp32 and the fp32 gradient: 10 bytes for each of 1024 columns
     assert logits(1, 1) == logits(1, 2) == SEQUENCE * 1024 * 10
     assert logits(2, 1) == SEQUENCE * 512 * 10
-    assert logits(2, 2) == 2 * logits(2, 1)
+    # of the micro-batch before it bf16 logits and their fp32 softmax: 6 bytes
+    assert logits(2, 2) == SEQUENCE * 512 * (10 + 6)
 
 
 def test_what_fragments():
     (memory,) = memories(plan(), stack_with("nanotron", memory={"fragmentation": 0.5}))
     assert memory.parts["fragmentation"] == pytest.approx(0.5 * memory.parts["activations"])
+    # t = 2: of each layer the gathered inputs of two linear layers, 2 bytes an element each, leave no holes
+    the_plan = plan(tensor_x=2, sequence_parallel=True)
+    (memory,) = memories(the_plan, stack_with("nanotron", memory={"fragmentation": 0.5}))
+    gathered = LAYERS * 2 * 2 * SEQUENCE * HIDDEN
+    assert memory.parts["fragmentation"] == pytest.approx(0.5 * (memory.parts["activations"] - gathered))
     (memory,) = memories(plan(), stack_with("megatron-core", memory={"fragmentation": 0.5}))
     context = memory.parts["device context"]
     assert memory.parts["fragmentation"] == pytest.approx((memory.peak_bytes - context) / 3)
