@@ -37,7 +37,7 @@ def time_block(block: Block, cost: CostModel, engine: Engine, contention: Conten
     """Cost every operation of a block and run it on the streams of one device."""
     graph = block_graph(block, single_queue=cost.machine.device.takes_turns)
     duration = operation_seconds(graph, cost)[graph.template]
-    families = () if cost.machine.device.takes_turns else families_of(graph, cost)
+    families = families_of(graph, cost)
     timeline = timeline_of(graph.structure, duration, families, engine, contention)
     busy = np.bincount(graph.structure.stream, weights=duration, minlength=len(STREAMS))
     parts = _breakdown(graph, timeline, duration)

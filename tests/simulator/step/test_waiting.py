@@ -95,3 +95,9 @@ def test_variance_of_the_maximum_of_two() -> None:
     # Var max of two standard normal numbers: 1 - 1 / pi
     found = slowest_samples(Jitter("normal", 0.1), 2, 100_000)
     assert np.std(found) == pytest.approx(0.1 * sqrt(1 - 1 / pi), rel=0.01)
+
+
+def test_a_spread_of_steps_alone_is_enough() -> None:
+    prediction = predict(gpt(), machine(None, 0.02), plan(data=16, micro_batches=4), stack="axonn")
+    assert prediction.breakdown_s[WAITING] > 0
+    assert f"{WAITING}: spread as given" in prediction.provenance
