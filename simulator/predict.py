@@ -228,8 +228,8 @@ def _scale_provenance(cost: CostModel) -> tuple[str, ...]:
     machine, devices = cost.machine, cost.plan.num_devices
     found = []
     if cost.slowest > 1:
-        said = (machine.sources.get(field) for field in ("speed_spread", "step_jitter"))
-        texts = [source.text for source in said if source is not None]
+        fields = [name for name in ("speed_spread", "step_jitter") if getattr(machine, name) is not None]
+        texts = [machine.sources[name].text for name in fields if name in machine.sources]
         found.append(": ".join((WAITING, "; ".join(texts) or "spread as given")))
     group_nodes = machine.network.group_nodes
     if group_nodes is not None and devices > group_nodes * machine.node.devices:
