@@ -14,8 +14,8 @@ COMMANDS = {
     "demo": ["--help", "--json", "-h"],
     "validate": ["--help", "--html", "--jobs", "--json", "--runs", "--where", "-h"],
     "network": [
-        "--bytes", "--collective", "--group", "--help", "--json", "--library", "--machine", "--nodes",
-        "--placement", "--plot", "--profiles", "--seed", "--sweep", "--taper", "-h",
+        "--bytes", "--collective", "--group", "--help", "--islands", "--json", "--library", "--machine", "--map",
+        "--matrix", "--nodes", "--placement", "--plot", "--profiles", "--seed", "--sweep", "--taper", "-h",
     ],
     "network import": [
         "--calibrate", "--collective", "--help", "--in-place", "--json", "--library", "--machine", "--nodes",

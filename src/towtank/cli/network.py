@@ -19,11 +19,20 @@ Examples:
       --group data=1024,tensor_x=8 --placement scattered:0.6
   towtank network --machine perlmutter --nodes 256 --taper 0.5 --collective reduce_scatter \\
       --sweep 1KiB..1GiB --plot curve.svg
+  towtank network --matrix links.csv --collective all_reduce --bytes 1GiB --map
+  towtank network --islands islands.yaml --collective all_reduce --bytes 1GiB --group data=4,pipeline=2
   towtank network import all_reduce.txt --machine dgx-h100
 
 \b
 Sizes are those of the whole array, bandwidths those that nccl-tests prints. All groups of the job run
 at once; the contention factor compares with one of them alone.
+
+\b
+links.csv has the columns from, to, gb_per_s and, if measured, latency_us. islands.yaml:
+  islands:
+    - {name: a, nodes: 4, technology: InfiniBand, bandwidth: 48 GB/s, latency: 5 us}
+    - {name: b, nodes: 4, technology: RoCE, bandwidth: 24 GB/s, latency: 8 us}
+  between: {technology: Ethernet, bandwidth: 3 GB/s, latency: 30 us, total: 10 GB/s}
 """
 IMPORT_EXAMPLES = """\
 \b
@@ -49,7 +58,14 @@ def _option(name: str, metavar: str, text: str) -> Any:
 
 _Machine = Annotated[str | None, _option("--machine", "X", "Machine such as frontier or dgx-h100:nodes=64.")]
 _Nodes = Annotated[int | None, _option("--nodes", "N", "Nodes of the job; default: the whole machine.")]
-_Collective = Annotated[str | None, _option("--collective", "C", "all_reduce, all_gather or reduce_scatter.")]
+_Collective = Annotated[
+    str | None,
+    _option(
+        "--collective",
+        "C",
+        "all_reduce, all_gather or reduce_scatter; on --matrix and --islands all_to_all too.",
+    ),
+]
 _Bytes = Annotated[str | None, _option("--bytes", "SIZE", "Size of the whole array, such as 64MiB.")]
 _Sweep = Annotated[str | None, _option("--sweep", "FROM..TO", "A table over sizes, such as 1KiB..1GiB.")]
 _Group = Annotated[
@@ -76,6 +92,12 @@ _Library = Annotated[
     str | None,
     _option("--library", "L", "nccl, nccl-efa, rccl, oneccl, cray-mpich or pccl; default: the vendor's."),
 ]
+_Matrix = Annotated[Path | None, _option("--matrix", "FILE", "Measured links in place of a machine: a CSV.")]
+_Islands = Annotated[
+    Path | None,
+    _option("--islands", "FILE", "Islands of nodes with networks of their own in place of a machine: YAML."),
+]
+_Map = Annotated[bool, typer.Option("--map", help="With these: search a better order of the ranks.")]
 _Plot = Annotated[Path | None, _option("--plot", "FILE", "Write the curves as SVG.")]
 
 
@@ -93,6 +115,9 @@ def network(
     taper: _Taper = None,
     library: _Library = None,
     plot: _Plot = None,
+    matrix: _Matrix = None,
+    islands: _Islands = None,
+    map_ranks: _Map = False,
     json: Json = False,
     profiles: Profiles = None,
 ) -> None:
@@ -100,19 +125,31 @@ def network(
     if context.invoked_subcommand is not None:
         _nothing_before(context)
         return
+    if matrix is not None or islands is not None or map_ranks:
+        from towtank.cli import network_links
+
+        lost = tuple(option for option in _given(context) if option not in network_links.OPTIONS)
+        asked = network_links.Asked(matrix, islands, collective, num_bytes, group, seed, map_ranks, lost)
+        network_links.run(asked, json)
+        return
     from towtank.cli.network_job import Job
 
     job = Job(machine, nodes, group, placement, seed, taper, library, tuple(profiles or ()))
     _predict(job, collective, (num_bytes, sweep), plot, json)
 
 
-def _nothing_before(context: typer.Context) -> None:
-    """Options before `import` would be lost without a word."""
-    given = [
+def _given(context: typer.Context) -> list[str]:
+    """Options that are not at their default."""
+    return [
         parameter.opts[0]
         for parameter in context.command.params
         if (value := context.params.get(parameter.name or "")) and value != parameter.default
     ]
+
+
+def _nothing_before(context: typer.Context) -> None:
+    """Options before `import` would be lost without a word."""
+    given = _given(context)
     if given:
         raise InputError(
             f"{', '.join(given)} before import concerns one collective; write `towtank network import FILE` and the "
