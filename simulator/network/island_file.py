@@ -16,6 +16,8 @@ from towtank.simulator.network.link_matrix import LARGEST
 _TOP: Final = ("islands", "between", "ranks")
 _LINKS: Final = ("technology", "bandwidth", "latency")
 _ISLAND: Final = ("name", "nodes", *_LINKS)
+_LEAST_BYTES_PER_S: Final = 1e3
+_MOST_BYTES_PER_S: Final = 1e15
 _BETWEEN: Final = (*_LINKS, "total")
 
 
@@ -116,8 +118,8 @@ class _Reader:
     def _above_zero(self, place: str, value: object) -> float:
         before = len(self.faults)
         found = self._quantity(place, value, "bytes_per_s")
-        if found == 0 and len(self.faults) == before:
-            self.faults.append(f"{place} = {value!r} must be above zero")
+        if not _LEAST_BYTES_PER_S <= found <= _MOST_BYTES_PER_S and len(self.faults) == before:
+            self.faults.append(f"{place} = {value!r} must be above zero (1 kB/s to 1 PB/s)")
         return found
 
     def _quantity(self, place: str, value: object, dimension: Any) -> float:

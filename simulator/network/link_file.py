@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,11 @@ from towtank.simulator.network.link_matrix import LARGEST, LinkMatrix
 
 COLUMNS: Final = ("from", "to", "gb_per_s")
 LATENCY: Final = "latency_us"
+LEAST_GB_PER_S: Final = 1e-6
+MOST_GB_PER_S: Final = 1e6
+MOST_US: Final = 1e9
+"""Far beyond any link: what lies outside is another unit."""
+_RANGE: Final = f"{LEAST_GB_PER_S:g} to {MOST_GB_PER_S:g}"
 _SHOWN = 20
 """Faults that are printed; a column in a wrong unit would fill the screen."""
 
@@ -44,10 +50,12 @@ def read_matrix(path: Path) -> LinkMatrix:
         )
     links, faults = _links(body, len(head))
     names = list(dict.fromkeys(name for pair in links for name in pair))
-    faults += _gaps(names, links) if not faults else []
+    missing = 0
+    if not faults:
+        faults, missing = _gaps(names, links)
     if faults:
-        more = [f"and {len(faults) - _SHOWN:,} more"] if len(faults) > _SHOWN else []
-        raise InvalidProfile(path, [*faults[:_SHOWN], *more])
+        left = max(len(faults), missing) - _SHOWN
+        raise InvalidProfile(path, [*faults[:_SHOWN], *([f"and {left:,} more"] if left > 0 else [])])
     return _matrix(names, links)
 
 
@@ -95,35 +103,37 @@ def _link(row: Sequence[str], width: int) -> tuple[tuple[str, str], tuple[float,
     elif source == destination:
         faults.append(f"a link from {source} to itself; leave it out")
     bandwidth, latency = _number(row[2]), _number(row[3]) if width > 3 else 0.0
-    if not bandwidth > 0:
-        faults.append(f"gb_per_s = {row[2]!r} must be a number above 0")
-    if not latency >= 0:
-        faults.append(f"{LATENCY} = {row[3]!r} must be a number from 0")
+    if not LEAST_GB_PER_S <= bandwidth <= MOST_GB_PER_S:
+        faults.append(f"gb_per_s = {row[2]!r} must be a number above 0, in GB/s ({_RANGE})")
+    if not 0 <= latency <= MOST_US:
+        faults.append(f"{LATENCY} = {row[3]!r} must be a number from 0, in us (up to {MOST_US:g})")
     if faults:
         raise ValueError("; ".join(faults))
-    return (source, destination), (bandwidth * 1e9, latency * 1e-6)
+    return (source, destination), (bandwidth * 1e9, latency / 1e6)
 
 
 def _number(text: str) -> float:
     """The number, or NaN, which no comparison accepts."""
     try:
-        value = float(text)
+        return math.nan if "_" in text else float(text)
     except ValueError:
         return math.nan
-    return value if math.isfinite(value) else math.nan
 
 
-def _gaps(names: Sequence[str], links: _Links) -> list[str]:
+def _gaps(names: Sequence[str], links: _Links) -> tuple[list[str], int]:
+    """What keeps the links from being a matrix: the first faults, and how many there are."""
     if len(names) < 2:
-        return ["no links; one line a pair, such as node-0,node-1,24.5"]
+        return ["no links; one line a pair, such as node-0,node-1,24.5"], 1
     if len(names) > LARGEST:
-        return [f"{len(names):,} nodes or devices, but at most {LARGEST:,} are taken"]
-    return [
+        return [f"{len(names):,} nodes or devices, but at most {LARGEST:,} are taken"], 1
+    gaps = (
         f"no link between {a} and {b}; every pair needs one, in one direction at least"
         for number, a in enumerate(names)
         for b in names[number + 1 :]
         if (a, b) not in links and (b, a) not in links
-    ]
+    )
+    pairs = len({(min(pair), max(pair)) for pair in links})
+    return list(islice(gaps, _SHOWN)), len(names) * (len(names) - 1) // 2 - pairs
 
 
 def _matrix(names: Sequence[str], links: _Links) -> LinkMatrix:

@@ -48,7 +48,7 @@ def test_a_matrix_by_hand_and_its_better_order(towtank) -> None:
     assert (mapped["order"], mapped["search"]) == (["n0", "n2", "n1", "n3"], "all orders")
     assert _document(towtank, *job)["mapped"] is None
     text = towtank("network", *job, "--map").out
-    for phrase in ("all_reduce of 400 MB over 4 of 4 ranks of links.csv: 120.1 ms", "1 group of 4, ring",
+    for phrase in ("all_reduce of 381.5 MiB over 4 of 4 ranks of links.csv: 120.1 ms", "1 group of 4, ring",
                    "link from n0 to n1: 5.000 GB/s, latency 10.00 us",
                    "30.06 ms, 3.99 times as fast (all orders)", "n0, n2, n1, n3"):  # fmt: skip
         assert phrase in text

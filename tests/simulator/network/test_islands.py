@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from towtank.hardware_profiles.errors import InvalidProfile, ProfileError
@@ -142,6 +142,20 @@ def test_equal_nodes_of_an_island_are_interchangeable(islands, random) -> None:
             for order in (np.arange(links.size), moved)
         ]
         assert times[0] == pytest.approx(times[1])
+
+
+@settings(deadline=None)
+@given(descriptions(total=True), st.sampled_from(LINK_COLLECTIVES))
+def test_the_mapping_is_never_worse_where_links_are_shared(islands, collective) -> None:
+    links = island_links(islands)
+    half = links.size // 2
+    shapes = [np.arange(links.size)[None, :]]
+    if links.size % 2 == 0 and half > 1:
+        shapes.append(np.arange(links.size).reshape(half, 2).T)
+    for members in shapes:
+        found = best_order(links, members, collective, 1e8)
+        assert found.given_s == paced(links, members, collective, 1e8).slowest_s
+        assert found.time_s == paced(links, found.order[members], collective, 1e8).slowest_s <= found.given_s
 
 
 WRONG = {

@@ -77,7 +77,7 @@ WRONG = {
     "no links": ("from,to,gb_per_s\n", ["no links"]),
     "all at once": (
         "from,to,gb_per_s,latency_us\na,b,10,1\na,a,-1,x\n,c,nan,0\nb,c,1\na,b,9,1\nb,a,inf,-2\n",
-        ["line 3: a link from a to itself; leave it out; gb_per_s = '-1' must be a number above 0; latency_us = 'x'",
+        ["line 3: a link from a to itself; leave it out; gb_per_s = '-1' must be a number above 0", "latency_us = 'x'",
          "line 4: a name is empty; gb_per_s = 'nan'", "line 5: 3 cells, but the first line has 4",
          "line 6: the link from a to b stands twice", "line 7: gb_per_s = 'inf'", "latency_us = '-2'"],
     ),
@@ -87,6 +87,14 @@ WRONG = {
     ),
     "very many": (
         "from,to,gb_per_s\n" + "a,b,0\n" * 50, ["line 21: ", "and 30 more"]
+    ),
+    "other units": (
+        "from,to,gb_per_s,latency_us\na,b,2.5e10,0\na,c,1_0,0\nb,c,1,1e10\n",
+        ["line 2: gb_per_s = '2.5e10'", "1e-06 to 1e+06", "line 3: gb_per_s = '1_0'", "line 4: latency_us = '1e10'"],
+    ),
+    "many gaps": (
+        "from,to,gb_per_s\n" + "".join(f"a,n{number},1\n" for number in range(9)),
+        ["no link between n0 and n1", "and 16 more"],
     ),
     "quotes": ('from,to,gb_per_s\n"a,b,1\n', ["not valid CSV"]),
     "too large": (
@@ -137,6 +145,19 @@ def test_renaming_nodes_changes_nothing(links, collective, num_bytes, random) ->
     there = np.argsort(moved)[None, :]
     before = paced(links, order[None, :], collective, num_bytes)
     assert paced(renamed, there, collective, num_bytes).slowest_s == before.slowest_s
+
+
+@given(matrices(), st.floats(1, 1e10))
+def test_a_ring_whose_members_wait_only_for_their_part(links, num_bytes) -> None:
+    # no step is kept for all: member i sends once it has sent and received what came before
+    size = links.size
+    order = np.arange(size)
+    send_s = links.alone_s(num_bytes / size)[order, np.roll(order, -1)]
+    done = np.zeros(size)
+    for _ in range(size - 1):
+        done = np.maximum(done, np.roll(done, 1)) + send_s
+    found = paced(links, order[None, :], "all_gather", num_bytes)
+    assert found.slowest_s == pytest.approx(done.max())
 
 
 @given(st.integers(2, 9), st.sampled_from(LINK_COLLECTIVES), st.randoms(use_true_random=False))
