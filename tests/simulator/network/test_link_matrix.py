@@ -77,7 +77,8 @@ WRONG = {
     "no links": ("from,to,gb_per_s\n", ["no links"]),
     "all at once": (
         "from,to,gb_per_s,latency_us\na,b,10,1\na,a,-1,x\n,c,nan,0\nb,c,1\na,b,9,1\nb,a,inf,-2\n",
-        ["line 3: a link from a to itself; leave it out; gb_per_s = '-1' must be a number above 0", "latency_us = 'x'",
+        ["line 3: a link from a to itself; leave it out; gb_per_s = '-1' must be a number above 0",
+         "latency_us = 'x'",
          "line 4: a name is empty; gb_per_s = 'nan'", "line 5: 3 cells, but the first line has 4",
          "line 6: the link from a to b stands twice", "line 7: gb_per_s = 'inf'", "latency_us = '-2'"],
     ),
