@@ -147,6 +147,11 @@ class Machine:
     """Measured all-reduce bus bandwidth of large messages by (product of the inner group sizes, own size),
     with all sibling groups active; empty where nobody published it."""
     sources: Mapping[str, Source]
+    speed_spread: float | None = None
+    """Standard deviation over devices of the time that each takes for the same compute, over the mean; lasting.
+    None: unknown, or contained in a rate of the device that was fitted to runs on this machine."""
+    step_jitter: float | None = None
+    """The same from step to step on one device."""
 
     def __hash__(self) -> int:
         """Hash of the name: mappings inside have none, and namesakes are rare within one process."""

@@ -1,7 +1,7 @@
 """Time of one block and where it goes."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,11 +9,9 @@ from numpy.typing import NDArray
 
 from towtank.simulator.block_graph import STREAMS, BlockGraph, block_graph
 from towtank.simulator.cost.model import CostModel
-from towtank.simulator.graph import Contention, TaskGraph, Timeline
+from towtank.simulator.graph import Contention, Engine, Timeline
 from towtank.simulator.operations import Block, Operation, Phase, Stream
-
-Engine = Callable[[TaskGraph, Contention], Timeline]
-"""An engine evaluates a task graph; compiled and SimPy have the same signature."""
+from towtank.simulator.shared_interfaces import families_of, timeline_of
 
 HOST = "waiting for the host"
 """Row of the breakdown for the part of a pass in which the device waits for the host."""
@@ -39,7 +37,8 @@ def time_block(block: Block, cost: CostModel, engine: Engine, contention: Conten
     """Cost every operation of a block and run it on the streams of one device."""
     graph = block_graph(block, single_queue=cost.machine.device.takes_turns)
     duration = operation_seconds(graph, cost)[graph.template]
-    timeline = engine(TaskGraph(graph.structure, duration), contention)
+    families = () if cost.machine.device.takes_turns else families_of(graph, cost)
+    timeline = timeline_of(graph.structure, duration, families, engine, contention)
     busy = np.bincount(graph.structure.stream, weights=duration, minlength=len(STREAMS))
     parts = _breakdown(graph, timeline, duration)
     late = host_seconds(graph, cost) - timeline.makespan_s

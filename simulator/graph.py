@@ -6,6 +6,7 @@ its predecessors have finished. Streams belong to devices: a communication task 
 compute tasks that run there at the same moment by `Contention`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,3 +65,7 @@ class Timeline:
     def makespan_s(self) -> float:
         """Finish of the last task; 0 for an empty graph."""
         return float(self.finish_s.max()) if len(self.finish_s) else 0.0
+
+
+Engine = Callable[[TaskGraph, Contention], Timeline]
+"""An engine evaluates a task graph; compiled and SimPy have the same signature."""

@@ -40,7 +40,7 @@ class Placement:
         return -(-self.size * self.preceding // node_devices)
 
 
-def _degrees(plan: Plan, group: str) -> list[tuple[int, int]]:
+def dimensions(plan: Plan, group: str) -> list[tuple[int, int]]:
     """(degree, stride) of the dimensions that a group spans, innermost first."""
     if group == "weight_shard":
         inner = [(plan.tensor_z, plan.stride("tensor_z"))]
@@ -96,7 +96,7 @@ def expert_state_shards(plan: Plan) -> int:
 def group_size(plan: Plan, group: str) -> int:
     """Number of devices of a group."""
     size = 1
-    for degree, _ in _degrees(plan, group):
+    for degree, _ in dimensions(plan, group):
         size *= degree
     return size
 
@@ -112,7 +112,7 @@ def _members_inside(degree: int, step: int, node: int, devices: int) -> int:
 def place(plan: Plan, group: str, devices_per_node: int) -> Placement:
     """Lay a group on nodes filled in rank order."""
     size, local, stride = 1, 1, plan.num_devices
-    for degree, step in _degrees(plan, group):
+    for degree, step in dimensions(plan, group):
         if degree == 1:
             continue
         size *= degree

@@ -75,6 +75,9 @@ class Plan:
     recompute: Recompute = "none"
     recompute_every: int = 1
     """Recompute one layer in so many."""
+    cached_layers: int = 0
+    """The first so many layers keep their gathered weights from the forward pass for recomputation and backward
+    pass (AxoNN's --num-layers-for-caching-weights-in-depth-tensor-parallel-all-gather)."""
     precision: Precision = "bf16"
     gradient_precision: Literal["fp32", "bf16", "fp16"] | None = None
     """Precision in which gradients are kept and reduced. None: what the stack does."""

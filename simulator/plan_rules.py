@@ -47,6 +47,7 @@ def faults_of(
         *_tensor_faults(model, plan),
         *_sequence_faults(model, plan),
         *_data_faults(plan),
+        *_cache_faults(plan, stack),
         *_pipeline_faults(model, plan, stack),
         *_expert_faults(model, plan),
         *_precision_faults(machine, plan),
@@ -175,6 +176,18 @@ def _data_faults(plan: Plan) -> list[str]:
             f"recompute_every = {plan.recompute_every} needs recompute = full, but it is {plan.recompute}"
         )
     return faults
+
+
+def _cache_faults(plan: Plan, stack: Stack) -> list[str]:
+    if plan.cached_layers < 0:
+        return [f"cached_layers = {plan.cached_layers}, but it must be 0 or more"]
+    if plan.cached_layers and (plan.recompute != "full" or stack.communication.shard_unit != "linear"):
+        return [
+            f"cached_layers = {plan.cached_layers} needs recompute = full and a stack that gathers single linear "
+            f"layers, but recompute is {plan.recompute} and {stack.name} gathers by "
+            f"{stack.communication.shard_unit}"
+        ]
+    return []
 
 
 def _pipeline_faults(model: ModelSpec, plan: Plan, stack: Stack) -> list[str]:

@@ -7,16 +7,17 @@ from typing import Literal
 
 from towtank.hardware_profiles.load import load_machine
 from towtank.hardware_profiles.records import Machine, known
-from towtank.simulator.block_time import Engine
 from towtank.simulator.bounds import step_bound
 from towtank.simulator.cost.compute import peak
 from towtank.simulator.cost.model import CostModel
 from towtank.simulator.engines.compiled import evaluate
 from towtank.simulator.errors import PlanError
+from towtank.simulator.graph import Engine
 from towtank.simulator.memory import StageMemory, stage_memories
 from towtank.simulator.models.flop import forward_flop, model_flop_per_token
 from towtank.simulator.models.load import load_model
 from towtank.simulator.models.records import ModelSpec
+from towtank.simulator.network.crossing import group_pair_bytes_per_s
 from towtank.simulator.operation_times import operation_times
 from towtank.simulator.plan import Plan
 from towtank.simulator.plan_file import load_plan
@@ -26,6 +27,7 @@ from towtank.simulator.record import StepRecord
 from towtank.simulator.stacks.load import load_stack
 from towtank.simulator.stacks.records import Stack
 from towtank.simulator.step import StepTime, time_step
+from towtank.simulator.waiting import WAITING
 
 EngineName = Literal["compiled", "simpy"]
 DEFAULT_STACK = "megatron-core"
@@ -217,4 +219,24 @@ def _provenance(cost: CostModel, model: ModelSpec) -> tuple[str, ...]:
         kernels,
         f"stack {cost.stack.name}: {fitted.source}",
         f"model {model.name}: {model.source}",
+        *_scale_provenance(cost),
     )
+
+
+def _scale_provenance(cost: CostModel) -> tuple[str, ...]:
+    """What the prediction takes for granted about many devices: nothing to say within a group of the network."""
+    machine, devices = cost.machine, cost.plan.num_devices
+    found = []
+    if cost.slowest > 1:
+        found.append(f"{WAITING}: {machine.sources['speed_spread'].text}")
+    group_nodes = machine.network.group_nodes
+    if group_nodes is not None and devices > group_nodes * machine.node.devices:
+        if group_pair_bytes_per_s(machine) is not None:
+            found.append(
+                f"{machine.name}: rings share the cables between groups of the network, nodes in order"
+            )
+        elif machine.network.group_crossing is None:
+            found.append(
+                f"{machine.name}: cables between groups of the network are unknown; no contention there"
+            )
+    return tuple(found)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from towtank.simulator.block_time import BlockTime, Engine, time_block
+from towtank.simulator.block_time import BlockTime, time_block
 from towtank.simulator.breakdown import break_down, task_view
 from towtank.simulator.cost.model import CostModel
-from towtank.simulator.graph import Contention, TaskGraph, Timeline
+from towtank.simulator.graph import Contention, Engine, TaskGraph, Timeline
 from towtank.simulator.lowering.sizes import Sizes
 from towtank.simulator.lowering.stages import Chunk, distinct_stages
 from towtank.simulator.lowering.weights import (
@@ -27,6 +27,7 @@ from towtank.simulator.lowering.weights import (
 from towtank.simulator.operations import Block, Message
 from towtank.simulator.program import Program
 from towtank.simulator.schedules.roles import Role
+from towtank.simulator.waiting import with_waiting
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -177,5 +178,5 @@ def time_step(program: Program, cost: CostModel, engine: Engine) -> StepTime:
     view = task_view(program.pipeline, _most_layers(program))
     graph = TaskGraph(program.pipeline.structure, table.durations(view.table_index))
     timeline = engine(graph, contention)
-    parts = break_down(view, (forward, backward), graph, timeline)
+    parts = with_waiting(break_down(view, (forward, backward), graph, timeline), cost.slowest)
     return StepTime(program, forward, backward, graph, timeline, timeline.makespan_s, parts)

@@ -114,7 +114,8 @@ def _ranked(run: Run, model: ModelSpec, machine: Machine, stack: Stack, assumpti
     rank, plan = best.rank, best.prediction.plan
     assumptions.append(
         f"grid not printed: {plan.tensor_x} x {plan.tensor_y} x {plan.tensor_z} x {plan.data}, the fastest of the "
-        f"ten that AxoNN's model ranks first (rank {rank}), full recomputation"
+        f"hundred that AxoNN's model ranks first (rank {rank}), full recomputation, gathered weights of "
+        f"{plan.cached_layers} layers cached"
     )
     return plan
 

@@ -1,5 +1,6 @@
 """The cost model: seconds of any operation of a plan on a machine under a stack."""
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -9,10 +10,12 @@ from towtank.simulator.cost.collectives import collective_time, distinct, multic
 from towtank.simulator.cost.compute import ComputeRates, attention_time, elementwise_time, matmul_time
 from towtank.simulator.cost.experts import grouped_time
 from towtank.simulator.cost.links import Links, links_of, tensor_links
-from towtank.simulator.groups import Placement, place
+from towtank.simulator.groups import Placement, dimensions, place
+from towtank.simulator.network.crossing import crossing_factor
 from towtank.simulator.operations import AttentionCore, Elementwise, Matmul, Message, Work
 from towtank.simulator.plan import Plan
 from towtank.simulator.stacks.records import Stack
+from towtank.simulator.waiting import slowest
 
 
 @lru_cache(maxsize=64)
@@ -49,12 +52,20 @@ class CostModel:
     """Seconds of the operations of one plan."""
 
     def __init__(
-        self, machine: Machine, plan: Plan, stack: Stack, profile_dirs: tuple[Path, ...] = ()
+        self,
+        machine: Machine,
+        plan: Plan,
+        stack: Stack,
+        profile_dirs: tuple[Path, ...] = (),
+        pace: float | None = None,
     ) -> None:
+        """Costs on `machine`. `pace`: compute of the slowest device over that of an average one; None: expected."""
         self.machine = machine
         self.plan = plan
         self.stack = stack
         self.compute = compute_costs(machine, stack, profile_dirs)
+        self.slowest = slowest(machine, plan.num_devices) if pace is None else pace
+        """Time of compute on the slowest device over that on an average one."""
         self._placements: dict[str, tuple[Placement, tuple[Links, ...]]] = {}
         self._known: dict[Message, float] = {}
 
@@ -70,17 +81,31 @@ class CostModel:
             links = links_of(self.machine, placement, efficiency) if placement.size > 1 else ()
             if group in ("tensor_x", "tensor_y", "tensor_xy"):
                 links = tensor_links(self.machine, links)
-            found = self._placements[group] = (placement, links)
+            found = self._placements[group] = (placement, self._shared(group, placement, links))
         return found
 
+    def _shared(self, group: str, placement: Placement, links: tuple[Links, ...]) -> tuple[Links, ...]:
+        """Links that rings find where all groups of a family cross the same cables between groups of the network."""
+        if placement.nodes < 2:
+            return links
+        degrees = tuple(each for each in dimensions(self.plan, group) if each[0] > 1)
+        factors = [
+            crossing_factor(self.machine, self.plan.num_devices, degrees, each.ring_bandwidth_bytes_per_s)
+            for each in links
+        ]
+        return tuple(
+            replace(each, ring_bandwidth_bytes_per_s=each.ring_bandwidth_bytes_per_s / factor)
+            for each, factor in zip(links, factors, strict=True)
+        )
+
     def duration_s(self, work: Work) -> float:
-        """Seconds of one operation, alone on its links.
+        """Seconds of one operation, alone on its links; of compute on the slowest device.
 
         Raises:
             UnknownFigure: the machine's profile lacks a figure that it needs.
         """
         if not isinstance(work, Message):
-            return self.compute.duration_s(work)
+            return self.compute.duration_s(work) * self.slowest
         found = self._known.get(work)
         if found is None:
             found = self._known[work] = self._message_time(work)

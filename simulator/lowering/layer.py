@@ -205,9 +205,14 @@ def _is_selective(sizes: Sizes, recompute: bool, policy: str) -> bool:
 
 
 @lru_cache(maxsize=512)
-def backward_template(sizes: Sizes, kind: tuple[bool, int | None], recompute: bool) -> tuple[Operation, ...]:
-    """Backward pass of one layer, after the recomputed forward where the plan says so."""
-    template = Template(sizes, Phase.RECOMPUTE if recompute else Phase.BACKWARD)
+def backward_template(
+    sizes: Sizes, kind: tuple[bool, int | None], recompute: bool, cached: bool = False
+) -> tuple[Operation, ...]:
+    """Backward pass of one layer, after the recomputed forward where the plan says so.
+
+    `cached`: recomputation finds the weights of the forward pass still gathered.
+    """
+    template = Template(sizes, Phase.RECOMPUTE if recompute else Phase.BACKWARD, cached=cached)
     model = sizes.model
     if recompute:
         _emit_forward(template, kind)

@@ -76,6 +76,7 @@ def gather_weight(template: Template, linear: Linear, *, prefetch_across: bool) 
     sizes = template.sizes
     if (
         not linear.sharded
+        or template.cached
         or sizes.plan.weight_shards == 1
         or sizes.stack.communication.shard_unit != "linear"
     ):

@@ -20,6 +20,8 @@ class Run(NamedTuple):
     recomputed: bool
     first_layer: int
     num_layers: int
+    cached: bool = False
+    """Whether recomputation finds the weights gathered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Chunk:
         return (
             self.has_embedding,
             self.has_head,
-            *((run.kind, run.recomputed, run.num_layers) for run in self.runs),
+            *((run.kind, run.recomputed, run.num_layers, run.cached) for run in self.runs),
         )
 
 
@@ -121,10 +123,11 @@ def _runs(sizes: Sizes, first: int, count: int) -> tuple[Run, ...]:
     runs: list[Run] = []
     for layer in range(first, first + count):
         kind, recomputed = layer_kind(sizes, layer), is_recomputed(sizes.plan, layer)
-        if runs and runs[-1].kind == kind and runs[-1].recomputed == recomputed:
+        cached = recomputed and layer < sizes.plan.cached_layers
+        if runs and (runs[-1].kind, runs[-1].recomputed, runs[-1].cached) == (kind, recomputed, cached):
             runs[-1] = runs[-1]._replace(num_layers=runs[-1].num_layers + 1)
         else:
-            runs.append(Run(kind, recomputed, layer, 1))
+            runs.append(Run(kind, recomputed, layer, 1, cached))
     return tuple(runs)
 
 
@@ -165,7 +168,7 @@ def _prediction_segments(sizes: Sizes, *, backward: bool) -> list[Segment]:
 def forward_segments(sizes: Sizes, chunk: Chunk) -> list[Segment]:
     """Forward pass of a chunk for one micro-batch."""
     segments = [_once(embedding_template(sizes, backward=False), "model")] if chunk.has_embedding else []
-    for kind, _, first, count in chunk.runs:
+    for kind, _, first, count, _ in chunk.runs:
         segments.append(Segment(forward_template(sizes, kind), count, _names(first, count, backward=False)))
     if chunk.has_head:
         segments.append(_once(head_template(sizes, backward=False), "model"))
@@ -179,8 +182,8 @@ def backward_segments(sizes: Sizes, chunk: Chunk) -> list[Segment]:
     if chunk.has_head:
         segments += _prediction_segments(sizes, backward=True)
         segments.append(_once(head_template(sizes, backward=True), "model"))
-    for kind, recomputed, first, count in reversed(chunk.runs):
-        template = backward_template(sizes, kind, recomputed)
+    for kind, recomputed, first, count, cached in reversed(chunk.runs):
+        template = backward_template(sizes, kind, recomputed, cached)
         segments.append(Segment(template, count, _names(first, count, backward=True)))
     if chunk.has_embedding:
         segments.append(_once(embedding_template(sizes, backward=True), "model"))

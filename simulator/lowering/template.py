@@ -23,9 +23,11 @@ from towtank.simulator.operations import (
 class Template:
     """Operations of one template under construction."""
 
-    def __init__(self, sizes: Sizes, phase: Phase) -> None:
+    def __init__(self, sizes: Sizes, phase: Phase, *, cached: bool = False) -> None:
         self.sizes = sizes
         self.phase = phase
+        self.cached = cached
+        """Whether weights are still gathered from the forward pass."""
         self.operations: list[Operation] = []
         self._holds: list[After] = []
         self._last_compute: After | None = None

@@ -137,7 +137,7 @@ def _kept_gathered(sizes: Sizes, chunks: Sequence[Chunk]) -> int:
         return 0
     # recomputation gathers again what it needs, unless all of it stays
     whole = sizes.pipeline_keeps_gathered
-    runs = [run for chunk in chunks for run in chunk.runs if whole or not run.recomputed]
+    runs = [run for chunk in chunks for run in chunk.runs if whole or run.cached or not run.recomputed]
     return sum(run.num_layers * sum(local_layer_weights(sizes, run.kind[0])) for run in runs)
 
 

@@ -90,6 +90,7 @@ def _drafts(draw: st.DrawFn) -> Plan:
         micro_batch=draw(SMALL),
         recompute=recompute,
         recompute_every=draw(SMALL) if recompute == "full" else 1,
+        cached_layers=draw(st.sampled_from([0, 1, 3])),
         overlap=Overlap(*(draw(st.sampled_from([None, True, False])) for _ in Overlap.__dataclass_fields__)),
     )
     count = draw(st.sampled_from([1, 2, 4])) * pipeline
@@ -115,6 +116,12 @@ def repaired(plan: Plan, model: ModelSpec, stack: Stack) -> Plan:
         "zero": (plan.zero_stage not in zero, {"zero_stage": 0, "data_shard": None}),
         "split": (not can.sequence_parallel or plan.tensor_x == 1, {"sequence_parallel": False}),
         "recompute": (plan.recompute not in can.recompute, {"recompute": "none", "recompute_every": 1}),
+        "cache": (
+            plan.recompute not in can.recompute
+            or plan.recompute != "full"
+            or stack.communication.shard_unit != "linear",
+            {"cached_layers": 0},
+        ),
     }
     changes: dict[str, object] = {}
     for is_wrong, change in wrong.values():

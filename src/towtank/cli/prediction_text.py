@@ -125,6 +125,8 @@ def _switches(plan: "Plan") -> str:
     words = [plan.precision, f"recompute {plan.recompute}"]
     if plan.recompute_every > 1:
         words[-1] += f" of one layer in {plan.recompute_every}"
+    if plan.cached_layers:
+        words.append(f"gathered weights of {plan.cached_layers} layers cached")
     if plan.pipeline > 1:
         chunks = f" with {plan.virtual_stages} chunks a stage" if plan.virtual_stages > 1 else ""
         words.append(f"schedule {plan.schedule_name}{chunks}")

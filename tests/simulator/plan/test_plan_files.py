@@ -31,6 +31,7 @@ PLANS = st.builds(
     context=COUNT, context_kind=st.sampled_from(["ring", "all-to-all"]), expert=COUNT, expert_tensor=COUNT,
     micro_batch=COUNT, global_batch=COUNT, sequence=st.none() | COUNT,
     recompute=st.sampled_from(["none", "selective", "full"]), recompute_every=COUNT,
+    cached_layers=st.integers(0, 99),
     precision=st.sampled_from(["fp32", "tf32", "fp16", "bf16", "fp8", "mxfp8", "nvfp4"]),
     gradient_precision=st.sampled_from([None, "fp32", "bf16", "fp16"]),
     master_precision=st.sampled_from(["fp32", "bf16", "none"]),
