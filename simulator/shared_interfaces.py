@@ -26,7 +26,8 @@ def crosses_nodes(graph: BlockGraph, cost: CostModel) -> NDArray[np.bool_]:
         [
             isinstance(operation.work, Message) and cost.placement(operation.work.group).nodes > 1
             for operation in graph.operations
-        ]
+        ],
+        dtype=np.bool_,
     )
 
 

@@ -66,6 +66,10 @@ def test_stacks_take_their_rates_from_the_calibration() -> None:
     fitted = calibration(FILE).stacks
     for name in list_stacks():
         key = fitted_as(name)
+        if name == "axonn":
+            # its runs print no grid: they cannot take part in the common fit
+            assert key is None and "fitted to twelve runs" in load_stack(name).fitted.source
+            continue
         assert key is not None, f"{name}: name a stack of the calibration"
         assert load_stack(name).fitted.compute_efficiency == fitted[key].rate
         assert f"{fitted[key].rows} published dense runs" in load_stack(name).fitted.source

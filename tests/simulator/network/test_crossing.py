@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 
 from towtank.hardware_profiles.load import load_machine
+from towtank.simulator.models.load import load_model
 from towtank.simulator.network.crossing import crossing_factor, crossings, fullest, group_pair_bytes_per_s
 from towtank.simulator.network.job import JobNetwork, adapted_rings, contention
 from towtank.simulator.network.machine import interconnect, node_fabric
 from towtank.simulator.network.placement import group_members, place_nodes
+from towtank.simulator.plan import Plan
+from towtank.simulator.predict import predict
 
 
 def test_crossings_by_hand() -> None:
@@ -74,3 +77,10 @@ def test_wider_cables_never_slow_rings() -> None:
     ]
     assert factors == sorted(factors, reverse=True)
     assert factors[0] == pytest.approx(2 * factors[1]) and factors[-1] == 1.0
+
+
+def test_a_pair_of_pipeline_ends_is_no_family_of_rings() -> None:
+    # tied embeddings join first and last stage, whose stride need not tile the devices
+    the_plan = Plan(tensor_x=8, data=6, pipeline=64, global_batch=384, recompute="full")
+    model = replace(load_model("gpt-80b"), num_layers=64, tied_embeddings=True)
+    assert predict(model, "frontier", the_plan, stack="megatron-2021").step_time_s > 0

@@ -78,3 +78,8 @@ def test_a_step_whose_tensor_groups_leave_the_node_is_longer_than_its_queues_alo
     monkeypatch.setattr("towtank.simulator.block_time.families_of", lambda graph, cost: ())
     alone = predict(model, "perlmutter", the_plan, stack="axonn").step_time_s
     assert alone < shared < 2 * alone
+
+
+def test_an_empty_block_has_nothing_to_share() -> None:
+    the_plan = plan(tensor_x=2, pipeline=4, micro_batches=4, stage_layers=(0, 2, 2, 0))
+    assert predict(gpt(), "perlmutter", the_plan).step_time_s > 0
