@@ -7,6 +7,9 @@ outside (gradients of layers that are done, sends between stages) are simulated 
 A group loads the links of its rings; the bytes of other algorithms are put there too. Alone it moves at the rate of
 the cost model, unless links that its siblings share with it hold it back. Links that all flows together cannot fill
 are left out, and flows and links that are alike are one.
+
+Every member of a ring sends over its own interface, and an interface serves its senders alike. A ring with m members
+on a node has m senders there, each with an m-th of its bytes: where rings compete, its weight is m.
 """
 
 from __future__ import annotations
@@ -148,6 +151,7 @@ class StepFlows:
         rings = [self._rings_of(group, stage if by_stage else None) for group, stage in lanes]
         kind = np.repeat(np.arange(len(lanes)), [routes.num_flows for routes in rings])
         rate = np.array([self.cost.ring_rate_bytes_per_s(group) for group, _ in lanes])
+        weight = np.array([float(self.cost.placement(group).local) for group, _ in lanes])
         capacity = self._network.capacity_bytes_per_s
         folded = fold(capacity, _binding(stacked(rings), capacity, rate[kind]), kind)
         numbers = np.arange(len(folded.count))
@@ -157,6 +161,7 @@ class StepFlows:
             folded.capacity_bytes_per_s,
             tuple(folded.routes.take(np.array([number])) for number in numbers),
             rate[kind_of_class],
+            weight[kind_of_class],
         )
         found = {lane: tuple(numbers[kind_of_class == k].tolist()) for k, lane in enumerate(lanes)}
         return LaneFlows(classes, found)

@@ -23,11 +23,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FlowClasses:
-    """Classes of flows on a folded network: `route[c]` of one flow, which alone never exceeds `limit_bytes_per_s[c]`."""
+    """Classes of flows on a folded network: `route[c]` of one flow, which alone never exceeds `limit_bytes_per_s[c]`.
+
+    Where flows compete, their rates are as their `weight`.
+    """
 
     capacity_bytes_per_s: FloatArray
     route: tuple[Routes, ...]
     limit_bytes_per_s: FloatArray
+    weight: FloatArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,7 @@ def _process(
                         links.transfer(
                             network.route[number],
                             part.num_bytes,
+                            weight=float(network.weight[number]),
                             limit_bytes_per_s=float(network.limit_bytes_per_s[number]),
                         )
                         for number in part.classes
