@@ -174,9 +174,7 @@ def _time_blocks(
     return tuple(tuple(time_one(block) for block in chunk) for chunk in blocks)
 
 
-def time_step(
-    program: Program, cost: CostModel, engine: Engine, flows: StepFlows | None = None
-) -> StepTime:
+def time_step(program: Program, cost: CostModel, engine: Engine, flows: StepFlows | None = None) -> StepTime:
     """Run a step on an engine; where `flows` are given, in processes whose collectives are flows on the network.
 
     Raises:

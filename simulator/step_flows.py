@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -80,7 +81,9 @@ class StepFlows:
             if isinstance((operation := graph.operations[number]).work, Message)
             and self._crosses(operation.work)
         }
-        flowing, timeline = self._run(TaskGraph(graph.structure, duration_s), tasks, contention, by_stage=False)
+        flowing, timeline = self._run(
+            TaskGraph(graph.structure, duration_s), tasks, contention, by_stage=False
+        )
         return flowing.duration_s, timeline
 
     def run_pipeline(
@@ -126,7 +129,7 @@ class StepFlows:
         )
         flows = self._known.get((lanes, by_stage))
         if flows is None:
-            flows = self._known[lanes, by_stage] = self._flows(sorted(lanes), by_stage=by_stage)
+            flows = self._known[lanes, by_stage] = self.flows(sorted(lanes), by_stage=by_stage)
         collectives = {
             task: [self._collective(message, flows.of_lane.get(lane, ())) for lane, message in parts]
             for task, parts in tasks.items()
@@ -142,18 +145,18 @@ class StepFlows:
         num_bytes = moving * self.cost.ring_rate_bytes_per_s(message.group) if moving else 0.0
         return Collective(self.cost.duration_s(message) - moving, num_bytes, classes)
 
-    def _flows(self, lanes: Sequence[Lane], *, by_stage: bool) -> LaneFlows:
+    def flows(self, lanes: Sequence[Lane], *, by_stage: bool) -> LaneFlows:
         """Rings of all lanes, folded."""
         from towtank.simulator.engines.flow_engine import FlowClasses
         from towtank.simulator.network.folding import fold
-        from towtank.simulator.network.job import stacked
 
         rings = [self._rings_of(group, stage if by_stage else None) for group, stage in lanes]
         kind = np.repeat(np.arange(len(lanes)), [routes.num_flows for routes in rings])
         rate = np.array([self.cost.ring_rate_bytes_per_s(group) for group, _ in lanes])
         weight = np.array([float(self.cost.placement(group).local) for group, _ in lanes])
         capacity = self._network.capacity_bytes_per_s
-        folded = fold(capacity, _binding(stacked(rings), capacity, rate[kind]), kind)
+        queue = np.unique([number for _, number in lanes], return_inverse=True)[1]
+        folded = fold(capacity, _binding(rings, capacity, rate, queue), kind)
         numbers = np.arange(len(folded.count))
         first = np.unique(folded.flow_class, return_index=True)[1]
         kind_of_class = kind[first]
@@ -172,7 +175,8 @@ class StepFlows:
         from towtank.simulator.network.placement import group_members
 
         plan = self.cost.plan
-        degrees = [each for each in dimensions(plan, group) if each[0] > 1]
+        # rings stay on a node as long as they can: the smallest strides first
+        degrees = sorted((each for each in dimensions(plan, group) if each[0] > 1), key=itemgetter(1))
         members = group_members(plan.num_devices, degrees)
         if group not in self._rings:
             self._rings[group], _ = adapted_rings(self._network, members)
@@ -207,11 +211,23 @@ _DIGITS = 14
 """Decimals of shares: what routes add up in different order is alike."""
 
 
-def _binding(routes: Routes, capacity: NDArray[np.float64], rate: NDArray[np.float64]) -> Routes:
-    """Routes over those links only that all flows at their `rate` [flows] would fill: the others hold nobody back."""
+def _binding(
+    rings: Sequence[Routes], capacity: NDArray[np.float64], rate: NDArray[np.float64], queue: NDArray[np.intp]
+) -> Routes:
+    """Rings of all lanes over those links only that they can fill at their `rate` [lanes]: others hold nobody back.
+
+    Of the lanes of one queue, numbered by `queue` [lanes], only one runs at a time.
+    """
+    from towtank.simulator.network.job import stacked
     from towtank.simulator.network.routes import from_entries
 
-    full = routes.load(len(capacity), rate) > capacity * (1 + 1e-9)
-    kept = full[routes.link]
+    total, beside = np.zeros(len(capacity)), np.zeros(len(capacity))
+    for number in range(int(queue.max()) + 1):
+        beside[:] = 0.0
+        for lane in np.flatnonzero(queue == number).tolist():
+            np.maximum(beside, rate[lane] * rings[lane].load(len(capacity)), out=beside)
+        total += beside
+    routes = stacked(rings)
+    kept = (total > capacity * (1 + 1e-9))[routes.link]
     share = np.round(routes.share[kept], _DIGITS)
     return from_entries(routes.num_flows, routes.flow[kept], routes.link[kept], share)

@@ -92,7 +92,8 @@ class CostModel:
 
     def _shared(self, group: str, placement: Placement, links: tuple[Links, ...]) -> tuple[Links, ...]:
         """Links that rings find where all groups of a family cross the same cables between groups of the network."""
-        if not self.crossing or placement.nodes < 2 or group == "ends":  # one pair out of each pipeline: too few to contend
+        # of pipeline ends there is one pair out of each pipeline: too few to contend
+        if not self.crossing or placement.nodes < 2 or group == "ends":
             return links
         degrees = tuple(each for each in dimensions(self.plan, group) if each[0] > 1)
         factors = [

@@ -119,9 +119,13 @@ class _Run:
                     yield from work(duration_s[task])
             finish_s[task] = free_s = environment.now
             previous = task
-            self.num_done += 1
-            if task in waiting:
-                waiting.pop(task).succeed()
+            self.tell(task)
+
+    def tell(self, task: int) -> None:
+        """Wake the streams that wait for a task which has finished."""
+        self.num_done += 1
+        if task in self.waiting:
+            self.waiting.pop(task).succeed()
 
     def deadlock(self, task: Any, offset: Any) -> str:
         """Which tasks wait for each other, after the simulation has run out of events."""
