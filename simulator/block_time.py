@@ -47,7 +47,7 @@ def time_block(
     if flows is not None:
         duration, timeline = flows.run_block(graph, duration, contention)
     else:
-        families = () if cost.machine.device.takes_turns else families_of(graph, cost)
+        families = families_of(graph, cost)
         timeline = timeline_of(graph.structure, duration, families, engine, contention)
     busy = np.bincount(graph.structure.stream, weights=duration, minlength=len(STREAMS))
     parts = _breakdown(graph, timeline, duration)

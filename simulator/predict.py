@@ -230,7 +230,9 @@ def _scale_provenance(cost: CostModel) -> tuple[str, ...]:
     machine, devices = cost.machine, cost.plan.num_devices
     found = []
     if cost.slowest > 1:
-        found.append(f"{WAITING}: {machine.sources['speed_spread'].text}")
+        fields = [name for name in ("speed_spread", "step_jitter") if getattr(machine, name) is not None]
+        texts = [machine.sources[name].text for name in fields if name in machine.sources]
+        found.append(": ".join((WAITING, "; ".join(texts) or "spread as given")))
     group_nodes = machine.network.group_nodes
     if group_nodes is not None and devices > group_nodes * machine.node.devices:
         if group_pair_bytes_per_s(machine) is not None:

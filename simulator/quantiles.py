@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from towtank.hardware_profiles.records import known
 from towtank.simulator.cost.model import CostModel
 from towtank.simulator.engines.compiled import evaluate
 from towtank.simulator.predict import Prediction
@@ -25,15 +26,16 @@ def step_quantiles(
 ) -> tuple[float, ...]:
     """Step times in seconds below which shares `probabilities` of jobs' steps lie.
 
-    Each draw gives the slowest of the job's devices another speed. Where the machine's profile knows no spread, all
-    are the predicted step time.
+    Each draw gives the slowest of the job's devices another speed.
 
     Raises:
+        UnknownFigure: the machine's profile tells neither spread.
         ValueError: a probability outside of [0, 1].
     """
     jitter, devices = compute_jitter(prediction.machine), prediction.plan.num_devices
     if jitter is None:
-        return (prediction.step_time_s,) * len(probabilities)
+        known(prediction.machine, "speed_spread", None, needed_for="the spread of step times")
+    assert jitter is not None
     pace = slowest_samples(jitter, devices, draws, seed)
     at = np.linspace(pace.min(), pace.max(), _PACES)
     program = prediction.step.program

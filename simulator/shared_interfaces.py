@@ -32,7 +32,12 @@ def crosses_nodes(graph: BlockGraph, cost: CostModel) -> NDArray[np.bool_]:
 
 
 def families_of(graph: BlockGraph, cost: CostModel) -> tuple[NDArray[np.intp], ...]:
-    """Tasks of each family that leave the node; empty where fewer than two families do."""
+    """Tasks of each family that leave the node; empty where fewer than two families do.
+
+    Empty, too, where a device runs one collective at a time, and on a torus, whose axes are links of their own.
+    """
+    if cost.machine.device.takes_turns or cost.machine.network.topology == "torus":
+        return ()
     outside = crosses_nodes(graph, cost)[graph.template]
     stream = graph.structure.stream
     found = []

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from towtank.hardware_profiles.errors import UnknownFigure
 from towtank.hardware_profiles.records import known
 from towtank.simulator.block_graph import BlockGraph
 from towtank.simulator.cost.model import CostModel
@@ -73,7 +74,7 @@ class StepFlows:
         """Durations as they come out and timeline of a pass; `duration_s` [tasks] alone.
 
         Raises:
-            UnknownFigure: the profile lacks what the topology needs.
+            UnknownFigure: the profile lacks what the topology needs, or nobody routes it (torus).
         """
         tasks = {
             task: [((operation.work.group, int(graph.structure.stream[task])), operation.work)]
@@ -92,7 +93,7 @@ class StepFlows:
         """Graph with durations as they come out and timeline of all passes and what lies between them.
 
         Raises:
-            UnknownFigure: the profile lacks what the topology needs.
+            UnknownFigure: the profile lacks what the topology needs, or nobody routes it (torus).
         """
         keys = zip(
             map(Role, pipeline.role.tolist()),
@@ -196,6 +197,8 @@ class StepFlows:
         machine, devices = self.cost.machine, self.cost.machine.node.devices
         if machine.network.topology == "unknown":
             known(machine, "network.topology", None, needed_for=_NEEDED)
+        if machine.network.topology == "torus":
+            raise UnknownFigure(f"{machine.name}: routes over a torus are unknown, and {_NEEDED} needs them")
         reached = known(machine, "network.efficiency", machine.network.efficiency, needed_for=_NEEDED)
         efficiency = reached * self.cost.stack.fitted.network_efficiency
         nodes = ceil(self.cost.plan.num_devices / devices)

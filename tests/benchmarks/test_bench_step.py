@@ -63,6 +63,23 @@ def test_peak_resident_memory(benchmark, job, capsys):
         print(f"\npeak resident memory of the process: {peak_mb:.0f} MB")
 
 
+def test_step_of_32768_devices_with_contention(benchmark):
+    # AxoNN's 320B on Frontier: grid, cached weights, shared interfaces, cables between groups, slowest device
+    plan = Plan(
+        tensor_x=8, tensor_y=2, tensor_z=64, data=32, micro_batch=4, global_batch=8192, recompute="full",
+        cached_layers=93,
+    )  # fmt: skip
+    model, machine, stack = load_model("gpt-320b"), load_machine("frontier"), load_stack("axonn")
+
+    def step() -> float:
+        lower.cache_clear()
+        return time_step(lower(model, plan, stack), CostModel(machine, plan, stack), evaluate).step_time_s
+
+    for _ in range(5):
+        step()
+    assert 20 < benchmark(step) < 40
+
+
 COMMANDS = {
     "help": ["--help"],
     "predict": [

@@ -9,7 +9,7 @@ COMMANDS = {
     "": ["--help", "--version", "-h"],
     "predict": [
         "--breakdown", "--devices", "--engine", "--help", "--ignore-config-key", "--json", "--machine", "--model",
-        "--plan", "--profiles", "--set", "--stack", "--trace", "-h",
+        "--plan", "--profiles", "--quantiles", "--set", "--stack", "--trace", "-h",
     ],
     "demo": ["--help", "--json", "-h"],
     "validate": ["--help", "--html", "--jobs", "--json", "--runs", "--where", "-h"],

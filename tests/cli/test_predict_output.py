@@ -83,7 +83,8 @@ def test_schema_refuses_what_it_does_not_know(prediction) -> None:
 
 def test_every_property_of_the_schema_is_printed_or_optional(prediction) -> None:
     stated = schema()
-    added = {"interval_90_s", "interval_regime", "interval_runs", "extrapolated"}  # by the command line
+    # by the command line
+    added = {"interval_90_s", "interval_regime", "interval_runs", "extrapolated", "step_time_quantiles_s"}
     assert set(stated["required"]) == set(stated["properties"]) - {"layers", "operations"} - added
     assert list(prediction_to_mapping(prediction, "1")) == stated["required"]
 
@@ -174,6 +175,19 @@ def test_text_of_details(towtank, small_job, detail) -> None:
     out = towtank(*small_job, "--breakdown", detail).out
     assert "layer.0 to 23, each" in out if detail == "layers" else "layer.*.attention.qkv.forward" in out
     assert max(map(len, out.splitlines())) <= 100
+
+
+def test_quantiles_of_steps(towtank, small_job) -> None:
+    frontier = [*small_job, "--quantiles", "3"]
+    frontier[frontier.index("--machine") + 1] = "frontier"
+    document = _document(towtank, *frontier)
+    low, middle, high = (document["step_time_quantiles_s"][share] for share in ("0.05", "0.5", "0.95"))
+    assert low < middle < high
+    assert low < document["step_time_s"] < high
+    assert "Steps differ: 5 % below" in towtank(*frontier).out
+    refused = towtank(*small_job, "--quantiles", "3")
+    assert (refused.code, refused.out) == (2, "")
+    assert "selene: speed_spread is unknown" in refused.err
 
 
 def test_what_is_recalled_is_said(towtank, small_job) -> None:

@@ -56,6 +56,10 @@ _TraceFile = Annotated[
         "--trace", "FILE", "Write a Chrome trace (Perfetto opens it); compressed if the name ends in .gz."
     ),
 ]
+_Seed = Annotated[
+    int | None,
+    _option("--quantiles", "SEED", "Add how much steps differ where devices do: Monte Carlo with this seed."),
+]
 _IgnoredKeys = Annotated[
     list[str] | None,
     _option("--ignore-config-key", "KEY", "Key of a config.json that does not change the shape. Repeatable."),
@@ -89,6 +93,7 @@ def predict(
     breakdown: _Breakdown = None,
     json: Json = False,
     trace: _TraceFile = None,
+    quantiles: _Seed = None,
     profiles: Profiles = None,
     ignore_config_key: _IgnoredKeys = None,
 ) -> None:
@@ -100,27 +105,44 @@ def predict(
     keys, folders = ignore_config_key or (), tuple(profiles or ())
     job = _Job(model, machine, plan, settings or (), devices, stack, engine, breakdown, folders, keys)
     prediction = _predicted(job)
+    found = _quantiles(prediction, quantiles, folders)
     if trace is not None:
         _write_trace(prediction, trace)
     detail = cast(Literal["layers", "operations"] | None, breakdown)
     if json:
-        _print_json(prediction, detail)
+        _print_json(prediction, detail, found)
         return
     from towtank.cli.prediction_text import prediction_text
-    from towtank.cli.text import emit
+    from towtank.cli.text import emit, seconds
 
     emit(prediction_text(prediction, detail))
+    if found:
+        emit("\nSteps differ: " + ", ".join(f"{100 * p:.0f} % below {seconds(t)}" for p, t in found.items()))
     if trace is not None:
         emit(f"\ntrace: {trace} (open it in Perfetto, ui.perfetto.dev, or in chrome://tracing)")
 
 
-def _print_json(prediction: "Prediction", detail: Literal["layers", "operations"] | None) -> None:
+def _quantiles(prediction: "Prediction", seed: int | None, folders: tuple[Path, ...]) -> dict[float, float]:
+    """Step times in seconds by the share of steps below them; empty where nobody asked."""
+    if seed is None:
+        return {}
+    from towtank.simulator.quantiles import step_quantiles
+
+    shares = (0.05, 0.5, 0.95)
+    return dict(zip(shares, step_quantiles(prediction, shares, seed=seed, profile_dirs=folders), strict=True))
+
+
+def _print_json(
+    prediction: "Prediction", detail: Literal["layers", "operations"] | None, quantiles: dict[float, float]
+) -> None:
     from towtank import __version__
     from towtank.cli.text import emit_json
     from towtank.simulator.report.mapping import prediction_to_mapping
     from towtank.validation.intervals import attach_interval, interval_to_mapping
 
     document = prediction_to_mapping(prediction, __version__, detail)
+    if quantiles:
+        document["step_time_quantiles_s"] = {str(share): found for share, found in quantiles.items()}
     emit_json(document | interval_to_mapping(attach_interval(prediction)))
 
 

@@ -83,3 +83,8 @@ def test_a_step_whose_tensor_groups_leave_the_node_is_longer_than_its_queues_alo
 def test_an_empty_block_has_nothing_to_share() -> None:
     the_plan = plan(tensor_x=2, pipeline=4, micro_batches=4, stage_layers=(0, 2, 2, 0))
     assert predict(gpt(), "perlmutter", the_plan).step_time_s > 0
+
+
+def test_axes_of_a_torus_do_not_share() -> None:
+    assert load_machine("tpu-v5p-pod").network.topology == "torus"
+    assert families("tpu-v5p-pod", tensor_x=8, tensor_z=4) == 0

@@ -105,5 +105,8 @@ def test_unknown_topology_is_told() -> None:
     unknown = replace(selene, network=replace(selene.network, topology="unknown"))
     with pytest.raises(UnknownFigure, match=r"network.topology is unknown and the flows of a step"):
         predict("llama-2-7b", unknown, plan, stack="megatron-core", engine="flows")
+    torus = replace(selene, network=replace(selene.network, topology="torus"))
+    with pytest.raises(UnknownFigure, match="routes over a torus are unknown"):
+        predict("llama-2-7b", torus, plan, stack="megatron-core", engine="flows")
     inside = replace(plan, data=1, global_batch=8)
     assert predict("llama-2-7b", unknown, inside, stack="megatron-core", engine="flows").step_time_s > 0

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from lowered import gpt, plan, stack_with
 
+from towtank.hardware_profiles.errors import UnknownFigure
 from towtank.hardware_profiles.load import load_machine
 from towtank.simulator.network.jitter import Jitter, sampled_maximum
 from towtank.simulator.predict import predict
@@ -88,10 +89,17 @@ def test_quantiles_of_the_step() -> None:
     assert low < prediction.step_time_s < high
     assert step_quantiles(prediction, seed=1) == (low, middle, high)
     calm = predict(gpt(), machine(None), plan(data=16, micro_batches=4), stack="axonn")
-    assert step_quantiles(calm, (0.1, 0.9)) == (calm.step_time_s,) * 2
+    with pytest.raises(UnknownFigure, match=r"perlmutter: speed_spread is unknown"):
+        step_quantiles(calm)
 
 
 def test_variance_of_the_maximum_of_two() -> None:
     # Var max of two standard normal numbers: 1 - 1 / pi
     found = slowest_samples(Jitter("normal", 0.1), 2, 100_000)
     assert np.std(found) == pytest.approx(0.1 * sqrt(1 - 1 / pi), rel=0.01)
+
+
+def test_a_spread_of_steps_alone_is_enough() -> None:
+    prediction = predict(gpt(), machine(None, 0.02), plan(data=16, micro_batches=4), stack="axonn")
+    assert prediction.breakdown_s[WAITING] > 0
+    assert f"{WAITING}: spread as given" in prediction.provenance
