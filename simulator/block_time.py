@@ -12,6 +12,7 @@ from towtank.simulator.cost.model import CostModel
 from towtank.simulator.graph import Contention, Engine, Timeline
 from towtank.simulator.operations import Block, Operation, Phase, Stream
 from towtank.simulator.shared_interfaces import families_of, timeline_of
+from towtank.simulator.step_flows import StepFlows
 
 HOST = "waiting for the host"
 """Row of the breakdown for the part of a pass in which the device waits for the host."""
@@ -33,12 +34,21 @@ class BlockTime:
     """Lower bound of the makespan: the busiest stream, alone."""
 
 
-def time_block(block: Block, cost: CostModel, engine: Engine, contention: Contention) -> BlockTime:
+def time_block(
+    block: Block,
+    cost: CostModel,
+    engine: Engine,
+    contention: Contention,
+    flows: StepFlows | None = None,
+) -> BlockTime:
     """Cost every operation of a block and run it on the streams of one device."""
     graph = block_graph(block, single_queue=cost.machine.device.takes_turns)
     duration = operation_seconds(graph, cost)[graph.template]
-    families = families_of(graph, cost)
-    timeline = timeline_of(graph.structure, duration, families, engine, contention)
+    if flows is not None:
+        duration, timeline = flows.run_block(graph, duration, contention)
+    else:
+        families = families_of(graph, cost)
+        timeline = timeline_of(graph.structure, duration, families, engine, contention)
     busy = np.bincount(graph.structure.stream, weights=duration, minlength=len(STREAMS))
     parts = _breakdown(graph, timeline, duration)
     late = host_seconds(graph, cost) - timeline.makespan_s

@@ -27,9 +27,10 @@ from towtank.simulator.record import StepRecord
 from towtank.simulator.stacks.load import load_stack
 from towtank.simulator.stacks.records import Stack
 from towtank.simulator.step import StepTime, time_step
+from towtank.simulator.step_flows import StepFlows
 from towtank.simulator.waiting import WAITING
 
-EngineName = Literal["compiled", "simpy"]
+EngineName = Literal["compiled", "simpy", "flows"]
 DEFAULT_STACK = "megatron-core"
 
 
@@ -112,7 +113,8 @@ def predict(
         machine: machine name such as `selene` or `dgx-h100:nodes=64`, or a Machine.
         plan: path to a plan file, or a Plan.
         stack: software that the job runs on.
-        engine: `compiled` (fast) or `simpy` (reference).
+        engine: `compiled` (fast), `simpy` (reference), or `flows` (reference in which collectives between nodes share
+            the links of the machine's network).
         devices: number of devices asked for; the plan must occupy exactly these.
         profile_dirs: folders of private profiles.
 
@@ -128,8 +130,8 @@ def predict(
     check(model_spec, the_machine, the_plan, the_stack, devices)
     the_plan = _possible_overlap(the_plan, the_machine)
     program = lower(model_spec, the_plan, the_stack)
-    cost = CostModel(the_machine, the_plan, the_stack, directories)
-    step = time_step(program, cost, _engine(engine))
+    cost = CostModel(the_machine, the_plan, the_stack, directories, crossing=engine != "flows")
+    step = time_step(program, cost, _engine(engine), StepFlows(cost) if engine == "flows" else None)
     return _prediction(program, cost, step, engine)
 
 
@@ -151,12 +153,12 @@ def _possible_overlap(plan: Plan, machine: Machine) -> Plan:
 
 
 def _engine(name: EngineName) -> Engine:
-    if name == "simpy":
+    if name in ("simpy", "flows"):
         from towtank.simulator.engines.simpy_engine import simulate
 
         return simulate
     if name != "compiled":
-        raise PlanError([f"engine = {name!r} is not known; choose compiled or simpy"], "predict")
+        raise PlanError([f"engine = {name!r} is not known; choose compiled, simpy or flows"], "predict")
     return evaluate
 
 

@@ -27,6 +27,7 @@ from towtank.simulator.lowering.weights import (
 from towtank.simulator.operations import Block, Message
 from towtank.simulator.program import Program
 from towtank.simulator.schedules.roles import Role
+from towtank.simulator.step_flows import StepFlows
 from towtank.simulator.waiting import with_waiting
 
 
@@ -43,20 +44,36 @@ class StepTime:
     breakdown_s: Mapping[str, float]
 
 
+TaskKey = tuple[Role, int, int, int]
+"""Role, stage, chunk and layer of pipeline tasks that do the same."""
+
+
 class DurationTable:
     """Seconds of pipeline tasks by role, stage, chunk and layer; layer -1 is the whole chunk or stage."""
 
     def __init__(self, program: Program) -> None:
         plan = program.sizes.plan
         self.seconds = np.zeros((len(Role), plan.pipeline, plan.virtual_stages, _most_layers(program) + 1))
+        self.messages: dict[TaskKey, list[Message]] = {}
+        """Collectives of the tasks that consist of nothing else."""
 
     def set(self, role: Role, stage: int, seconds: float, chunk: int = 0, layer: int = -1) -> None:
         """Set one entry."""
         self.seconds[role, stage, chunk, layer + 1] = seconds
 
+    def set_messages(self, key: TaskKey, messages: list[Message], cost: CostModel) -> None:
+        """Set an entry to collectives one after the other."""
+        self.messages[key] = messages
+        role, stage, chunk, layer = key
+        self.set(role, stage, sum(cost.duration_s(message) for message in messages), chunk, layer)
+
     def copy_stage(self, source: int, targets: list[int]) -> None:
         """Give stages the times of another one that does the same."""
         self.seconds[:, targets] = self.seconds[:, [source]]
+        for role, stage, chunk, layer in tuple(self.messages):
+            if stage == source:
+                same = self.messages[role, stage, chunk, layer]
+                self.messages |= {(role, target, chunk, layer): same for target in targets}
 
     def durations(self, index: NDArray[np.intp]) -> NDArray[np.float64]:
         """Seconds of every task; `index` [tasks] is its place in the flattened table."""
@@ -66,10 +83,6 @@ class DurationTable:
 
 def _most_layers(program: Program) -> int:
     return max((chunk.num_layers for chunks in program.chunks for chunk in chunks), default=0)
-
-
-def _seconds(cost: CostModel, messages: list[Message]) -> float:
-    return sum(cost.duration_s(message) for message in messages)
 
 
 def _share_among_layers(
@@ -84,8 +97,8 @@ def _fill_collectives(table: DurationTable, program: Program, cost: CostModel, s
     """Reductions and gathers over data, layer by layer (unrolled) and for the whole stage."""
     sizes, chunks = program.sizes, program.chunks[stage]
     total = stage_weights(sizes, chunks)
-    table.set(Role.GRADIENT_REDUCE, stage, _seconds(cost, gradient_messages(sizes, total)))
-    table.set(Role.PARAMETER_GATHER_AFTER, stage, _seconds(cost, parameter_messages(sizes, total)))
+    table.set_messages((Role.GRADIENT_REDUCE, stage, 0, -1), gradient_messages(sizes, total), cost)
+    table.set_messages((Role.PARAMETER_GATHER_AFTER, stage, 0, -1), parameter_messages(sizes, total), cost)
     for chunk in chunks:
         if chunk.num_layers == 0:
             _fill_layer(table, sizes, cost, chunk, -1, chunk_weights(sizes, chunk))
@@ -108,11 +121,10 @@ def _fill_collectives(table: DurationTable, program: Program, cost: CostModel, s
 def _fill_layer(
     table: DurationTable, sizes: Sizes, cost: CostModel, chunk: Chunk, layer: int, weights: Weights
 ) -> None:
-    reduce = _seconds(cost, gradient_messages(sizes, weights))
-    gather = _seconds(cost, parameter_messages(sizes, weights))
+    place = (chunk.stage, chunk.index, layer)
     if layer >= 0:
-        table.set(Role.GRADIENT_REDUCE, chunk.stage, reduce, chunk.index, layer)
-    table.set(Role.PARAMETER_GATHER, chunk.stage, gather, chunk.index, layer)
+        table.set_messages((Role.GRADIENT_REDUCE, *place), gradient_messages(sizes, weights), cost)
+    table.set_messages((Role.PARAMETER_GATHER, *place), parameter_messages(sizes, weights), cost)
 
 
 def _fill_ends(table: DurationTable, program: Program, cost: CostModel, stage: int) -> None:
@@ -145,28 +157,32 @@ def _fill_passes(
 
 
 def _time_blocks(
-    blocks: tuple[tuple[Block, ...], ...], cost: CostModel, engine: Engine, contention: Contention
+    blocks: tuple[tuple[Block, ...], ...],
+    cost: CostModel,
+    engine: Engine,
+    contention: Contention,
+    flows: StepFlows | None,
 ) -> tuple[tuple[BlockTime, ...], ...]:
     """Time blocks; those with one signature once."""
     known: dict[tuple[object, ...], BlockTime] = {}
 
     def time_one(block: Block) -> BlockTime:
         if block.signature not in known:
-            known[block.signature] = time_block(block, cost, engine, contention)
+            known[block.signature] = time_block(block, cost, engine, contention, flows)
         return known[block.signature]
 
     return tuple(tuple(time_one(block) for block in chunk) for chunk in blocks)
 
 
-def time_step(program: Program, cost: CostModel, engine: Engine) -> StepTime:
-    """Run a step on an engine.
+def time_step(program: Program, cost: CostModel, engine: Engine, flows: StepFlows | None = None) -> StepTime:
+    """Run a step on an engine; where `flows` are given, in processes whose collectives are flows on the network.
 
     Raises:
         UnknownFigure: the machine's profile lacks a figure that the step needs.
     """
     contention = Contention(program.sizes.stack.fitted.compute_slowdown)
-    forward = _time_blocks(program.forward, cost, engine, contention)
-    backward = _time_blocks(program.backward, cost, engine, contention)
+    forward = _time_blocks(program.forward, cost, engine, contention, flows)
+    backward = _time_blocks(program.backward, cost, engine, contention, flows)
     table = DurationTable(program)
     send = cost.duration_s(program.send) if program.sizes.plan.pipeline > 1 else 0.0
     for first, *others in distinct_stages(program.sizes):
@@ -177,6 +193,9 @@ def time_step(program: Program, cost: CostModel, engine: Engine) -> StepTime:
         table.copy_stage(first, others)
     view = task_view(program.pipeline, _most_layers(program))
     graph = TaskGraph(program.pipeline.structure, table.durations(view.table_index))
-    timeline = engine(graph, contention)
+    if flows is None:
+        timeline = engine(graph, contention)
+    else:
+        graph, timeline = flows.run_pipeline(program.pipeline, graph, table.messages, contention)
     parts = with_waiting(break_down(view, (forward, backward), graph, timeline), cost.slowest)
     return StepTime(program, forward, backward, graph, timeline, timeline.makespan_s, parts)

@@ -6,6 +6,7 @@ bandwidth: what each member sends on the slowest link of the ring. Formulas: Tha
 """
 
 import math
+from collections.abc import Callable
 
 from towtank.hardware_profiles.curves import collectives as measured
 from towtank.simulator.cost.links import Links
@@ -131,17 +132,34 @@ def collective_time(
     """
     if size == 1 or message_bytes <= 0:
         return 0.0
+    return min(time(message_bytes) for time in _candidates(collective, size, links, algorithms))
+
+
+def latency_of(
+    collective: str, message_bytes: float, size: int, links: Links, algorithms: tuple[str, ...]
+) -> float:
+    """Seconds of `collective_time` in which no bytes move: what its algorithm takes for an empty message."""
+    if size == 1 or message_bytes <= 0:
+        return 0.0
+    fastest = min(_candidates(collective, size, links, algorithms), key=lambda time: time(message_bytes))
+    return fastest(0.0)
+
+
+def _candidates(
+    collective: str, size: int, links: Links, algorithms: tuple[str, ...]
+) -> list[Callable[[float], float]]:
+    """Seconds by bytes of each algorithm that the library may take."""
     if collective == "send":
-        return send(message_bytes, links)
+        return [lambda num_bytes: send(num_bytes, links)]
     if collective == "all-to-all":
-        return all_to_all(message_bytes, size, links)
+        return [lambda num_bytes: all_to_all(num_bytes, size, links)]
     if collective == "broadcast":
-        return broadcast(message_bytes, size, links)
-    times = [ring(collective, message_bytes, size, links)]
+        return [lambda num_bytes: broadcast(num_bytes, size, links)]
+    times = [lambda num_bytes: ring(collective, num_bytes, size, links)]
     if "tree" in algorithms and collective == "all-reduce" and links.nodes > 1:
-        times.append(tree(message_bytes, links))
+        times.append(lambda num_bytes: tree(num_bytes, links))
     if "recursive" in algorithms:
-        times.append(recursive(collective, message_bytes, size, links))
+        times.append(lambda num_bytes: recursive(collective, num_bytes, size, links))
     if "hierarchical" in algorithms and links.nodes > 1 and links.local > 1:
-        times.append(hierarchical(collective, message_bytes, links))
-    return min(times)
+        times.append(lambda num_bytes: hierarchical(collective, num_bytes, links))
+    return times

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from towtank.hardware_profiles.curves import load_curves
 from towtank.hardware_profiles.records import Machine
-from towtank.simulator.cost.collectives import collective_time, distinct, multicast
+from towtank.simulator.cost.collectives import collective_time, distinct, latency_of, multicast
 from towtank.simulator.cost.compute import ComputeRates, attention_time, elementwise_time, matmul_time
 from towtank.simulator.cost.experts import grouped_time
 from towtank.simulator.cost.links import Links, links_of, tensor_links
@@ -58,11 +58,17 @@ class CostModel:
         stack: Stack,
         profile_dirs: tuple[Path, ...] = (),
         pace: float | None = None,
+        *,
+        crossing: bool = True,
     ) -> None:
-        """Costs on `machine`. `pace`: compute of the slowest device over that of an average one; None: expected."""
+        """Costs on `machine`. `pace`: compute of the slowest device over that of an average one; None: expected.
+
+        `crossing`: whether rings share the cables between groups of the network; not where flows see to that.
+        """
         self.machine = machine
         self.plan = plan
         self.stack = stack
+        self.crossing = crossing
         self.compute = compute_costs(machine, stack, profile_dirs)
         self.slowest = slowest(machine, plan.num_devices) if pace is None else pace
         """Time of compute on the slowest device over that on an average one."""
@@ -86,7 +92,8 @@ class CostModel:
 
     def _shared(self, group: str, placement: Placement, links: tuple[Links, ...]) -> tuple[Links, ...]:
         """Links that rings find where all groups of a family cross the same cables between groups of the network."""
-        if placement.nodes < 2 or group == "ends":  # one pair out of each pipeline: too few to contend
+        # of pipeline ends there is one pair out of each pipeline: too few to contend
+        if not self.crossing or placement.nodes < 2 or group == "ends":
             return links
         degrees = tuple(each for each in dimensions(self.plan, group) if each[0] > 1)
         factors = [
@@ -110,6 +117,27 @@ class CostModel:
         if found is None:
             found = self._known[work] = self._message_time(work)
         return found
+
+    def moving_s(self, message: Message) -> float:
+        """Seconds of a message's duration in which bytes cross links between nodes; 0 where it stays in one."""
+        placement, links = self._placed(message.group)
+        if placement.nodes < 2 or message.bytes <= 0:
+            return 0.0
+        size = placement.size
+        if message.fan_out:
+            times = [multicast(message.bytes, message.fan_out, size, protocol) for protocol in links]
+            fastest = links[times.index(min(times))]
+            return min(times) - multicast(0.0, message.fan_out, size, fastest)
+        call = (message.collective, message.bytes, size)
+        algorithms = self.stack.communication.algorithms
+        times = [collective_time(*call, protocol, algorithms) for protocol in links]
+        fastest = links[times.index(min(times))]
+        return min(times) - latency_of(*call, fastest, algorithms)
+
+    def ring_rate_bytes_per_s(self, group: str) -> float:
+        """What rings of a group that leaves its node get, siblings beside them; infinite for a group of one."""
+        links = self._placed(group)[1]
+        return links[0].ring_bandwidth_bytes_per_s if links else float("inf")
 
     def _message_time(self, message: Message) -> float:
         placement, links = self._placed(message.group)

@@ -7,7 +7,7 @@ timed anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +23,16 @@ if TYPE_CHECKING:
 _NO_CONTENTION = Contention()
 _Steps = Generator[Any, Any, None]
 _Work = Callable[[float], _Steps]
+Processes = Mapping[int, Callable[[], _Steps]]
+"""Tasks that end when a process ends, whatever their duration."""
 
 
-def simulate(graph: TaskGraph, contention: Contention = _NO_CONTENTION) -> Timeline:
-    """Start and finish of each task in seconds.
+def simulate(
+    graph: TaskGraph,
+    contention: Contention = _NO_CONTENTION,
+    processes: Callable[[simpy.Environment], Processes] | None = None,
+) -> Timeline:
+    """Start and finish of each task in seconds; `processes` gives some tasks processes in place of a duration.
 
     Raises GraphError for durations that are negative or not finite, and DeadlockError naming the tasks that
     wait for each other if some never start.
@@ -36,7 +42,8 @@ def simulate(graph: TaskGraph, contention: Contention = _NO_CONTENTION) -> Timel
     check_graph(graph, contention)
     structure = graph.structure
     task, offset = by_stream(structure.stream, len(structure.device))
-    run = _Run(graph, simpy.Environment())
+    environment = simpy.Environment()
+    run = _Run(graph, environment, processes(environment) if processes else {})
     devices = {device: _Device(contention.compute_slowdown) for device in structure.device.tolist()}
     for stream, (device, communicates) in enumerate(
         zip(structure.device.tolist(), structure.communicates.tolist(), strict=True)
@@ -45,7 +52,8 @@ def simulate(graph: TaskGraph, contention: Contention = _NO_CONTENTION) -> Timel
         if contention.compute_slowdown > 0:
             role = devices[device].communicate if communicates else devices[device].compute
             work = role(run.environment)
-        run.environment.process(run.issue(task[offset[stream] : offset[stream + 1]].tolist(), work))
+        beside = devices[device].beside if contention.compute_slowdown > 0 and communicates else _itself
+        run.environment.process(run.issue(task[offset[stream] : offset[stream + 1]].tolist(), work, beside))
     run.environment.run()
     if run.num_done < structure.num_tasks:
         raise DeadlockError(run.deadlock(task, offset))
@@ -57,10 +65,11 @@ def simulate(graph: TaskGraph, contention: Contention = _NO_CONTENTION) -> Timel
 class _Run:
     """State of one simulation: what has finished, and which streams wait for what."""
 
-    def __init__(self, graph: TaskGraph, environment: simpy.Environment) -> None:
+    def __init__(self, graph: TaskGraph, environment: simpy.Environment, processes: Processes) -> None:
         structure = graph.structure
         self.structure = structure
         self.environment = environment
+        self.processes = processes
         self.duration_s: list[float] = graph.duration_s.tolist()
         self.predecessor: list[int] = structure.predecessor.tolist()
         self.predecessor_offset: list[int] = structure.predecessor_offset.tolist()
@@ -76,8 +85,11 @@ class _Run:
         """Work of `duration_s` seconds that nothing disturbs."""
         yield self.environment.timeout(duration_s)
 
-    def issue(self, tasks: list[int], work: _Work) -> _Steps:
-        """Process of one stream: run its tasks one by one, each as soon as its predecessors have finished."""
+    def issue(self, tasks: list[int], work: _Work, beside: Callable[[_Steps], _Steps]) -> _Steps:
+        """Process of one stream: run its tasks one by one, each as soon as its predecessors have finished.
+
+        `beside` wraps the process of a task that has one.
+        """
         environment, finish_s, waiting, duration_s = (
             self.environment,
             self.finish_s,
@@ -98,16 +110,22 @@ class _Run:
             if free_s > 0:
                 self.binding[task] = previous
             self.start_s[task] = free_s
-            if duration_s[task] > 0:
+            if task in self.processes:
+                yield from beside(self.processes[task]())
+            elif duration_s[task] > 0:
                 if undisturbed:  # spares a generator for each task
                     yield environment.timeout(duration_s[task])
                 else:
                     yield from work(duration_s[task])
             finish_s[task] = free_s = environment.now
             previous = task
-            self.num_done += 1
-            if task in waiting:
-                waiting.pop(task).succeed()
+            self.tell(task)
+
+    def tell(self, task: int) -> None:
+        """Wake the streams that wait for a task which has finished."""
+        self.num_done += 1
+        if task in self.waiting:
+            self.waiting.pop(task).succeed()
 
     def deadlock(self, task: Any, offset: Any) -> str:
         """Which tasks wait for each other, after the simulation has run out of events."""
@@ -122,6 +140,10 @@ class _Run:
             np.flatnonzero(done),
             np.array(heads),
         )
+
+
+def _itself(steps: _Steps) -> _Steps:
+    return steps
 
 
 class _Device:
@@ -141,6 +163,12 @@ class _Device:
             self._change(-1)
 
         return work
+
+    def beside(self, steps: _Steps) -> _Steps:
+        """Communication that slows compute down as long as it takes."""
+        self._change(+1)
+        yield from steps
+        self._change(-1)
 
     def _change(self, by: int) -> None:
         was_disturbed = self.num_communicating > 0

@@ -28,7 +28,8 @@ Examples:
 The fields of a plan are described in towtank.Plan; a wrong one is answered with the known ones.
 """
 
-_ENGINES = ("compiled", "simpy")
+_ENGINES = ("compiled", "simpy", "flows")
+_ENGINE_HELP = "Fast engine, reference engine, or that one with collectives as flows that share the network."
 _DETAILS = ("layers", "operations")
 
 
@@ -45,9 +46,7 @@ _Settings = Annotated[
 ]
 _Devices = Annotated[int | None, _option("--devices", "N", "Devices that the plan must occupy.")]
 _Stack = Annotated[str, typer.Option("--stack", metavar="S", help="Software that the job runs on.")]
-_Engine = Annotated[
-    str, typer.Option("--engine", metavar="compiled|simpy", help="Fast engine or reference engine.")
-]
+_Engine = Annotated[str, typer.Option("--engine", metavar="compiled|simpy|flows", help=_ENGINE_HELP)]
 _Breakdown = Annotated[
     str | None, _option("--breakdown", "layers|operations", "Add the time of each layer or operation.")
 ]

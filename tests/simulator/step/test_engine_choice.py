@@ -7,5 +7,5 @@ from towtank.simulator.errors import PlanError
 
 
 def test_unknown_engine_is_refused() -> None:
-    with pytest.raises(PlanError, match="'fast' is not known; choose compiled or simpy"):
+    with pytest.raises(PlanError, match="'fast' is not known; choose compiled, simpy or flows"):
         predict("tiny-llama", "dgx-a100", Plan(), stack="torchtitan", engine="fast")  # type: ignore[arg-type]
