@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from towtank.hardware_profiles.calibration import BOUNDS
-from towtank.validation.fit import ANCHOR, MIN_GROUPS, MIN_ROWS, PULL, fit, free_names
+from towtank.validation.factors import ANCHOR, MIN_GROUPS, MIN_ROWS, PULL, fit, free_names
 from towtank.validation.rates import Observation
 from towtank.validation.statistics import quantile
 
@@ -21,8 +21,8 @@ _HEAD = f"""\
 #
 # A rate of a run is the product of the rates of its stack and its device. Fitted to published runs with a
 # complete layout, one row for each source, model and mapping (AxoNN's runs apart), by least absolute deviations of
-# the logarithm; validation/fit.py has the method. Every stack is drawn to a common level and every device to 1, by
-# one row more of weight {PULL:g}.
+# the logarithm; validation/factors.py has the method. Every stack is drawn to a common level and every device to 1,
+# by one row more of weight {PULL:g}.
 # With fewer than {MIN_ROWS} rows or {MIN_GROUPS} groups (source, model, mapping) it stays there and has no interval.
 # Devices that are not listed stay at 1. {ANCHOR} is the anchor, 1 by definition.
 # interval_90: from the 5th to the 95th percentile of the fit to {RESAMPLES} resamples of whole groups.

@@ -17,8 +17,8 @@ from typing import Any
 from towtank.validation.conformal import fold_of
 from towtank.validation.evaluate import Result, likeness
 from towtank.validation.express import Expressed, express
+from towtank.validation.factors import ANCHOR, Fit, fit
 from towtank.validation.figures import Figure, figure_of
-from towtank.validation.fit import ANCHOR, Fit, fit
 from towtank.validation.grouping import group_of, in_group, source_family
 from towtank.validation.parallel import Progress, in_parallel
 from towtank.validation.rates import Observation, factors_of, predict_at

@@ -267,7 +267,9 @@ def _refused(outcome, *phrases: str) -> None:
 
 @pytest.mark.parametrize(("arguments", "phrases"), BAD.values(), ids=list(BAD))
 def test_wrong_input(towtank, arguments, phrases) -> None:
-    _refused(towtank(*arguments), *phrases)
+    outcome = towtank(*arguments)
+    assert outcome.code == 2
+    _refused(outcome, *phrases)
 
 
 HEADER = "\n".join(A100.read_text().splitlines()[:15])
@@ -293,7 +295,9 @@ def test_wrong_file(towtank, tmp_path, text, arguments, phrases) -> None:
     path = tmp_path / "run.txt"
     if text is not None:
         path.write_text(text)
-    _refused(towtank("network", "import", str(path), *arguments), *phrases)
+    outcome = towtank("network", "import", str(path), *arguments)
+    assert outcome.code == 2
+    _refused(outcome, *phrases)
 
 
 def test_in_place_columns_and_a_file_without_ranks(towtank, tmp_path) -> None:

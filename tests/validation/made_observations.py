@@ -1,6 +1,6 @@
 """Observations made by hand."""
 
-from towtank.validation.fit import ANCHOR
+from towtank.validation.factors import ANCHOR
 from towtank.validation.rates import Observation
 
 

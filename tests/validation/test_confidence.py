@@ -10,7 +10,7 @@ from towtank.hardware_profiles.errors import InvalidProfile
 from towtank.simulator.errors import StackError
 from towtank.simulator.stacks.load import fitted_as, list_stacks, load_stack
 from towtank.validation.confidence import bootstrap, to_text
-from towtank.validation.fit import ANCHOR
+from towtank.validation.factors import ANCHOR
 
 
 def test_exact_rates_leave_no_doubt() -> None:

@@ -19,7 +19,7 @@ from towtank.validation.cross_validation import (
     write,
 )
 from towtank.validation.evaluate import evaluate_run
-from towtank.validation.fit import fit
+from towtank.validation.factors import fit
 from towtank.validation.rates import Observation, group_of
 
 ROWS = [

@@ -6,7 +6,7 @@ import pytest
 from made_observations import made, three_stacks_and_a_device
 
 from towtank.hardware_profiles.calibration import BOUNDS
-from towtank.validation.fit import ANCHOR, MIN_GROUPS, MIN_ROWS, PULL, fit, free_names
+from towtank.validation.factors import ANCHOR, MIN_GROUPS, MIN_ROWS, PULL, fit, free_names
 
 
 def test_factors_of_exact_rates_are_recovered() -> None:
