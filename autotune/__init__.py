@@ -1,1 +1,1 @@
-"""Floor 3: which plan to run. Nothing is built here yet; importing it offers no names."""
+"""Which plan: the space of legal plans, exact search, studies with Optuna, reasons, scaling, export."""

@@ -1,0 +1,1 @@
+"""The space of legal plans of a model on a machine."""

@@ -1,0 +1,39 @@
+"""Plans as columns."""
+
+import numpy as np
+import pytest
+
+from towtank.autotune.space.table import PlanTable
+from towtank.simulator.plan import Plan
+
+
+@pytest.fixture
+def table() -> PlanTable:
+    choices = {"tensor_x": (1, 2, 4), "data_shard": (None, 2), "recompute": ("none", "full")}
+    codes = {"tensor_x": [0, 1, 2, 2], "data_shard": [0, 1, 1, 0], "recompute": [0, 0, 1, 1]}
+    return PlanTable(
+        Plan(global_batch=8), choices, {name: np.array(each, np.int16) for name, each in codes.items()}
+    )
+
+
+def test_a_row_is_a_plan(table: PlanTable) -> None:
+    assert table.plan(1) == Plan(tensor_x=2, data_shard=2, recompute="none", global_batch=8)
+    assert table.take(np.array([False, False, True, False])).plan(0).tensor_x == 4
+
+
+def test_columns_hold_values(table: PlanTable) -> None:
+    assert table.column("tensor_x").tolist() == [1, 2, 4, 4]
+    assert table.column("data_shard").tolist() == [-1, 2, 2, -1]
+    assert table.column("recompute").tolist() == ["none", "none", "full", "full"]
+    assert table.column("global_batch").tolist() == [8, 8, 8, 8]
+
+
+def test_a_figure_is_worked_out_once_for_each_key(table: PlanTable) -> None:
+    asked: list[int] = []
+
+    def area(plan: Plan) -> tuple[float, float]:
+        asked.append(plan.tensor_x)
+        return plan.tensor_x, plan.tensor_x**2
+
+    assert table.by_key(["tensor_x"], area).tolist() == [[1, 1], [2, 4], [4, 16], [4, 16]]
+    assert asked == [1, 2, 4]
