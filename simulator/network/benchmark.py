@@ -6,7 +6,8 @@ latencies, protocols and the reached part of the bandwidth from the library.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -24,8 +25,9 @@ from towtank.simulator.network.matching import (
     scaled_fabric,
     scaled_network,
 )
-from towtank.simulator.network.placement import PlacementKind, place_nodes
+from towtank.simulator.network.placement import Placed, place_nodes
 from towtank.simulator.network.routes import IntArray, Routes, from_entries
+from towtank.simulator.network.surroundings import LinkKind, Surroundings, check_groups
 
 Limit = Literal["links inside the node", "interface", "local links", "global links"]
 
@@ -49,15 +51,6 @@ class JobError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
-    """How a job lies on the machine: kind, the fill of `scattered`, the seed of whatever is drawn."""
-
-    kind: PlacementKind = "contiguous"
-    fill: float = 0.0
-    seed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Setting:
     """Groups on links: what one finds alone, and what each finds while all of them run."""
 
@@ -73,6 +66,8 @@ class Setting:
     """What holds back the traffic between nodes; None for groups inside nodes."""
     detour_share: float
     """Share of the traffic that adaptive routing sends on detours."""
+    around: Surroundings = field(default_factory=Surroundings)
+    """Placement, and what other jobs take of the links."""
 
     def choice(self, collective: Collective, num_bytes: float, group: Group | None = None) -> Choice:
         """What the library runs for the whole array of `num_bytes`, by default with all groups at work."""
@@ -155,27 +150,31 @@ def setting(
     *,
     taper: float | None = None,
     library_name: str | None = None,
+    background: Mapping[LinkKind, float] | None = None,
 ) -> Setting:
     """Lay groups with `members` [groups, size] (devices of the job in ring order) on `nodes` nodes of `machine`.
+
+    `background`: share of the capacity that other jobs take, by kind of link.
 
     Raises:
         UnknownFigure: the profile lacks what the topology or the library needs.
         JobError: groups that do not lie evenly on nodes, or a job that does not fit.
         ValueError: an unknown library.
     """
-    placed = placed or Placed()
+    around = Surroundings(placed or Placed(), background or {})
     library = library_of(machine, library_name)
     devices = machine.node.devices
     spans = _nodes_spanned(members, devices)
     ports = node_fabric(machine)
     network_cost = network_cost_of(machine) if spans > 1 else None
     local = members.reshape(-1, members.shape[1] // spans) % devices
-    where = _lie(placed, nodes, machine.num_nodes or nodes)
+    where = _lie(around.placed, nodes, machine.num_nodes or nodes)
+    if spans > 1 and (around.busy("global") or around.busy("local")):
+        check_groups(machine, "background traffic")
     if taper is None and machine.network.taper is None and (spans == 1 or _one_group(machine, where)):
         taper = 1.0  # no traffic leaves a group of the network: any figure does
-    reach = network_cost.reach if network_cost is not None else 1.0
-    net = interconnect(machine, nodes, taper=taper, efficiency=reach)
-    job = JobNetwork(net, ports, where)
+    net = interconnect(machine, nodes, taper=taper, efficiency=network_cost.reach if network_cost else 1.0)
+    job = JobNetwork(net, ports, where, busy=around.busy_tiers(net.topology.tiers))
     inside = _inside(job, members, spans)
     outside = _outside(job, members) if spans > 1 else _Outside(float("inf"), float("inf"), None, 0.0)
     port = float(ports.capacity_bytes_per_s[0]) if ports.name == "switch" else 0.0
@@ -188,9 +187,8 @@ def setting(
         None if network_cost is None else replace(network_cost, reach=1.0),  # the interfaces have it already
     )
     stride = int(members[0, 1] - members[0, 0]) if members.shape[1] > 1 else 1
-    return Setting(
-        machine, nodes, len(members), stride, alone, together, links, library, outside.limit, outside.detours
-    )
+    found = (library, outside.limit, outside.detours, around)
+    return Setting(machine, nodes, len(members), stride, alone, together, links, *found)
 
 
 def _lie(placed: Placed, nodes: int, machine_nodes: int) -> IntArray:

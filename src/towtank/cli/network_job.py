@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from towtank.cli.failure import InputError, Inputs
+from towtank.cli.surroundings import background_of
 
 if TYPE_CHECKING:
     from towtank.hardware_profiles.records import Machine
-    from towtank.simulator.network.benchmark import Placed, Setting
+    from towtank.simulator.network.benchmark import Setting
     from towtank.simulator.network.libraries import Collective
+    from towtank.simulator.network.placement import Placed
     from towtank.simulator.network.routes import IntArray
+    from towtank.simulator.network.surroundings import LinkKind
 
 PLACEMENTS = ("contiguous", "scattered", "random")
 
@@ -28,6 +31,7 @@ class Job:
     taper: float | None
     library: str | None
     profiles: tuple[Path, ...]
+    background: str | None = None
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Loaded:
     machine: "Machine"
     nodes: int
     placed: "Placed"
+    background: "dict[LinkKind, float]"
 
 
 def named(option: str, word: str | None, known: Sequence[str]) -> str:
@@ -90,7 +95,7 @@ def sweep_of(text: str) -> list[float]:
 
 def placed_of(text: str, seed: int) -> "Placed":
     """The placement `contiguous`, `scattered:FILL` or `random`."""
-    from towtank.simulator.network.benchmark import Placed
+    from towtank.simulator.network.placement import Placed
 
     kind, colon, fill = text.partition(":")
     kind = named("--placement", kind, PLACEMENTS)
@@ -135,9 +140,10 @@ def load(job: Job, inputs: Inputs) -> Loaded | None:
     placed = inputs.take(lambda: placed_of(job.placement, job.seed))
     inputs.take(lambda: _check_taper(job.taper))
     inputs.take(lambda: _check_library(job.library))
-    if found is None or placed is None:
+    background = inputs.take(lambda: background_of(job.background))
+    if found is None or placed is None or background is None:
         return None
-    return Loaded(*found, placed)
+    return Loaded(*found, placed, background)
 
 
 def _check_taper(taper: float | None) -> None:
@@ -227,7 +233,13 @@ def setting_of(job: Job, loaded: Loaded, members: "IntArray") -> "Setting":
 
     try:
         return setting(
-            loaded.machine, loaded.nodes, members, loaded.placed, taper=job.taper, library_name=job.library
+            loaded.machine,
+            loaded.nodes,
+            members,
+            loaded.placed,
+            taper=job.taper,
+            library_name=job.library,
+            background=loaded.background,
         )
     except UnknownFigure as error:
         if "network.taper" not in str(error):

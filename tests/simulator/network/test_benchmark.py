@@ -4,10 +4,10 @@ import pytest
 
 from towtank.hardware_profiles.errors import UnknownFigure
 from towtank.hardware_profiles.load import list_machines, load_machine
-from towtank.simulator.network.benchmark import JobError, Placed, setting
+from towtank.simulator.network.benchmark import JobError, setting
 from towtank.simulator.network.libraries import network_cost
 from towtank.simulator.network.matching import fabric_cost_of, library_of, network_cost_of
-from towtank.simulator.network.placement import group_members
+from towtank.simulator.network.placement import Placed, group_members
 
 
 @pytest.mark.parametrize("name", list_machines())
