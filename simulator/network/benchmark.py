@@ -269,7 +269,15 @@ def _measured(
         cost = replace(cost, nvls=None)
     size = local.shape[1]
     inner = int(local[0, 1] - local[0, 0]) if size > 1 else 1
-    measured = machine.measured_bus_bandwidth_bytes_per_s.get((inner, size))
+    measured = machine.measured_bus_bandwidth_bytes_per_s.get((inner, size), _of_node(machine, size, inner))
     if measured is None or size == 1:
         return cost
     return scaled_fabric(cost, Scale(1.0, measured / (width_bytes_per_s * cost.reach["all_reduce"])))
+
+
+def _of_node(machine: Machine, size: int, inner: int) -> float | None:
+    """Bus bandwidth in bytes/s that collectives reach among `size` devices of a node, where the profile tells it."""
+    node = machine.node
+    if node.staged_bandwidth_bytes_per_s is not None and size % 2:
+        return node.staged_bandwidth_bytes_per_s
+    return None if size == 2 and inner == 1 else node.collective_bandwidth_bytes_per_s

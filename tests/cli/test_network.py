@@ -249,7 +249,7 @@ BAD = {
     ),
     "degrees": (_job(group="data=16"), ["make 16 devices", "has 128"]),
     "unknown taper": (_job(machine="perlmutter", nodes="256"), ["perlmutter", "taper", "give --taper"]),
-    "unknown links": (_job(machine="aurora", taper="0.5"), ["aurora", "Xe HPC", "unknown"]),
+    "unknown links": (_job(machine="summit"), ["summit", "links between its devices", "unknown"]),
     "unknown library": (_job(machine="tpu-v4-pod"), ["tpu-v4-pod", "Google"]),
     "options before import": (
         [*_job(), "import", "run.txt"], ["--machine, --nodes, --collective, --bytes before import", "after it"]
