@@ -151,10 +151,12 @@ def setting(
     taper: float | None = None,
     library_name: str | None = None,
     background: Mapping[LinkKind, float] | None = None,
+    detours: float | None = None,
 ) -> Setting:
     """Lay groups with `members` [groups, size] (devices of the job in ring order) on `nodes` nodes of `machine`.
 
-    `background`: share of the capacity that other jobs take, by kind of link.
+    `background`: share of the capacity that other jobs take, by kind of link. `detours`: share of the traffic that is
+    not routed minimally; None: the one at which adaptive routing settles.
 
     Raises:
         UnknownFigure: the profile lacks what the topology or the library needs.
@@ -171,12 +173,18 @@ def setting(
     where = _lie(around.placed, nodes, machine.num_nodes or nodes)
     if spans > 1 and (around.busy("global") or around.busy("local")):
         check_groups(machine, "background traffic")
-    if taper is None and machine.network.taper is None and (spans == 1 or _one_group(machine, where)):
-        taper = 1.0  # no traffic leaves a group of the network: any figure does
-    net = interconnect(machine, nodes, taper=taper, efficiency=network_cost.reach if network_cost else 1.0)
+    inner = spans == 1 or _one_group(machine, where)
+    net = interconnect(
+        machine,
+        nodes,
+        taper=_taper(machine, taper, inner),
+        efficiency=network_cost.reach if network_cost else 1.0,
+    )
     job = JobNetwork(net, ports, where, busy=around.busy_tiers(net.topology.tiers))
     inside = _inside(job, members, spans)
-    outside = _outside(job, members) if spans > 1 else _Outside(float("inf"), float("inf"), None, 0.0)
+    outside = (
+        _outside(job, members, detours) if spans > 1 else _Outside(float("inf"), float("inf"), None, 0.0)
+    )
     port = float(ports.capacity_bytes_per_s[0]) if ports.name == "switch" else 0.0
     alone, together = (
         Group(members.shape[1], spans, inner, outer, port)
@@ -199,6 +207,11 @@ def _lie(placed: Placed, nodes: int, machine_nodes: int) -> IntArray:
         raise JobError(
             f"{error}; take fewer nodes, a lower fill or a larger machine (NAME:nodes=NUMBER sizes a generic one)"
         ) from error
+
+
+def _taper(machine: Machine, given: float | None, inner: bool) -> float | None:
+    """The taper in place of the profile's: any does where it is unknown and no traffic leaves a group (`inner`)."""
+    return 1.0 if given is None and machine.network.taper is None and inner else given
 
 
 def _one_group(machine: Machine, where: IntArray) -> bool:
@@ -240,10 +253,18 @@ class _Outside:
     detours: float
 
 
-def _outside(job: JobNetwork, members: IntArray) -> _Outside:
-    """Bus bandwidth of rings between nodes, what limits it, and the share of detours of adaptive routing."""
+def _outside(job: JobNetwork, members: IntArray, share: float | None) -> _Outside:
+    """Bus bandwidth of rings between nodes, what limits it, and the share of detours, by default of adaptive routing.
+
+    Raises:
+        JobError: a share of detours where the network has none.
+    """
+    topology = job.interconnect.topology
+    if share and topology.nonminimal is None:
+        raise JobError(f"the {topology.name} between these nodes has minimal routes only; leave detours out")
+    job = replace(job, nonminimal_share=share or 0.0)
     direct = _between(job, job.rings(members))
-    rings, detours = adapted_rings(job, members)
+    rings, detours = adapted_rings(job, members) if share is None else (job.rings(members), share)
     found = contention(job, [_between(job, rings)])
     alone = max(
         float(contention(job, [direct]).alone_bytes_per_s.min()), float(found.alone_bytes_per_s.min())

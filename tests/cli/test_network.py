@@ -332,3 +332,24 @@ def test_other_jobs_take_their_share(towtank) -> None:
     assert outcome.code == 2 and "must lie in [0, 1)" in outcome.err
     text = towtank("network", *job, "--background", "0.5").out
     assert "other jobs take 50 % of the links between groups of the network" in text
+
+
+def test_minimal_and_adaptive_routing_as_a_share(towtank) -> None:
+    # rings of pairs from each of 8 groups to the next but three: minimal routes have one pair of groups, four cables
+    job = ["--machine", "frontier", "--nodes", "1024", "--collective", "all_gather", "--bytes", "64GiB",
+           "--group", "2@4096"]  # fmt: skip
+    minimal = _one(towtank, *job, "--detours", "0")
+    assert minimal["bus_bytes_per_s"] == pytest.approx(100e9 / 1024, rel=0.01)
+    assert minimal["limit"] == "global links"
+    half, adaptive = (_one(towtank, *job, *more) for more in (["--detours", "0.5"], []))
+    assert half["bus_bytes_per_s"] == pytest.approx(200e9 / 1024, rel=0.01)
+    assert adaptive["bus_bytes_per_s"] > half["bus_bytes_per_s"]
+    for arguments, message in (
+        ([*job, "--detours", "1.5"], "must lie from 0"),
+        (
+            ["--machine", "selene", *job[2:], "--detours", "0.5", "--nodes", "64", "--group", "2@8"],
+            "minimal routes only",
+        ),
+    ):
+        outcome = towtank("network", *arguments)
+        assert outcome.code == 2 and message in outcome.err, outcome

@@ -15,9 +15,9 @@ COMMANDS = {
     "demo": ["--help", "--json", "-h"],
     "validate": ["--help", "--html", "--jobs", "--json", "--runs", "--where", "-h"],
     "network": [
-        "--background", "--bytes", "--collective", "--group", "--help", "--islands", "--json", "--library",
-        "--machine", "--map", "--matrix", "--nodes", "--placement", "--plot", "--profiles", "--seed", "--sweep",
-        "--taper", "-h",
+        "--background", "--bytes", "--collective", "--detours", "--group", "--help", "--islands", "--json",
+        "--library", "--machine", "--map", "--matrix", "--nodes", "--placement", "--plot", "--profiles", "--seed",
+        "--sweep", "--taper", "-h",
     ],
     "network import": [
         "--calibrate", "--collective", "--help", "--in-place", "--json", "--library", "--machine", "--nodes",

@@ -87,6 +87,12 @@ _Library = Annotated[
     str | None,
     _option("--library", "L", "nccl, nccl-efa, rccl, oneccl, cray-mpich or pccl; default: the vendor's."),
 ]
+_Detours = Annotated[
+    float | None,
+    _option(
+        "--detours", "X", "Share of the traffic that is routed on detours; default: as adaptive routing does."
+    ),
+]
 _Matrix = Annotated[Path | None, _option("--matrix", "FILE", "Measured links in place of a machine: a CSV.")]
 _Islands = Annotated[
     Path | None,
@@ -110,6 +116,7 @@ def network(
     taper: _Taper = None,
     library: _Library = None,
     background: Background = None,
+    detours: _Detours = None,
     plot: _Plot = None,
     matrix: _Matrix = None,
     islands: _Islands = None,
@@ -131,7 +138,7 @@ def network(
     from towtank.cli.network_job import Job
 
     folders = tuple(profiles or ())
-    job = Job(machine, nodes, group, placement, seed, taper, library, folders, background)
+    job = Job(machine, nodes, group, placement, seed, taper, library, folders, background, detours)
     _predict(job, collective, (num_bytes, sweep), plot, json)
 
 

@@ -32,6 +32,7 @@ class Job:
     library: str | None
     profiles: tuple[Path, ...]
     background: str | None = None
+    detours: float | None = None
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,7 @@ def load(job: Job, inputs: Inputs) -> Loaded | None:
     placed = inputs.take(lambda: placed_of(job.placement, job.seed))
     inputs.take(lambda: _check_taper(job.taper))
     inputs.take(lambda: _check_library(job.library))
+    inputs.take(lambda: _check_detours(job.detours))
     background = inputs.take(lambda: background_of(job.background))
     if found is None or placed is None or background is None:
         return None
@@ -150,6 +152,13 @@ def _check_taper(taper: float | None) -> None:
     if taper is not None and not 0 < taper <= 1:
         raise InputError(
             f"--taper {taper:g} must lie above 0 and at most at 1: bandwidth out of a group over that of its nodes"
+        )
+
+
+def _check_detours(share: float | None) -> None:
+    if share is not None and not 0 <= share <= 1:
+        raise InputError(
+            f"--detours {share:g} must lie from 0 (minimal routing) to 1 (all traffic on detours)"
         )
 
 
@@ -240,6 +249,7 @@ def setting_of(job: Job, loaded: Loaded, members: "IntArray") -> "Setting":
             taper=job.taper,
             library_name=job.library,
             background=loaded.background,
+            detours=job.detours,
         )
     except UnknownFigure as error:
         if "network.taper" not in str(error):

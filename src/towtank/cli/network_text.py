@@ -76,7 +76,7 @@ def _about(setting: "Setting", placed: "Placed") -> list[tuple[str, str]]:
         ("placement", f"{plural(setting.nodes, 'node')}, {where}"),
     ]
     if setting.detour_share > 0:
-        rows.append(("routing", f"adaptive routing sends {percent(setting.detour_share)} on detours"))
+        rows.append(("routing", f"{percent(setting.detour_share)} of the traffic goes on detours"))
     if taken := background_text(setting.around):
         rows.append(("background", taken))
     return rows
