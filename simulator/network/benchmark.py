@@ -173,23 +173,16 @@ def setting(
     where = _lie(around.placed, nodes, machine.num_nodes or nodes)
     if spans > 1 and (around.busy("global") or around.busy("local")):
         check_groups(machine, "background traffic")
-    inner = spans == 1 or _one_group(machine, where)
-    net = interconnect(
-        machine,
-        nodes,
-        taper=_taper(machine, taper, inner),
-        efficiency=network_cost.reach if network_cost else 1.0,
-    )
+    reach = network_cost.reach if network_cost else 1.0
+    net = interconnect(machine, nodes, taper=_taper(machine, taper, spans, where), efficiency=reach)
     job = JobNetwork(net, ports, where, busy=around.busy_tiers(net.topology.tiers))
     inside = _inside(job, members, spans)
     outside = (
         _outside(job, members, detours) if spans > 1 else _Outside(float("inf"), float("inf"), None, 0.0)
     )
     port = float(ports.capacity_bytes_per_s[0]) if ports.name == "switch" else 0.0
-    alone, together = (
-        Group(members.shape[1], spans, inner, outer, port)
-        for inner, outer in zip(inside, (outside.alone, outside.together), strict=True)
-    )
+    pairs = zip(inside, (outside.alone, outside.together), strict=True)
+    alone, together = (Group(members.shape[1], spans, inner, outer, port) for inner, outer in pairs)
     links = Links(
         _measured(machine, fabric_cost_of(machine), local, inside[1], port),
         None if network_cost is None else replace(network_cost, reach=1.0),  # the interfaces have it already
@@ -209,8 +202,9 @@ def _lie(placed: Placed, nodes: int, machine_nodes: int) -> IntArray:
         ) from error
 
 
-def _taper(machine: Machine, given: float | None, inner: bool) -> float | None:
-    """The taper in place of the profile's: any does where it is unknown and no traffic leaves a group (`inner`)."""
+def _taper(machine: Machine, given: float | None, spans: int, where: IntArray) -> float | None:
+    """The taper in place of the profile's: any does where it is unknown and no traffic leaves a group."""
+    inner = spans == 1 or _one_group(machine, where)
     return 1.0 if given is None and machine.network.taper is None and inner else given
 
 
