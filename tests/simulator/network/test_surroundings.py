@@ -47,12 +47,12 @@ def test_a_fat_tree_by_hand() -> None:
     assert routed_factor(whole, 512, ((2, 256),), 20e9, Surroundings()) == 1.0
 
 
-@pytest.mark.parametrize("name", ["frontier", "lumi-g"])
-@pytest.mark.parametrize(("devices", "dimensions"), [(4096, (64, 64)), (4096, (8, 512))])
 @pytest.mark.parametrize("placed", [Placed(), SCATTERED, RANDOM], ids=lambda placed: placed.kind)
-def test_against_the_model_of_every_link(
-    name: str, devices: int, dimensions: tuple[int, int], placed: Placed
-) -> None:
+@pytest.mark.parametrize(
+    ("name", "dimensions"), [("frontier", (64, 64)), ("frontier", (8, 512)), ("lumi-g", (64, 64))]
+)
+def test_against_the_model_of_every_link(name: str, dimensions: tuple[int, int], placed: Placed) -> None:
+    devices = 4096
     machine, nominal = load_machine(name), 5e9
     around = Surroundings(placed, {"global": 0.8})
     compiled = routed_factor(machine, devices, (dimensions,), nominal, around)

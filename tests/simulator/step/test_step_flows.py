@@ -127,11 +127,11 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("around", PLACES.values(), ids=list(PLACES))
-@pytest.mark.parametrize(("x", "y", "z", "data"), [(1, 8, 64, 8), (2, 8, 16, 8)])
-def test_surroundings_are_the_same_to_both_engines(
-    around: Surroundings, x: int, y: int, z: int, data: int
-) -> None:
+@pytest.mark.parametrize(
+    ("name", "grid"), [*((name, (1, 8, 64, 8)) for name in PLACES), ("random, busy", (2, 8, 16, 8))]
+)
+def test_surroundings_are_the_same_to_both_engines(name: str, grid: tuple[int, int, int, int]) -> None:
+    around, (x, y, z, data) = PLACES[name], grid
     model = replace(load_model("axonn-40b"), num_layers=4)
     plan = replace(AXONN, tensor_x=x, tensor_y=y, tensor_z=z, data=data, global_batch=1024)
     usual = predict(model, "frontier", plan, stack="axonn").step_time_s
