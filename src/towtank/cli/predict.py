@@ -41,7 +41,9 @@ def _option(name: str, metavar: str, text: str) -> Any:
 
 
 _Model = Annotated[str, _option("--model", "M", "Name of a model, or a model YAML or config.json.")]
-_Machine = Annotated[str, _option("--machine", "X", "Machine such as selene or dgx-h100:nodes=64.")]
+_Machine = Annotated[
+    str, _option("--machine", "X", "Machine such as selene, dgx-h100:nodes=64 or alps:taper=0.5.")
+]
 _PlanFile = Annotated[Path | None, _option("--plan", "FILE", "Plan file.")]
 _Settings = Annotated[
     list[str] | None,
