@@ -1,13 +1,13 @@
 """Load devices and machines by name: the way into this floor.
 
 A reference to a machine is its name with options after colons: "selene", "dgx-h100:nodes=64",
-"perlmutter:devices=512", "selene:device=a100-40gb-sxm". Names may be in any case, and a
-profile may have aliases. Private profiles in `profile_dirs` or in the folders of the environment variable
-TOWTANK_PROFILES come before ours.
+"perlmutter:devices=512", "selene:device=a100-40gb-sxm", "alps:taper=0.5" (bandwidth out of a group of the network
+over that of its nodes). Names may be in any case, and a profile may have aliases. Private profiles in `profile_dirs`
+or in the folders of the environment variable TOWTANK_PROFILES come before ours.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,11 @@ from towtank.hardware_profiles.errors import ProfileError
 from towtank.hardware_profiles.fields import DEVICE, MACHINE, NETWORK, NODE, OPTIONAL, Field, Figure, Figures
 from towtank.hardware_profiles.files import SHIPPED, Layers
 from towtank.hardware_profiles.nearest import did_you_mean
-from towtank.hardware_profiles.records import Device, Machine, Network, Node, Source
+from towtank.hardware_profiles.records import CHOSEN, Device, Machine, Network, Node, Source
 from towtank.hardware_profiles.resolve import check_consistency, merged, resolve
 from towtank.hardware_profiles.values import BandwidthRule, DeviceUse, Quantity, Span, Value
 
-_OPTIONS = ("nodes", "devices", "device")
+_OPTIONS = ("nodes", "devices", "device", "taper")
 
 
 def load_device(name: str, profile_dirs: Sequence[Path] = ()) -> Device:
@@ -103,9 +103,11 @@ def _machine(reference: str, search: Layers) -> Machine:
         **_numbers(network_values, NETWORK, "network.", sources),
     )
     whole: int | None = numbers["num_nodes"]
+    if "taper" in options:
+        network = _tapered(profile.name, options["taper"], network, sources)
     size = _size(profile.name, options, node.devices, whole)
     if size.chosen:
-        sources["num_nodes"] = Source(f"chosen in the reference {reference!r}", "specification")
+        sources["num_nodes"] = Source(f"{CHOSEN} {reference!r}", "specification")
     if size.num_nodes != whole:
         numbers["system_power_w"] = None
         sources.pop("system_power_w", None)
@@ -139,7 +141,7 @@ def _options(reference: str) -> tuple[str, dict[str, str]]:
         if key not in _OPTIONS or not equals or not value:
             raise ProfileError(
                 f"{reference!r}: {part!r} is no option{did_you_mean(key, _OPTIONS)}; "
-                f"write nodes=NUMBER, devices=NUMBER or device=NAME after a colon"
+                f"write nodes=NUMBER, devices=NUMBER, device=NAME or taper=SHARE after a colon"
             )
         if key in options:
             raise ProfileError(f"{reference!r}: {key} is given twice; keep one of the two")
@@ -177,6 +179,28 @@ def _size(name: str, options: Mapping[str, str], node_devices: int, whole: int |
             f"{name}: {nodes} nodes are asked for, but the machine has {whole}; take at most {whole}"
         )
     return _Size(nodes, True)
+
+
+def _tapered(name: str, text: str, network: Network, sources: dict[str, Source]) -> Network:
+    """The network with the taper that the user has set, which the cables and losses of the profile give way to."""
+    try:
+        taper = float(text)
+    except ValueError:
+        taper = float("nan")
+    if not 0 < taper <= 1:
+        raise ProfileError(
+            f"{name}: taper= is the bandwidth out of a group of nodes over that of its nodes, above 0 and at most 1, "
+            f"got {text!r}"
+        )
+    if network.group_nodes is None:
+        raise ProfileError(
+            f"{name}: taper={text} concerns groups of the network, but network.group_nodes is unknown; leave it out, "
+            f"or write group_nodes into a private profile (--profiles DIR)"
+        )
+    sources["network.taper"] = Source(f"{CHOSEN}: taper={text}", "specification")
+    for lost in ("network.group_links", "network.group_crossing"):
+        sources.pop(lost, None)
+    return replace(network, taper=taper, group_links=None, group_crossing=None)
 
 
 def _texts(values: Mapping[str, Value], keys: tuple[str, ...]) -> dict[str, Any]:

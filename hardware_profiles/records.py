@@ -163,6 +163,16 @@ class Machine:
         return None if self.num_nodes is None else self.num_nodes * self.node.devices
 
 
+CHOSEN = "chosen in the reference"
+"""First words of the source of a figure that the user has set, such as `frontier:taper=0.5`."""
+
+
+def chosen(record: Sourced, field: str) -> bool:
+    """Whether the user has set that figure in the reference to the machine."""
+    source = record.sources.get(field)
+    return source is not None and source.text.startswith(CHOSEN)
+
+
 def known(record: Sourced, field: str, value: float | None, *, needed_for: str) -> float:
     """Return `value`, or raise `UnknownFigure` naming the field and what needs it."""
     if value is None:

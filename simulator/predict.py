@@ -1,12 +1,12 @@
 """Predict one training step: the way from model, machine and plan to a Prediction."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from towtank.hardware_profiles.load import load_machine
-from towtank.hardware_profiles.records import Machine, known
+from towtank.hardware_profiles.records import Machine, chosen, known
 from towtank.simulator.bounds import step_bound
 from towtank.simulator.cost.compute import peak
 from towtank.simulator.cost.model import CostModel
@@ -18,6 +18,12 @@ from towtank.simulator.models.flop import forward_flop, model_flop_per_token
 from towtank.simulator.models.load import load_model
 from towtank.simulator.models.records import ModelSpec
 from towtank.simulator.network.crossing import group_pair_bytes_per_s
+from towtank.simulator.network.surroundings import (
+    Surroundings,
+    check_surroundings,
+    groups_of,
+    surroundings_text,
+)
 from towtank.simulator.operation_times import operation_times
 from towtank.simulator.plan import Plan
 from towtank.simulator.plan_file import load_plan
@@ -59,6 +65,8 @@ class Prediction:
     provenance: tuple[str, ...]
     """What the prediction stands on."""
     step: StepTime
+    surroundings: Surroundings = field(default_factory=Surroundings)
+    """Placement of the job's nodes, and what other jobs take of the links."""
 
     @property
     def tokens_per_s(self) -> float:
@@ -105,6 +113,7 @@ def predict(
     engine: EngineName = "compiled",
     devices: int | None = None,
     profile_dirs: Sequence[Path | str] = (),
+    surroundings: Surroundings | None = None,
 ) -> Prediction:
     """Predict one optimizer step.
 
@@ -117,9 +126,11 @@ def predict(
             the links of the machine's network).
         devices: number of devices asked for; the plan must occupy exactly these.
         profile_dirs: folders of private profiles.
+        surroundings: where the job's nodes lie on the machine and what other jobs take of its links; None: the first
+            nodes in order, and nobody else.
 
     Raises:
-        PlanError: the plan breaks rules; ModelError, ProfileError, StackError: bad names or files;
+        PlanError: the plan or the surroundings break rules; ModelError, ProfileError, StackError: bad names or files;
         UnknownFigure: the machine's profile lacks a figure that the prediction needs.
     """
     directories = tuple(Path(folder) for folder in profile_dirs)
@@ -128,9 +139,11 @@ def predict(
     the_plan = plan if isinstance(plan, Plan) else load_plan(plan)
     the_stack = stack if isinstance(stack, Stack) else load_stack(stack)
     check(model_spec, the_machine, the_plan, the_stack, devices)
+    around, nodes = surroundings or Surroundings(), -(-the_plan.num_devices // the_machine.node.devices)
+    check_surroundings(around, the_machine, nodes, flows=engine == "flows")
     the_plan = _possible_overlap(the_plan, the_machine)
     program = lower(model_spec, the_plan, the_stack)
-    cost = CostModel(the_machine, the_plan, the_stack, directories, crossing=engine != "flows")
+    cost = CostModel(the_machine, the_plan, the_stack, directories, crossing=engine != "flows", around=around)
     step = time_step(program, cost, _engine(engine), StepFlows(cost) if engine == "flows" else None)
     return _prediction(program, cost, step, engine)
 
@@ -191,6 +204,7 @@ def _prediction(program: Program, cost: CostModel, step: StepTime, engine: Engin
         memory_capacity_bytes=capacity,
         provenance=_provenance(cost, model),
         step=step,
+        surroundings=cost.around,
     )
 
 
@@ -221,24 +235,32 @@ def _provenance(cost: CostModel, model: ModelSpec) -> tuple[str, ...]:
         kernels,
         f"stack {cost.stack.name}: {fitted.source}",
         f"model {model.name}: {model.source}",
+        *(
+            f"{name}: {text}"
+            for name, text in surroundings_text(cost.around, cost.machine, _nodes(cost)).items()
+        ),
         *_scale_provenance(cost),
     )
 
 
+def _nodes(cost: CostModel) -> int:
+    return -(-cost.plan.num_devices // cost.machine.node.devices)
+
+
 def _scale_provenance(cost: CostModel) -> tuple[str, ...]:
     """What the prediction takes for granted about many devices: nothing to say within a group of the network."""
-    machine, devices = cost.machine, cost.plan.num_devices
+    machine = cost.machine
     found = []
     if cost.slowest > 1:
         fields = [name for name in ("speed_spread", "step_jitter") if getattr(machine, name) is not None]
         texts = [machine.sources[name].text for name in fields if name in machine.sources]
         found.append(": ".join((WAITING, "; ".join(texts) or "spread as given")))
-    group_nodes = machine.network.group_nodes
-    if group_nodes is not None and devices > group_nodes * machine.node.devices:
+    if chosen(machine, "network.taper"):
+        found.append(f"{machine.name}: taper {machine.network.taper:g} of its network, chosen by you")
+    if groups_of(machine, cost.around.nodes(machine, _nodes(cost))) > 1:
         if group_pair_bytes_per_s(machine) is not None:
-            found.append(
-                f"{machine.name}: rings share the cables between groups of the network, nodes in order"
-            )
+            order = ", nodes in order" if cost.around.placed.kind == "contiguous" else ""
+            found.append(f"{machine.name}: rings share the cables between groups of the network{order}")
         elif machine.network.group_crossing is None:
             found.append(
                 f"{machine.name}: cables between groups of the network are unknown; no contention there"

@@ -42,7 +42,14 @@ def step_quantiles(
     seconds = [
         time_step(
             program,
-            CostModel(prediction.machine, program.sizes.plan, prediction.stack, profile_dirs, float(each)),
+            CostModel(
+                prediction.machine,
+                program.sizes.plan,
+                prediction.stack,
+                profile_dirs,
+                float(each),
+                around=prediction.surroundings,
+            ),
             evaluate,
         ).step_time_s
         for each in at

@@ -149,7 +149,7 @@ class StepFlows:
     def flows(self, lanes: Sequence[Lane], *, by_stage: bool) -> LaneFlows:
         """Rings of all lanes, folded."""
         from towtank.simulator.engines.flow_engine import FlowClasses
-        from towtank.simulator.network.folding import fold
+        from towtank.simulator.network.folding import fold, paced
 
         rings = [self._rings_of(group, stage if by_stage else None) for group, stage in lanes]
         kind = np.repeat(np.arange(len(lanes)), [routes.num_flows for routes in rings])
@@ -157,7 +157,14 @@ class StepFlows:
         weight = np.array([float(self.cost.placement(group).local) for group, _ in lanes])
         capacity = self._network.capacity_bytes_per_s
         queue = np.unique([number for _, number in lanes], return_inverse=True)[1]
-        folded = fold(capacity, _binding(rings, capacity, rate, queue), kind)
+        binding = _binding(rings, capacity, rate, queue)
+        folded = fold(capacity, binding, kind)
+        if len(folded.count) > _MOST_CLASSES:
+            few, routes = paced(capacity, binding, kind, len(lanes))
+            own = tuple(routes.take(np.array([number])) for number in range(len(lanes)))
+            return LaneFlows(
+                FlowClasses(few, own, rate, weight), {lane: (k,) for k, lane in enumerate(lanes)}
+            )
         numbers = np.arange(len(folded.count))
         first = np.unique(folded.flow_class, return_index=True)[1]
         kind_of_class = kind[first]
@@ -191,7 +198,7 @@ class StepFlows:
         """The links between nodes, whose interfaces reach what collectives do; those inside nodes never bind."""
         from towtank.simulator.network.job import JobNetwork
         from towtank.simulator.network.machine import interconnect
-        from towtank.simulator.network.placement import place_nodes
+        from towtank.simulator.network.surroundings import groups_of
         from towtank.simulator.network.topology import switch
 
         machine, devices = self.cost.machine, self.cost.machine.node.devices
@@ -201,14 +208,21 @@ class StepFlows:
             raise UnknownFigure(f"{machine.name}: routes over a torus are unknown, and {_NEEDED} needs them")
         reached = known(machine, "network.efficiency", machine.network.efficiency, needed_for=_NEEDED)
         efficiency = reached * self.cost.stack.fitted.network_efficiency
-        nodes = ceil(self.cost.plan.num_devices / devices)
-        outside = interconnect(machine, nodes, efficiency=efficiency)
+        nodes = self.cost.around.nodes(machine, ceil(self.cost.plan.num_devices / devices))
+        # no traffic leaves a group that holds the whole job: any taper does where it is unknown
+        taper = 1.0 if machine.network.taper is None and groups_of(machine, nodes) == 1 else None
+        outside = interconnect(machine, len(nodes), taper=taper, efficiency=efficiency)
         inside = switch(devices, _NEVER_BINDS, 0.0)
-        return JobNetwork(outside, inside, place_nodes("contiguous", nodes, machine.num_nodes or nodes))
+        busy = self.cost.around.busy_tiers(outside.topology.tiers)
+        return JobNetwork(outside, inside, nodes, busy=busy)
 
 
 _NEVER_BINDS = 1e18
 """Bytes/s of links inside nodes here: what they leave to a ring is in its rate."""
+
+_MOST_CLASSES = 100
+"""Classes of alike flows that are simulated one by one. Rings on nodes that lie here and there are alike in nothing:
+of more classes than these, each lane's rings go at the pace of the slowest, for which its collective waits anyway."""
 
 _DIGITS = 14
 """Decimals of shares: what routes add up in different order is alike."""

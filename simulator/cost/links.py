@@ -97,11 +97,14 @@ LL128_EFFICIENCY = 120 / 128
 """Payload of NCCL's LL128 protocol: 120 of each 128 bytes (NVIDIA/nccl, src/device/prims_ll128.h)."""
 
 
-def links_of(machine: Machine, placement: Placement, efficiency: float = 1.0) -> tuple[Links, ...]:
+def links_of(
+    machine: Machine, placement: Placement, efficiency: float = 1.0, leaves_group: bool | None = None
+) -> tuple[Links, ...]:
     """Links of a group, once for each protocol of the collective library; a collective takes the faster one.
 
     The Simple protocol has the full bandwidth, LL128 the lower latency, where the profile knows it. `efficiency`
-    is the stack's part of the network rate (fitted).
+    is the stack's part of the network rate (fitted). `leaves_group`: whether the ring leaves a group of the network;
+    None: as it does on nodes in order.
 
     Raises:
         UnknownFigure: the profile lacks a bandwidth or a latency.
@@ -112,20 +115,23 @@ def links_of(machine: Machine, placement: Placement, efficiency: float = 1.0) ->
     between = 0.0
     if placement.nodes > 1:
         between = known(machine, "network.latency", network.latency_s, needed_for=purpose)
-    simple = _links(machine, placement, efficiency, 1.0, inside, between)
+    left = _group_crossing(machine, placement, leaves_group)
+    simple = _links(machine, placement, efficiency, 1.0, inside, between, left)
     if node.latency_ll128_s is None or (placement.nodes > 1 and network.latency_ll128_s is None):
         return (simple,)
     between = network.latency_ll128_s or 0.0
-    return simple, _links(machine, placement, efficiency, LL128_EFFICIENCY, node.latency_ll128_s, between)
+    ll128 = _links(machine, placement, efficiency, LL128_EFFICIENCY, node.latency_ll128_s, between, left)
+    return simple, ll128
 
 
-def _group_crossing(machine: Machine, placement: Placement) -> float:
+def _group_crossing(machine: Machine, placement: Placement, leaves_group: bool | None) -> float:
     """What is left of the network's rate where the ring leaves a group (a dragonfly's, or a scalable unit)."""
     network = machine.network
     if network.group_nodes is None or network.group_crossing is None:
         return 1.0
-    inside = placement.reach(machine.node.devices) <= network.group_nodes
-    return 1.0 if inside else network.group_crossing
+    if leaves_group is None:
+        leaves_group = placement.reach(machine.node.devices) > network.group_nodes
+    return network.group_crossing if leaves_group else 1.0
 
 
 def _links(
@@ -135,6 +141,7 @@ def _links(
     payload: float,
     inside_s: float,
     between_s: float,
+    group_crossing: float,
 ) -> Links:
     inside = payload * inside_bandwidth(machine, placement.local, placement.preceding)
     staged = machine.node.staged_bandwidth_bytes_per_s
@@ -142,7 +149,7 @@ def _links(
         inside = min(inside, staged)
     if placement.nodes == 1:
         return Links(1, placement.local, inside, inside, inside, inside, inside_s, 0.0)
-    network = payload * network_bandwidth(machine, efficiency) * _group_crossing(machine, placement)
+    network = payload * network_bandwidth(machine, efficiency) * group_crossing
     ring = min(inside, network / placement.sharers)
     share = network / min(machine.node.devices, placement.sharers * placement.local)
     pairwise = min(inside, share)

@@ -5,13 +5,14 @@ from functools import lru_cache
 from pathlib import Path
 
 from towtank.hardware_profiles.curves import load_curves
-from towtank.hardware_profiles.records import Machine
+from towtank.hardware_profiles.records import Machine, chosen
 from towtank.simulator.cost.collectives import collective_time, distinct, latency_of, multicast
 from towtank.simulator.cost.compute import ComputeRates, attention_time, elementwise_time, matmul_time
 from towtank.simulator.cost.experts import grouped_time
 from towtank.simulator.cost.links import Links, links_of, tensor_links
 from towtank.simulator.groups import Placement, dimensions, place
 from towtank.simulator.network.crossing import crossing_factor
+from towtank.simulator.network.surroundings import Surroundings
 from towtank.simulator.operations import AttentionCore, Elementwise, Matmul, Message, Work
 from towtank.simulator.plan import Plan
 from towtank.simulator.stacks.records import Stack
@@ -48,6 +49,10 @@ class ComputeCosts:
         return elementwise_time(work, self.rates)
 
 
+_SENT = ("pipeline", "world")
+"""Groups whose messages go from neighbour to neighbour and meet nobody, in flows as here."""
+
+
 class CostModel:
     """Seconds of the operations of one plan."""
 
@@ -60,15 +65,18 @@ class CostModel:
         pace: float | None = None,
         *,
         crossing: bool = True,
+        around: Surroundings | None = None,
     ) -> None:
         """Costs on `machine`. `pace`: compute of the slowest device over that of an average one; None: expected.
 
         `crossing`: whether rings share the cables between groups of the network; not where flows see to that.
+        `around`: placement of the job and traffic of others; None: nodes in order, and nobody else.
         """
         self.machine = machine
         self.plan = plan
         self.stack = stack
         self.crossing = crossing
+        self.around = around or Surroundings()
         self.compute = compute_costs(machine, stack, profile_dirs)
         self.slowest = slowest(machine, plan.num_devices) if pace is None else pace
         """Time of compute on the slowest device over that on an average one."""
@@ -83,26 +91,51 @@ class CostModel:
         found = self._placements.get(group)
         if found is None:
             placement = place(self.plan, group, self.machine.node.devices)
-            efficiency = self.stack.fitted.network_efficiency
-            links = links_of(self.machine, placement, efficiency) if placement.size > 1 else ()
+            efficiency = self.stack.fitted.network_efficiency * (1 - self.around.busy("interface"))
+            leaves = self._leaves_group(group, placement)
+            links = links_of(self.machine, placement, efficiency, leaves) if placement.size > 1 else ()
             if group in ("tensor_x", "tensor_y", "tensor_xy"):
                 links = tensor_links(self.machine, links)
             found = self._placements[group] = (placement, self._shared(group, placement, links))
         return found
+
+    def _family(self, group: str) -> tuple[tuple[int, int], ...]:
+        return tuple(each for each in dimensions(self.plan, group) if each[0] > 1)
+
+    def _leaves_group(self, group: str, placement: Placement) -> bool | None:
+        """Whether rings leave a group of the network; None: as on nodes in order, and for pairs of pipeline ends."""
+        if self.around.placed.kind == "contiguous" or placement.nodes < 2 or group == "ends":
+            return None
+        from towtank.simulator.network.routed_crossing import leaves_group
+
+        return leaves_group(self.machine, self.plan.num_devices, self._family(group), self.around)
 
     def _shared(self, group: str, placement: Placement, links: tuple[Links, ...]) -> tuple[Links, ...]:
         """Links that rings find where all groups of a family cross the same cables between groups of the network."""
         # of pipeline ends there is one pair out of each pipeline: too few to contend
         if not self.crossing or placement.nodes < 2 or group == "ends":
             return links
-        degrees = tuple(each for each in dimensions(self.plan, group) if each[0] > 1)
-        factors = [
-            crossing_factor(self.machine, self.plan.num_devices, degrees, each.ring_bandwidth_bytes_per_s)
-            for each in links
-        ]
-        return tuple(
-            replace(each, ring_bandwidth_bytes_per_s=each.ring_bandwidth_bytes_per_s / factor)
-            for each, factor in zip(links, factors, strict=True)
+        return tuple(self._held_back(group, each) for each in links)
+
+    def _held_back(self, group: str, links: Links) -> Links:
+        """Links of a family of rings that others, and other jobs, hold back between groups of the network."""
+        family, devices = self._family(group), self.plan.num_devices
+        ring = links.ring_bandwidth_bytes_per_s
+        usual = crossing_factor(self.machine, devices, family, ring)
+        if not self.around.between_groups and not chosen(self.machine, "network.taper"):
+            return replace(links, ring_bandwidth_bytes_per_s=ring / usual)
+        from towtank.simulator.network.routed_crossing import routed_factor
+
+        factor = routed_factor(self.machine, devices, family, ring, self.around)
+        held = replace(links, ring_bandwidth_bytes_per_s=ring / factor)
+        if group in _SENT:
+            return held
+        # exchanges that are no rings lose what their rings lose beyond the usual, as they do where they are flows
+        beyond = max(1.0, factor / usual)
+        return replace(
+            held,
+            pairwise_bandwidth_bytes_per_s=links.pairwise_bandwidth_bytes_per_s / beyond,
+            device_share_bytes_per_s=links.device_share_bytes_per_s / beyond,
         )
 
     def duration_s(self, work: Work) -> float:

@@ -6,7 +6,8 @@ latencies, protocols and the reached part of the bandwidth from the library.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -24,8 +25,9 @@ from towtank.simulator.network.matching import (
     scaled_fabric,
     scaled_network,
 )
-from towtank.simulator.network.placement import PlacementKind, place_nodes
+from towtank.simulator.network.placement import Placed, place_nodes
 from towtank.simulator.network.routes import IntArray, Routes, from_entries
+from towtank.simulator.network.surroundings import LinkKind, Surroundings, check_groups
 
 Limit = Literal["links inside the node", "interface", "local links", "global links"]
 
@@ -49,15 +51,6 @@ class JobError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
-    """How a job lies on the machine: kind, the fill of `scattered`, the seed of whatever is drawn."""
-
-    kind: PlacementKind = "contiguous"
-    fill: float = 0.0
-    seed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Setting:
     """Groups on links: what one finds alone, and what each finds while all of them run."""
 
@@ -73,6 +66,8 @@ class Setting:
     """What holds back the traffic between nodes; None for groups inside nodes."""
     detour_share: float
     """Share of the traffic that adaptive routing sends on detours."""
+    around: Surroundings = field(default_factory=Surroundings)
+    """Placement, and what other jobs take of the links."""
 
     def choice(self, collective: Collective, num_bytes: float, group: Group | None = None) -> Choice:
         """What the library runs for the whole array of `num_bytes`, by default with all groups at work."""
@@ -155,42 +150,46 @@ def setting(
     *,
     taper: float | None = None,
     library_name: str | None = None,
+    background: Mapping[LinkKind, float] | None = None,
+    detours: float | None = None,
 ) -> Setting:
     """Lay groups with `members` [groups, size] (devices of the job in ring order) on `nodes` nodes of `machine`.
+
+    `background`: share of the capacity that other jobs take, by kind of link. `detours`: share of the traffic that is
+    not routed minimally; None: the one at which adaptive routing settles.
 
     Raises:
         UnknownFigure: the profile lacks what the topology or the library needs.
         JobError: groups that do not lie evenly on nodes, or a job that does not fit.
         ValueError: an unknown library.
     """
-    placed = placed or Placed()
+    around = Surroundings(placed or Placed(), background or {})
     library = library_of(machine, library_name)
     devices = machine.node.devices
     spans = _nodes_spanned(members, devices)
     ports = node_fabric(machine)
     network_cost = network_cost_of(machine) if spans > 1 else None
     local = members.reshape(-1, members.shape[1] // spans) % devices
-    where = _lie(placed, nodes, machine.num_nodes or nodes)
-    if taper is None and machine.network.taper is None and (spans == 1 or _one_group(machine, where)):
-        taper = 1.0  # no traffic leaves a group of the network: any figure does
-    reach = network_cost.reach if network_cost is not None else 1.0
-    net = interconnect(machine, nodes, taper=taper, efficiency=reach)
-    job = JobNetwork(net, ports, where)
+    where = _lie(around.placed, nodes, machine.num_nodes or nodes)
+    if spans > 1 and (around.busy("global") or around.busy("local")):
+        check_groups(machine, "background traffic")
+    reach = network_cost.reach if network_cost else 1.0
+    net = interconnect(machine, nodes, taper=_taper(machine, taper, spans, where), efficiency=reach)
+    job = JobNetwork(net, ports, where, busy=around.busy_tiers(net.topology.tiers))
     inside = _inside(job, members, spans)
-    outside = _outside(job, members) if spans > 1 else _Outside(float("inf"), float("inf"), None, 0.0)
-    port = float(ports.capacity_bytes_per_s[0]) if ports.name == "switch" else 0.0
-    alone, together = (
-        Group(members.shape[1], spans, inner, outer, port)
-        for inner, outer in zip(inside, (outside.alone, outside.together), strict=True)
+    outside = (
+        _outside(job, members, detours) if spans > 1 else _Outside(float("inf"), float("inf"), None, 0.0)
     )
+    port = float(ports.capacity_bytes_per_s[0]) if ports.name == "switch" else 0.0
+    pairs = zip(inside, (outside.alone, outside.together), strict=True)
+    alone, together = (Group(members.shape[1], spans, inner, outer, port) for inner, outer in pairs)
     links = Links(
         _measured(machine, fabric_cost_of(machine), local, inside[1], port),
         None if network_cost is None else replace(network_cost, reach=1.0),  # the interfaces have it already
     )
     stride = int(members[0, 1] - members[0, 0]) if members.shape[1] > 1 else 1
-    return Setting(
-        machine, nodes, len(members), stride, alone, together, links, library, outside.limit, outside.detours
-    )
+    found = (library, outside.limit, outside.detours, around)
+    return Setting(machine, nodes, len(members), stride, alone, together, links, *found)
 
 
 def _lie(placed: Placed, nodes: int, machine_nodes: int) -> IntArray:
@@ -201,6 +200,12 @@ def _lie(placed: Placed, nodes: int, machine_nodes: int) -> IntArray:
         raise JobError(
             f"{error}; take fewer nodes, a lower fill or a larger machine (NAME:nodes=NUMBER sizes a generic one)"
         ) from error
+
+
+def _taper(machine: Machine, given: float | None, spans: int, where: IntArray) -> float | None:
+    """The taper in place of the profile's: any does where it is unknown and no traffic leaves a group."""
+    inner = spans == 1 or _one_group(machine, where)
+    return 1.0 if given is None and machine.network.taper is None and inner else given
 
 
 def _one_group(machine: Machine, where: IntArray) -> bool:
@@ -242,10 +247,18 @@ class _Outside:
     detours: float
 
 
-def _outside(job: JobNetwork, members: IntArray) -> _Outside:
-    """Bus bandwidth of rings between nodes, what limits it, and the share of detours of adaptive routing."""
+def _outside(job: JobNetwork, members: IntArray, share: float | None) -> _Outside:
+    """Bus bandwidth of rings between nodes, what limits it, and the share of detours, by default of adaptive routing.
+
+    Raises:
+        JobError: a share of detours where the network has none.
+    """
+    topology = job.interconnect.topology
+    if share and topology.nonminimal is None:
+        raise JobError(f"the {topology.name} between these nodes has minimal routes only; leave detours out")
+    job = replace(job, nonminimal_share=share or 0.0)
     direct = _between(job, job.rings(members))
-    rings, detours = adapted_rings(job, members)
+    rings, detours = adapted_rings(job, members) if share is None else (job.rings(members), share)
     found = contention(job, [_between(job, rings)])
     alone = max(
         float(contention(job, [direct]).alone_bytes_per_s.min()), float(found.alone_bytes_per_s.min())
@@ -271,7 +284,15 @@ def _measured(
         cost = replace(cost, nvls=None)
     size = local.shape[1]
     inner = int(local[0, 1] - local[0, 0]) if size > 1 else 1
-    measured = machine.measured_bus_bandwidth_bytes_per_s.get((inner, size))
+    measured = machine.measured_bus_bandwidth_bytes_per_s.get((inner, size), _of_node(machine, size, inner))
     if measured is None or size == 1:
         return cost
     return scaled_fabric(cost, Scale(1.0, measured / (width_bytes_per_s * cost.reach["all_reduce"])))
+
+
+def _of_node(machine: Machine, size: int, inner: int) -> float | None:
+    """Bus bandwidth in bytes/s that collectives reach among `size` devices of a node, where the profile tells it."""
+    node = machine.node
+    if node.staged_bandwidth_bytes_per_s is not None and size % 2:
+        return node.staged_bandwidth_bytes_per_s
+    return None if size == 2 and inner == 1 else node.collective_bandwidth_bytes_per_s

@@ -11,11 +11,28 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from towtank.hardware_profiles.errors import UnknownFigure
 from towtank.hardware_profiles.records import Machine
 from towtank.simulator.network.placement import group_members
 
 _DETOUR_SHARES = tuple(share / 16 for share in range(17))
 """Shares of the traffic between groups on detours that adaptive routing may settle at."""
+
+
+def known_taper(machine: Machine, given: float | None = None, *, needed_for: str) -> float:
+    """Bandwidth out of a group of the network over that of its nodes; `given` replaces that of the profile.
+
+    Raises:
+        UnknownFigure: neither tells; the message says how to study a value.
+    """
+    taper = machine.network.taper if given is None else given
+    if taper is None:
+        raise UnknownFigure(
+            f"{machine.name}: network.taper (bandwidth out of a group of {machine.network.group_nodes} nodes over "
+            f"that of its nodes) is unknown and {needed_for} needs it; write the figure with its source into a "
+            f"private profile (--profiles DIR), or try a value of your own: {machine.name}:taper=0.5"
+        )
+    return taper
 
 
 def group_pair_bytes_per_s(machine: Machine) -> float | None:
@@ -25,7 +42,9 @@ def group_pair_bytes_per_s(machine: Machine) -> float | None:
     other groups: t m b / (g - 1).
     """
     node, network = machine.node, machine.network
-    if network.topology != "dragonfly" or network.group_nodes is None or node.injection_bytes_per_s is None:
+    if network.topology not in ("dragonfly", "dragonfly+"):
+        return None
+    if network.group_nodes is None or node.injection_bytes_per_s is None:
         return None
     if network.group_links is not None:
         return network.group_links * node.injection_bytes_per_s / max(1, node.nics)
@@ -72,6 +91,25 @@ def _load(
     return fullest(crossings(num_devices, dimensions, group_devices, groups))
 
 
+def crossing_ratio(
+    machine: Machine, num_devices: int, dimensions: tuple[tuple[int, int], ...], ring_bytes_per_s: float
+) -> float:
+    """What rings of `ring_bytes_per_s` ask of the fullest pair of groups over its cables, nodes in order.
+
+    0 where the profile does not tell the cables, and where the job fits into one group.
+    """
+    network = machine.network
+    pair = group_pair_bytes_per_s(machine)
+    if pair is None or network.group_nodes is None or network.group_crossing is not None:
+        return 0.0
+    group_devices = network.group_nodes * machine.node.devices
+    occupied = -(-num_devices // group_devices)
+    if occupied < 2:
+        return 0.0
+    groups = max(network.groups or occupied, occupied)
+    return _load(num_devices, dimensions, group_devices, groups) * ring_bytes_per_s / pair
+
+
 def crossing_factor(
     machine: Machine, num_devices: int, dimensions: tuple[tuple[int, int], ...], ring_bytes_per_s: float
 ) -> float:
@@ -79,13 +117,4 @@ def crossing_factor(
 
     1 where the profile does not tell the cables, and where the job fits into one group.
     """
-    network = machine.network
-    pair = group_pair_bytes_per_s(machine)
-    if pair is None or network.group_nodes is None or network.group_crossing is not None:
-        return 1.0
-    group_devices = network.group_nodes * machine.node.devices
-    occupied = -(-num_devices // group_devices)
-    if occupied < 2:
-        return 1.0
-    groups = max(network.groups or occupied, occupied)
-    return max(1.0, _load(num_devices, dimensions, group_devices, groups) * ring_bytes_per_s / pair)
+    return max(1.0, crossing_ratio(machine, num_devices, dimensions, ring_bytes_per_s))

@@ -73,6 +73,7 @@ def dragonfly(shape: DragonflyShape) -> Topology:
         }
     )
     paths = _Paths(shape, links.first["local"], links.first["global"])
+    alternatives = switches > 1 or groups > 2
     return Topology(
         "dragonfly",
         ends,
@@ -81,7 +82,8 @@ def dragonfly(shape: DragonflyShape) -> Topology:
         links.tier,
         links.tiers,
         paths.minimal,
-        paths.valiant if switches > 1 or groups > 2 else None,
+        paths.valiant if alternatives else None,
+        paths.detours if alternatives else None,
     )
 
 
@@ -132,9 +134,7 @@ class _Paths:
         g, h = a // shape.switches, b // shape.switches
         inside = g == h
         hops, share = [src, shape.num_endpoints + dst], [1.0, 1.0]
-        detours = min(_DETOURS, max(1, shape.groups - 2))
-        # endpoints of one switch draw groups in turn, so that the detours of a switch lie evenly over them
-        start = src % shape.endpoints_per_switch * detours + scattered(a) % max(1, shape.groups - 2)
+        start, detours = self._first_detour(src)
         for number in range(detours):
             middle = g * shape.switches + (start + number) % shape.switches
             via = other_group(g, h, start + number, shape.groups)
@@ -143,6 +143,22 @@ class _Paths:
             hops += [np.where(inside, hop, -1) for hop in near] + [np.where(inside, -1, hop) for hop in far]
             share += [part / detours for part in (1.0, 1.0, *far_share)]
         return self._routes(src, dst, hops, share)
+
+    def _first_detour(self, src: IntArray) -> tuple[IntArray, int]:
+        """Number of the first group (or switch) on detours of flows from `src`, and how many there are.
+
+        Endpoints of one switch draw groups in turn, so that the detours of a switch lie evenly over them.
+        """
+        others = max(1, self.shape.groups - 2)
+        number = min(_DETOURS, others)
+        first = src % self.shape.endpoints_per_switch * number + scattered(self.switch(src)) % others
+        return first, number
+
+    def detours(self, src: IntArray, dst: IntArray) -> IntArray:
+        """Groups on the detours of `valiant`, shape [flows, detours]; -1: straight, or inside a group."""
+        g, h = (self.switch(end) // self.shape.switches for end in (src, dst))
+        first, number = self._first_detour(src)
+        return np.stack([other_group(g, h, first + k, self.shape.groups) for k in range(number)], axis=1)
 
     def _over(
         self, a: IntArray, b: IntArray, g: IntArray, h: IntArray, via: IntArray, cable: IntArray

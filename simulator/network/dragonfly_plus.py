@@ -67,6 +67,7 @@ def dragonfly_plus(shape: DragonflyPlusShape) -> Topology:
         links.tiers,
         paths.minimal,
         paths.valiant if shape.groups > 2 else None,
+        paths.detours if shape.groups > 2 else None,
     )
 
 
@@ -101,10 +102,18 @@ class _Paths:
         """Over other groups; minimal inside a group, where leaves reach each other over all spines anyway."""
         hops, g, h = self.ends(src, dst)
         share = [1.0] * len(hops)
-        start = scattered(src * np.int64(self.shape.num_endpoints) + dst)
-        detours = min(_DETOURS, self.shape.groups - 2)
-        for number in range(detours):
-            via = other_group(g, h, start + number, self.shape.groups)
+        over = self.detours(src, dst)
+        for via in over.T:
             hops += [np.where(g == h, -1, self.across(g, via)), np.where(g == h, -1, self.across(via, h))]
-            share += [1 / detours] * 2
+            share += [1 / over.shape[1]] * 2
         return from_hops(np.stack(hops, axis=1), np.array(share))
+
+    def detours(self, src: IntArray, dst: IntArray) -> IntArray:
+        """Groups on the detours of `valiant`, shape [flows, detours]; -1 inside a group."""
+        group = self.shape.leaves * self.shape.endpoints_per_leaf
+        start = scattered(src * np.int64(self.shape.num_endpoints) + dst)
+        number = min(_DETOURS, self.shape.groups - 2)
+        groups = (src // group, dst // group, self.shape.groups)
+        return np.stack(
+            [other_group(groups[0], groups[1], start + k, groups[2]) for k in range(number)], axis=1
+        )

@@ -75,6 +75,33 @@ def _quotient(capacity: FloatArray, routes: Routes, flow_class: IntArray, link_c
     return Folded(capacity[first], folded, flow_class, position[link_class], count.astype(np.int64))
 
 
+def paced(
+    capacity_bytes_per_s: FloatArray, routes: Routes, kind: IntArray, kinds: int
+) -> tuple[FloatArray, Routes]:
+    """Links and one flow for each of `kinds`, which loads them as all flows of a `kind` [flows] at one pace.
+
+    Right for flows that end together, such as the rings of a collective: the slowest of them sets the pace. Links are
+    left out where another one is at least as full, whatever runs.
+    """
+    links = len(capacity_bytes_per_s)
+    at = kind[routes.flow] * links + routes.link
+    load = np.bincount(at, routes.share, kinds * links).astype(np.float64).reshape(kinds, links)
+    kept = _undominated((load / capacity_bytes_per_s).T)
+    flow, link = np.nonzero(load[:, kept])
+    return capacity_bytes_per_s[kept], from_entries(kinds, flow, link, load[flow, kept[link]])
+
+
+def _undominated(rows: FloatArray) -> IntArray:
+    """Numbers of the rows that no other reaches in every column, one of those that are alike; none of zeros."""
+    left = np.flatnonzero(rows.any(axis=1))
+    left = left[np.argsort(-rows[left].sum(axis=1), kind="stable")]
+    found = []
+    while len(left):
+        found.append(int(left[0]))
+        left = left[(rows[left] > rows[left[0]]).any(axis=1)]
+    return np.array(found, np.int64)
+
+
 def _numbered(value: NDArray[np.generic]) -> IntArray:
     """Numbers from 0 for distinct values."""
     return np.asarray(np.unique(value, return_inverse=True)[1], np.int64)

@@ -26,7 +26,8 @@ from towtank.simulator.network.routes import (
 )
 from towtank.simulator.network.topology import Topology, mixed
 
-_DETOUR_SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.97)
+DETOUR_SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.97)
+"""Shares of the traffic between groups on detours that adaptive routing may settle at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +79,29 @@ class JobNetwork:
             parts.append(self._between(node, local, run))
         return _added(parts)
 
-    def _between(self, node: IntArray, local: IntArray, run: int) -> Routes:
-        """Load on the interconnect: member i of a node sends 1/run of the ring to member i of the next node."""
-        groups, size = node.shape
+    def between(self, members: IntArray) -> tuple[IntArray, IntArray, float]:
+        """Transfers between nodes that rings of `members` [groups, size] consist of: source and target endpoints,
+        group by group, and the part of the ring's bytes that each carries. None where a group lies on one node."""
+        devices = self.fabric.num_endpoints
+        node, local = members // devices, members % devices
+        run = _run_length(node)
+        if run == members.shape[1]:
+            return np.zeros(0, np.int64), np.zeros(0, np.int64), 0.0
+        return self._transfers(node, local, run)
+
+    def _transfers(self, node: IntArray, local: IntArray, run: int) -> tuple[IntArray, IntArray, float]:
+        """Member i of a node sends 1/run of the ring to member i of the next node."""
         endpoint = self.interconnect.endpoint[self.nodes]
         nic = interface_of(local, self.fabric.num_endpoints, endpoint.shape[1])
         ends = endpoint[node[..., None], nic]
-        src, dst = ends.ravel(), np.roll(ends, -run, axis=1).ravel()
-        owner = np.repeat(np.arange(groups, dtype=np.int64), size * nic.shape[-1])
+        return ends.ravel(), np.roll(ends, -run, axis=1).ravel(), 1 / (run * nic.shape[-1])
+
+    def _between(self, node: IntArray, local: IntArray, run: int) -> Routes:
+        """Load on the interconnect."""
+        src, dst, part = self._transfers(node, local, run)
+        owner = np.repeat(np.arange(len(node), dtype=np.int64), len(src) // len(node))
         routes = self.interconnect.topology.routes(src, dst, nonminimal_share=self.nonminimal_share)
-        return summed(routes, owner, groups, np.full(len(src), 1 / (run * nic.shape[-1])))
+        return summed(routes, owner, len(node), np.full(len(src), part))
 
     def _inside(self, node: IntArray, local: IntArray, run: int) -> Routes:
         """Load inside nodes: the ring of a node's members, open where it goes on to another node."""
@@ -183,7 +197,7 @@ def adapted_rings(network: JobNetwork, members: IntArray) -> tuple[Routes, float
     if len(direct.link) == 0:
         return direct, 0.0
     best, best_rate, best_share = direct, 0.0, 0.0
-    for share in _DETOUR_SHARES:
+    for share in DETOUR_SHARES:
         rings = mixed(direct, detour, share)
         rate = float(contention(network, [rings]).together_bytes_per_s.min())
         if rate > best_rate * (1 + 1e-9):

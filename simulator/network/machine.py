@@ -9,6 +9,7 @@ import numpy as np
 
 from towtank.hardware_profiles.fabrics import links_of_node
 from towtank.hardware_profiles.records import Machine, known
+from towtank.simulator.network.crossing import known_taper
 from towtank.simulator.network.dragonfly import DragonflyShape, dragonfly
 from towtank.simulator.network.dragonfly_plus import DragonflyPlusShape, dragonfly_plus
 from towtank.simulator.network.fat_tree import RailShape, rail_fat_tree
@@ -76,12 +77,7 @@ class _Size:
 
     def taper(self) -> float:
         """Bandwidth out of a group over that of its endpoints."""
-        return known(
-            self.machine,
-            "network.taper",
-            self.machine.network.taper if self.given_taper is None else self.given_taper,
-            needed_for=_NEEDED,
-        )
+        return known_taper(self.machine, self.given_taper, needed_for=_NEEDED)
 
     def group_pair(self) -> float:
         """Bytes/s from one group to one other, all cables together; the whole machine shares the taper evenly."""

@@ -50,6 +50,7 @@ def _entry(section: str, machine: Machine) -> dict[str, Any] | None:
         "vendor": machine.device.vendor,
         "architecture": machine.device.architecture,
         "technology": machine.network.technology,
+        "joined": machine.node.fabric,
     }
     for entry in _document()[section]:
         if all(words[key].startswith(entry[key]) for key in words if key in entry):
@@ -82,11 +83,10 @@ def fabric_cost_of(machine: Machine) -> FabricCost:
         UnknownFigure: nobody has published what collectives cost over these links.
     """
     entry = _entry("fabrics", machine)
-    if entry is None or machine.node.fabric == "pcie":
-        links = "PCIe" if machine.node.fabric == "pcie" else f"the links of {machine.device.architecture}"
+    if entry is None:
         raise UnknownFigure(
-            f"{machine.name}: what a collective costs over {links} inside a node is unknown, and {_NEEDED} needs it; "
-            f"known are NVLink 2 to 5 and Infinity Fabric"
+            f"{machine.name}: what a collective costs over the links of {machine.device.architecture} inside a node "
+            f"is unknown, and {_NEEDED} needs it; known are NVLink 2 to 5, Infinity Fabric, Xe Link and PCIe"
         )
     latency_s = known(machine, "node.latency", machine.node.latency_s, needed_for=_NEEDED)
     return scaled_fabric(fabric_cost(entry["block"]), Scale(latency_s / entry["latency_s"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -10,6 +11,15 @@ import numpy as np
 from towtank.simulator.network.routes import IntArray
 
 PlacementKind = Literal["contiguous", "scattered", "random"]
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """How a job lies on the machine: kind, the fill of `scattered`, the seed of whatever is drawn."""
+
+    kind: PlacementKind = "contiguous"
+    fill: float = 0.0
+    seed: int = 0
 
 
 def place_nodes(

@@ -19,6 +19,10 @@ from towtank.simulator.network.routes import FloatArray, IntArray, Routes, added
 Router = Callable[[IntArray, IntArray], Routes]
 """Routes of flows from endpoints `src[f]` to `dst[f]`; both of shape [flows]."""
 
+Detours = Callable[[IntArray, IntArray], IntArray]
+"""Groups over which the non-minimal share of flows from `src[f]` to `dst[f]` goes in equal parts, shape
+[flows, parts]; -1: straight."""
+
 
 @dataclass(frozen=True, slots=True)
 class Topology:
@@ -34,6 +38,8 @@ class Topology:
     """Minimal routing."""
     nonminimal: Router | None = field(default=None, repr=False)
     """Routing over intermediate groups or switches (Valiant); None where minimal routes have no alternative."""
+    detours: Detours | None = field(default=None, repr=False)
+    """Groups that `nonminimal` takes from one group to another; None as there, and where groups have no pairs."""
 
     @property
     def num_links(self) -> int:

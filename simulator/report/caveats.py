@@ -23,6 +23,10 @@ def caveats(prediction: Prediction) -> tuple[str, ...]:
         found.append(
             f"{machine.device.name} was not measured; its kernels follow {machine.device.measured_as}"
         )
+    if not prediction.surroundings.plain:
+        found.append(
+            "no published run names its placement or the traffic beside it: these were never validated"
+        )
     if recalled := _recalled(machine, prediction.plan.num_devices > machine.node.devices):
         found.append(f"{machine.name}: {', '.join(recalled)} recalled, not read at a source")
     return tuple(found)

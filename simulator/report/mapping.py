@@ -5,6 +5,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any, Literal
 
+from towtank.simulator.network.surroundings import surroundings_to_mapping
 from towtank.simulator.operation_times import operation_times
 from towtank.simulator.plan_file import plan_to_mapping
 from towtank.simulator.predict import Prediction
@@ -46,6 +47,7 @@ def prediction_to_mapping(
         "engine": prediction.engine,
         "devices": prediction.plan.num_devices,
         "plan": plan_to_mapping(prediction.plan),
+        "surroundings": _surroundings(prediction),
         "step_time_s": prediction.step_time_s,
         "bound_s": prediction.bound_s,
         "tokens_per_step": prediction.tokens_per_step,
@@ -68,6 +70,12 @@ def prediction_to_mapping(
     if detail is not None:
         document[detail] = _detail(prediction, detail)
     return document
+
+
+def _surroundings(prediction: Prediction) -> dict[str, Any]:
+    machine = prediction.machine
+    nodes = -(-prediction.plan.num_devices // machine.node.devices)
+    return surroundings_to_mapping(prediction.surroundings, machine, nodes)
 
 
 def _detail(prediction: Prediction, detail: Detail) -> list[dict[str, Any]]:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from towtank.hardware_profiles.load import load_machine
     from towtank.simulator.models.load import load_model
+    from towtank.simulator.network.placement import Placed
+    from towtank.simulator.network.surroundings import Surroundings
     from towtank.simulator.plan import Overlap, Plan
     from towtank.simulator.plan_file import dump_plan, load_plan
     from towtank.simulator.predict import Prediction, predict
@@ -13,13 +15,16 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "Overlap", "Plan", "Prediction", "dump_plan", "load_machine", "load_model", "load_plan", "load_stack", "predict",
+    "Overlap", "Placed", "Plan", "Prediction", "Surroundings", "dump_plan", "load_machine", "load_model", "load_plan",
+    "load_stack", "predict",
 ]  # fmt: skip
 
 _HOME = {
     "Overlap": "simulator.plan",
+    "Placed": "simulator.network.placement",
     "Plan": "simulator.plan",
     "Prediction": "simulator.predict",
+    "Surroundings": "simulator.network.surroundings",
     "dump_plan": "simulator.plan_file",
     "load_machine": "hardware_profiles.load",
     "load_model": "simulator.models.load",

@@ -92,6 +92,28 @@ NAMES = {
         [*_arguments(GPT), "--ignore-config-key", "foo"],
         ["--ignore-config-key", "config.json", "gpt-5b"],
     ),
+    "unknown placement": (
+        [*_arguments(GPT), "--placement", "scatered:0.3", "--background", "globl=2,local=x"],
+        ["2 inputs are wrong", "did you mean 'scattered'", "did you mean 'global'", "'local=x' is no share"],
+    ),
+    "no fill": ([*_arguments(GPT), "--placement", "scattered"], ["like scattered:0.6"]),
+    "machine too full": (
+        [
+            *_arguments(GPT, settings="data=16,global_batch=16,precision=fp16"),
+            "--placement",
+            "scattered:0.999",
+        ],
+        ["needs 2 nodes, but 1 of 560 are free", "take a lower fill"],
+    ),
+    "taper": (_arguments(LLAMA, machine="alps:taper=2"), ["taper=", "above 0 and at most 1", "'2'"]),
+    "taper without groups": (
+        _arguments(LLAMA, machine="polaris:taper=0.5"),
+        ["network.group_nodes is unknown"],
+    ),
+    "unknown taper": (
+        [*_arguments(LLAMA, machine="alps", settings="data=512,global_batch=512"), "--engine", "flows"],
+        ["network.taper", "is unknown", "alps:taper=0.5"],
+    ),
     "model file missing": (_arguments(GPT, model="no/such/config.json"), ["no/such/config.json"]),
 }
 

@@ -249,7 +249,7 @@ BAD = {
     ),
     "degrees": (_job(group="data=16"), ["make 16 devices", "has 128"]),
     "unknown taper": (_job(machine="perlmutter", nodes="256"), ["perlmutter", "taper", "give --taper"]),
-    "unknown links": (_job(machine="aurora", taper="0.5"), ["aurora", "Xe HPC", "unknown"]),
+    "unknown links": (_job(machine="summit"), ["summit", "links between its devices", "unknown"]),
     "unknown library": (_job(machine="tpu-v4-pod"), ["tpu-v4-pod", "Google"]),
     "options before import": (
         [*_job(), "import", "run.txt"], ["--machine, --nodes, --collective, --bytes before import", "after it"]
@@ -307,3 +307,49 @@ def test_in_place_columns_and_a_file_without_ranks(towtank, tmp_path) -> None:
     document = _answers(towtank, *job, "--in-place")
     assert (document["devices"], document["columns"]) == (16, "in-place")
     assert document["rows"][0]["measured_s"] == pytest.approx(99e-6)
+
+
+def test_other_jobs_take_their_share(towtank) -> None:
+    # two groups of 128 nodes joined by four cables: 1,024 rings of pairs across
+    job = [
+        "--machine",
+        "frontier:nodes=256",
+        "--collective",
+        "all_gather",
+        "--bytes",
+        "64GiB",
+        "--group",
+        "2@1024",
+    ]
+    quiet, busy = (_one(towtank, *job, "--background", share) for share in ("0", "0.5"))
+    assert quiet["limit"] == busy["limit"] == "global links"
+    assert quiet["bus_bytes_per_s"] == pytest.approx(100e9 / 1024, rel=0.01)
+    assert busy["bus_bytes_per_s"] == pytest.approx(50e9 / 1024, rel=0.01)
+    # half of the interfaces: two rings on each of 25 GB/s x 0.4
+    pairs = [*job[:-1], "2@8", "--background", "interface=0.5"]
+    assert _one(towtank, *pairs)["bus_bytes_per_s"] == pytest.approx(2.5e9, rel=0.01)
+    outcome = towtank("network", *job, "--background", "global=1")
+    assert outcome.code == 2 and "must lie in [0, 1)" in outcome.err
+    text = towtank("network", *job, "--background", "0.5").out
+    assert "other jobs take 50 % of the links between groups of the network" in text
+
+
+def test_minimal_and_adaptive_routing_as_a_share(towtank) -> None:
+    # rings of pairs from each of 8 groups to the next but three: minimal routes have one pair of groups, four cables
+    job = ["--machine", "frontier", "--nodes", "1024", "--collective", "all_gather", "--bytes", "64GiB",
+           "--group", "2@4096"]  # fmt: skip
+    minimal = _one(towtank, *job, "--detours", "0")
+    assert minimal["bus_bytes_per_s"] == pytest.approx(100e9 / 1024, rel=0.01)
+    assert minimal["limit"] == "global links"
+    half, adaptive = (_one(towtank, *job, *more) for more in (["--detours", "0.5"], []))
+    assert half["bus_bytes_per_s"] == pytest.approx(200e9 / 1024, rel=0.01)
+    assert adaptive["bus_bytes_per_s"] > half["bus_bytes_per_s"]
+    for arguments, message in (
+        ([*job, "--detours", "1.5"], "must lie from 0"),
+        (
+            ["--machine", "selene", *job[2:], "--detours", "0.5", "--nodes", "64", "--group", "2@8"],
+            "minimal routes only",
+        ),
+    ):
+        outcome = towtank("network", *arguments)
+        assert outcome.code == 2 and message in outcome.err, outcome

@@ -8,14 +8,16 @@ HELP = ["--help", "-h"]
 COMMANDS = {
     "": ["--help", "--version", "-h"],
     "predict": [
-        "--breakdown", "--devices", "--engine", "--help", "--ignore-config-key", "--json", "--machine", "--model",
-        "--plan", "--profiles", "--quantiles", "--set", "--stack", "--trace", "-h",
+        "--background", "--breakdown", "--devices", "--engine", "--help", "--ignore-config-key", "--json",
+        "--machine", "--model", "--placement", "--plan", "--profiles", "--quantiles", "--seed", "--set", "--stack",
+        "--trace", "-h",
     ],
     "demo": ["--help", "--json", "-h"],
     "validate": ["--help", "--html", "--jobs", "--json", "--runs", "--where", "-h"],
     "network": [
-        "--bytes", "--collective", "--group", "--help", "--islands", "--json", "--library", "--machine", "--map",
-        "--matrix", "--nodes", "--placement", "--plot", "--profiles", "--seed", "--sweep", "--taper", "-h",
+        "--background", "--bytes", "--collective", "--detours", "--group", "--help", "--islands", "--json",
+        "--library", "--machine", "--map", "--matrix", "--nodes", "--placement", "--plot", "--profiles", "--seed",
+        "--sweep", "--taper", "-h",
     ],
     "network import": [
         "--calibrate", "--collective", "--help", "--in-place", "--json", "--library", "--machine", "--nodes",
@@ -30,7 +32,7 @@ COMMANDS = {
     "stacks": ["--help", "--json", "-h"],
     "stacks show": ["--help", "--json", "-h", "NAME"],
 }  # fmt: skip
-DEFAULTS = {"stack": "megatron-core", "engine": "compiled"}
+DEFAULTS = {"stack": "megatron-core", "engine": "compiled", "placement": "contiguous"}
 
 
 def _collect(command, path=""):

@@ -196,3 +196,26 @@ def test_what_is_recalled_is_said(towtank, small_job) -> None:
     caveats = _document(towtank, *several_nodes)["caveats"]
     assert any("selene: node.injection_bytes_per_s recalled" in line for line in caveats)
     assert not any("recalled" in line for line in _document(towtank, *small_job)["caveats"])
+
+
+AROUND = ["predict", "--model", "gpt-5b", "--machine", "frontier", "--stack", "axonn",
+          "--set", "tensor_y=8,data=16,global_batch=16,recompute=full"]  # fmt: skip
+
+
+def test_placement_and_other_jobs_are_told(towtank) -> None:
+    assert _document(towtank, *AROUND)["surroundings"] == {
+        "placement": "contiguous", "fill": None, "seed": None, "groups": 1,
+        "background": {"global": 0.0, "local": 0.0, "interface": 0.0},
+    }  # fmt: skip
+    options = ["--placement", "scattered:0.8", "--seed", "3", "--background", "0.3,interface=0.5"]
+    found = _document(towtank, *AROUND, *options)
+    around = found["surroundings"]
+    assert (around["placement"], around["fill"], around["seed"]) == ("scattered", 0.8, 3)
+    assert around["background"] == {"global": 0.3, "local": 0.0, "interface": 0.5}
+    assert found["step_time_s"] > _document(towtank, *AROUND)["step_time_s"]
+    assert any(line.startswith("placement: 16 of 9,856 nodes, scattered") for line in found["provenance"])
+    assert any("never validated" in line for line in found["caveats"])
+    text = re.sub(r"\s+", " ", towtank(*AROUND, *options).out)
+    assert "placement 16 of 9,856 nodes, scattered where other jobs hold 80 % of the machine (seed 3)" in text
+    assert "other jobs take 30 % of the links between groups of the network, 50 % of the interfaces" in text
+    assert "other jobs" not in towtank(*AROUND).out

@@ -7,6 +7,7 @@ import typer
 
 from towtank.cli.failure import InputError, Inputs
 from towtank.cli.options import Json, Profiles
+from towtank.cli.surroundings import Background, Placement
 
 if TYPE_CHECKING:
     from towtank.cli.network_job import Job
@@ -16,7 +17,7 @@ EXAMPLES = """\
 Examples:
   towtank network --machine frontier --nodes 1024 --collective all_reduce --bytes 64MiB
   towtank network --machine frontier --nodes 1024 --collective all_gather --bytes 1GiB \\
-      --group data=1024,tensor_x=8 --placement scattered:0.6
+      --group data=1024,tensor_x=8 --placement scattered:0.6 --background 0.3
   towtank network --machine perlmutter --nodes 256 --taper 0.5 --collective reduce_scatter \\
       --sweep 1KiB..1GiB --plot curve.svg
   towtank network --matrix links.csv --collective all_reduce --bytes 1GiB --map
@@ -77,12 +78,6 @@ _Group = Annotated[
         "data=64,tensor_x=8. Default: one group of all devices.",
     ),
 ]
-_Placement = Annotated[
-    str,
-    typer.Option(
-        "--placement", metavar="contiguous|scattered:FILL|random", help="Where the nodes of the job lie."
-    ),
-]
 _Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Seed of what is drawn.")]
 _Taper = Annotated[
     float | None,
@@ -91,6 +86,12 @@ _Taper = Annotated[
 _Library = Annotated[
     str | None,
     _option("--library", "L", "nccl, nccl-efa, rccl, oneccl, cray-mpich or pccl; default: the vendor's."),
+]
+_Detours = Annotated[
+    float | None,
+    _option(
+        "--detours", "X", "Share of the traffic that is routed on detours; default: as adaptive routing does."
+    ),
 ]
 _Matrix = Annotated[Path | None, _option("--matrix", "FILE", "Measured links in place of a machine: a CSV.")]
 _Islands = Annotated[
@@ -110,10 +111,12 @@ def network(
     num_bytes: _Bytes = None,
     sweep: _Sweep = None,
     group: _Group = None,
-    placement: _Placement = "contiguous",
+    placement: Placement = "contiguous",
     seed: _Seed = 0,
     taper: _Taper = None,
     library: _Library = None,
+    background: Background = None,
+    detours: _Detours = None,
     plot: _Plot = None,
     matrix: _Matrix = None,
     islands: _Islands = None,
@@ -134,7 +137,8 @@ def network(
         return
     from towtank.cli.network_job import Job
 
-    job = Job(machine, nodes, group, placement, seed, taper, library, tuple(profiles or ()))
+    folders = tuple(profiles or ())
+    job = Job(machine, nodes, group, placement, seed, taper, library, folders, background, detours)
     _predict(job, collective, (num_bytes, sweep), plot, json)
 
 
@@ -235,7 +239,7 @@ def import_(
     machine: _Machine = None,
     collective: _FileCollective = None,
     nodes: _FileNodes = None,
-    placement: _Placement = "contiguous",
+    placement: Placement = "contiguous",
     seed: _Seed = 0,
     taper: _Taper = None,
     library: _Library = None,

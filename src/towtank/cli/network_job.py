@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from towtank.cli.failure import InputError, Inputs
+from towtank.cli.surroundings import background_of
 
 if TYPE_CHECKING:
     from towtank.hardware_profiles.records import Machine
-    from towtank.simulator.network.benchmark import Placed, Setting
+    from towtank.simulator.network.benchmark import Setting
     from towtank.simulator.network.libraries import Collective
+    from towtank.simulator.network.placement import Placed
     from towtank.simulator.network.routes import IntArray
+    from towtank.simulator.network.surroundings import LinkKind
 
 PLACEMENTS = ("contiguous", "scattered", "random")
 
@@ -28,6 +31,8 @@ class Job:
     taper: float | None
     library: str | None
     profiles: tuple[Path, ...]
+    background: str | None = None
+    detours: float | None = None
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,7 @@ class Loaded:
     machine: "Machine"
     nodes: int
     placed: "Placed"
+    background: "dict[LinkKind, float]"
 
 
 def named(option: str, word: str | None, known: Sequence[str]) -> str:
@@ -90,7 +96,7 @@ def sweep_of(text: str) -> list[float]:
 
 def placed_of(text: str, seed: int) -> "Placed":
     """The placement `contiguous`, `scattered:FILL` or `random`."""
-    from towtank.simulator.network.benchmark import Placed
+    from towtank.simulator.network.placement import Placed
 
     kind, colon, fill = text.partition(":")
     kind = named("--placement", kind, PLACEMENTS)
@@ -135,15 +141,24 @@ def load(job: Job, inputs: Inputs) -> Loaded | None:
     placed = inputs.take(lambda: placed_of(job.placement, job.seed))
     inputs.take(lambda: _check_taper(job.taper))
     inputs.take(lambda: _check_library(job.library))
-    if found is None or placed is None:
+    inputs.take(lambda: _check_detours(job.detours))
+    background = inputs.take(lambda: background_of(job.background))
+    if found is None or placed is None or background is None:
         return None
-    return Loaded(*found, placed)
+    return Loaded(*found, placed, background)
 
 
 def _check_taper(taper: float | None) -> None:
     if taper is not None and not 0 < taper <= 1:
         raise InputError(
             f"--taper {taper:g} must lie above 0 and at most at 1: bandwidth out of a group over that of its nodes"
+        )
+
+
+def _check_detours(share: float | None) -> None:
+    if share is not None and not 0 <= share <= 1:
+        raise InputError(
+            f"--detours {share:g} must lie from 0 (minimal routing) to 1 (all traffic on detours)"
         )
 
 
@@ -227,7 +242,14 @@ def setting_of(job: Job, loaded: Loaded, members: "IntArray") -> "Setting":
 
     try:
         return setting(
-            loaded.machine, loaded.nodes, members, loaded.placed, taper=job.taper, library_name=job.library
+            loaded.machine,
+            loaded.nodes,
+            members,
+            loaded.placed,
+            taper=job.taper,
+            library_name=job.library,
+            background=loaded.background,
+            detours=job.detours,
         )
     except UnknownFigure as error:
         if "network.taper" not in str(error):

@@ -8,7 +8,8 @@ from towtank.cli.text import count, percent, plural, seconds, significant, table
 
 if TYPE_CHECKING:
     from towtank.cli.network_import import Imported
-    from towtank.simulator.network.benchmark import Answer, Placed, Setting
+    from towtank.simulator.network.benchmark import Answer, Setting
+    from towtank.simulator.network.placement import Placed
     from towtank.validation.network_fit import Compared
 
 
@@ -56,7 +57,9 @@ def _alone(setting: "Setting", answer: "Answer") -> str:
 
 
 def _about(setting: "Setting", placed: "Placed") -> list[tuple[str, str]]:
-    """Groups and placement."""
+    """Groups, placement and other jobs."""
+    from towtank.simulator.network.surroundings import background_text
+
     group = setting.together
     apart = "" if setting.stride == 1 else f", {count(setting.stride)} devices apart"
     where = {
@@ -73,7 +76,9 @@ def _about(setting: "Setting", placed: "Placed") -> list[tuple[str, str]]:
         ("placement", f"{plural(setting.nodes, 'node')}, {where}"),
     ]
     if setting.detour_share > 0:
-        rows.append(("routing", f"adaptive routing sends {percent(setting.detour_share)} on detours"))
+        rows.append(("routing", f"{percent(setting.detour_share)} of the traffic goes on detours"))
+    if taken := background_text(setting.around):
+        rows.append(("background", taken))
     return rows
 
 
@@ -148,6 +153,7 @@ def document(setting: "Setting", answers: "Sequence[Answer]", placed: "Placed") 
             "members_a_node": group.local,
         },
         "placement": {"kind": placed.kind, "fill": placed.fill, "seed": placed.seed},
+        "background": dict(setting.around.background),
         "detour_share": setting.detour_share,
         "collectives": [_record(setting, answer) for answer in answers],
     }

@@ -9,6 +9,7 @@ import typer
 
 from towtank.cli.failure import InputError, Inputs
 from towtank.cli.options import Json, Profiles
+from towtank.cli.surroundings import Background, Placement, PlacementSeed, surroundings_of
 
 if TYPE_CHECKING:
     from towtank.simulator.plan import Plan
@@ -23,6 +24,8 @@ Examples:
       --set data=64,zero_stage=3,micro_batch=2,global_batch=128
   towtank predict --model my/config.json --machine jupiter --plan plan.yaml --set micro_batch=2 --json
   towtank predict --model llama3-70b --machine alps --plan plan.yaml --trace step.json.gz
+  towtank predict --model axonn-40b --machine frontier --stack axonn --plan plan.yaml \\
+      --placement scattered:0.5 --seed 1 --background global=0.3,interface=0.1
 
 \b
 The fields of a plan are described in towtank.Plan; a wrong one is answered with the known ones.
@@ -38,7 +41,9 @@ def _option(name: str, metavar: str, text: str) -> Any:
 
 
 _Model = Annotated[str, _option("--model", "M", "Name of a model, or a model YAML or config.json.")]
-_Machine = Annotated[str, _option("--machine", "X", "Machine such as selene or dgx-h100:nodes=64.")]
+_Machine = Annotated[
+    str, _option("--machine", "X", "Machine such as selene, dgx-h100:nodes=64 or alps:taper=0.5.")
+]
 _PlanFile = Annotated[Path | None, _option("--plan", "FILE", "Plan file.")]
 _Settings = Annotated[
     list[str] | None,
@@ -80,6 +85,8 @@ class _Job:
     breakdown: str | None
     profiles: tuple[Path, ...]
     ignored_keys: Sequence[str]
+    around: tuple[str, int, str | None]
+    """Placement, its seed, and background traffic."""
 
 
 def predict(
@@ -94,6 +101,9 @@ def predict(
     json: Json = False,
     trace: _TraceFile = None,
     quantiles: _Seed = None,
+    placement: Placement = "contiguous",
+    seed: PlacementSeed = 0,
+    background: Background = None,
     profiles: Profiles = None,
     ignore_config_key: _IgnoredKeys = None,
 ) -> None:
@@ -102,8 +112,9 @@ def predict(
     A plan that does not fit into memory is predicted all the same (exit code 0); the output says how much is
     missing and where.
     """
-    keys, folders = ignore_config_key or (), tuple(profiles or ())
-    job = _Job(model, machine, plan, settings or (), devices, stack, engine, breakdown, folders, keys)
+    keys, folders, sets = ignore_config_key or (), tuple(profiles or ()), settings or ()
+    around = (placement, seed, background)
+    job = _Job(model, machine, plan, sets, devices, stack, engine, breakdown, folders, keys, around)
     prediction = _predicted(job)
     found = _quantiles(prediction, quantiles, folders)
     if trace is not None:
@@ -111,13 +122,23 @@ def predict(
     detail = cast(Literal["layers", "operations"] | None, breakdown)
     if json:
         _print_json(prediction, detail, found)
-        return
+    else:
+        _print_text(prediction, detail, found, trace)
+
+
+def _print_text(
+    prediction: "Prediction",
+    detail: Literal["layers", "operations"] | None,
+    quantiles: dict[float, float],
+    trace: Path | None,
+) -> None:
     from towtank.cli.prediction_text import prediction_text
     from towtank.cli.text import emit, seconds
 
     emit(prediction_text(prediction, detail))
-    if found:
-        emit("\nSteps differ: " + ", ".join(f"{100 * p:.0f} % below {seconds(t)}" for p, t in found.items()))
+    if quantiles:
+        spread = (f"{100 * p:.0f} % below {seconds(t)}" for p, t in quantiles.items())
+        emit("\nSteps differ: " + ", ".join(spread))
     if trace is not None:
         emit(f"\ntrace: {trace} (open it in Perfetto, ui.perfetto.dev, or in chrome://tracing)")
 
@@ -160,8 +181,9 @@ def _predicted(job: _Job) -> "Prediction":
     plan = inputs.take(lambda: _plan(job.plan, job.settings))
     inputs.take(lambda: _one_of("--engine", job.engine, _ENGINES))
     inputs.take(lambda: _one_of("--breakdown", job.breakdown, (None, *_DETAILS)))
+    around = inputs.take(lambda: surroundings_of(*job.around))
     inputs.check()
-    assert model and machine and stack and plan  # else check has raised
+    assert model and machine and stack and plan and around  # else check has raised
     return predict_step(
         model,
         machine,
@@ -170,6 +192,7 @@ def _predicted(job: _Job) -> "Prediction":
         engine=cast(EngineName, job.engine),
         devices=job.devices,
         profile_dirs=job.profiles,
+        surroundings=around,
     )
 
 

@@ -93,7 +93,16 @@ def _totals(prediction: "Prediction", interval: "Interval") -> str:
         ),
         ("stack", f"{prediction.stack.name}, engine {prediction.engine}"),
     ]
-    return table(rows)
+    return table([*rows, *_surroundings(prediction)])
+
+
+def _surroundings(prediction: "Prediction") -> list[tuple[str, str]]:
+    """Placement and other jobs, where they are not as usual."""
+    from towtank.simulator.network.surroundings import surroundings_text
+
+    machine = prediction.machine
+    nodes = -(-prediction.plan.num_devices // machine.node.devices)
+    return list(surroundings_text(prediction.surroundings, machine, nodes).items())
 
 
 def _nodes(prediction: "Prediction") -> str:

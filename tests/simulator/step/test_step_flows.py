@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from towtank import Plan, load_machine, load_model, load_stack, predict
@@ -9,7 +10,13 @@ from towtank.hardware_profiles.errors import UnknownFigure
 from towtank.simulator.cost.model import CostModel
 from towtank.simulator.engines.simpy_engine import simulate
 from towtank.simulator.lowering.weights import gradient_messages, stage_weights
+from towtank.simulator.network.fairness import max_min_rates
+from towtank.simulator.network.folding import paced
+from towtank.simulator.network.placement import Placed
+from towtank.simulator.network.routes import from_entries
+from towtank.simulator.network.surroundings import Surroundings
 from towtank.simulator.operations import Message
+from towtank.simulator.predict import EngineName
 from towtank.simulator.program import lower
 from towtank.simulator.step import time_step
 from towtank.simulator.step_flows import StepFlows
@@ -110,3 +117,86 @@ def test_unknown_topology_is_told() -> None:
         predict("llama-2-7b", torus, plan, stack="megatron-core", engine="flows")
     inside = replace(plan, data=1, global_batch=8)
     assert predict("llama-2-7b", unknown, inside, stack="megatron-core", engine="flows").step_time_s > 0
+
+
+PLACES = {
+    "scattered": Surroundings(Placed("scattered", 0.5, 1)),
+    "scattered, busy": Surroundings(Placed("scattered", 0.5, 1), {"global": 0.8, "interface": 0.1}),
+    "random, busy": Surroundings(Placed("random", 0.0, 3), {"global": 0.7}),
+    "busy": Surroundings(background={"global": 0.8}),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "grid"), [*((name, (1, 8, 64, 8)) for name in PLACES), ("random, busy", (2, 8, 16, 8))]
+)
+def test_surroundings_are_the_same_to_both_engines(name: str, grid: tuple[int, int, int, int]) -> None:
+    around, (x, y, z, data) = PLACES[name], grid
+    model = replace(load_model("axonn-40b"), num_layers=4)
+    plan = replace(AXONN, tensor_x=x, tensor_y=y, tensor_z=z, data=data, global_batch=1024)
+    usual = predict(model, "frontier", plan, stack="axonn").step_time_s
+    compiled, flows = (
+        predict(model, "frontier", plan, stack="axonn", engine=engine, surroundings=around).step_time_s
+        for engine in ("compiled", "flows")
+    )
+    assert compiled == pytest.approx(flows, rel=0.03)
+    assert compiled >= usual
+
+
+@pytest.mark.parametrize("engine", ["compiled", "flows"])
+def test_a_busy_interface_by_hand(engine: EngineName) -> None:
+    # eight rings a node on 100 GB/s of which RCCL reaches 40 %; half of it taken by others, bytes take twice as long
+    plan = Plan(tensor_x=8, data=8, global_batch=8, precision="bf16")
+    quiet, busy = (
+        predict(
+            "llama-2-7b", "frontier", plan, stack="megatron-2021", engine=engine,
+            surroundings=Surroundings(background={"interface": share}),
+        )
+        for share in (0.0, 0.5)
+    )  # fmt: skip
+    name = "exposed gradient reduction data"
+    moved = cost_of("frontier", plan, "megatron-2021").ring_rate_bytes_per_s("data")
+    assert moved == pytest.approx(5e9)
+    longer = busy.breakdown_s[name] - quiet.breakdown_s[name]
+    latency = quiet.breakdown_s[name] - longer
+    assert 0 < latency < 0.01 * longer
+    assert busy.step_time_s - quiet.step_time_s == pytest.approx(longer, rel=0.02)
+
+
+@pytest.mark.parametrize("engine", ["compiled", "flows"])
+def test_more_background_never_makes_a_step_faster(engine: EngineName) -> None:
+    model = replace(load_model("axonn-40b"), num_layers=2)
+    plan = replace(AXONN, tensor_y=8, tensor_z=64, data=4, global_batch=256)
+    placed = Placed("scattered", 0.5, 1)
+    steps = [
+        predict(
+            model, "frontier", plan, stack="axonn", engine=engine,
+            surroundings=Surroundings(placed, {"global": share, "interface": share / 4}),
+        ).step_time_s
+        for share in (0.0, 0.4, 0.6, 0.95)
+    ]  # fmt: skip
+    assert steps == sorted(steps) and steps[-1] > 1.2 * steps[0]
+
+
+def test_a_job_in_one_group_needs_no_taper() -> None:
+    plan = Plan(tensor_x=4, data=64, global_batch=64)
+    flows, compiled = (
+        predict("llama-2-7b", "perlmutter", plan, engine=engine).step_time_s
+        for engine in ("flows", "compiled")
+    )
+    assert flows == pytest.approx(compiled, rel=0.01)
+    with pytest.raises(UnknownFigure, match=r"network.taper .* is unknown.*perlmutter:taper=0.5"):
+        predict("llama-2-7b", "perlmutter", replace(plan, data=256, global_batch=256), engine="flows")
+    tapered = predict(
+        "llama-2-7b", "perlmutter:taper=0.5", replace(plan, data=256, global_batch=256), engine="flows"
+    )
+    assert "chosen by you" in " ".join(tapered.provenance)
+
+
+def test_rings_at_one_pace_end_as_those_of_their_own() -> None:
+    # three rings on two links: the second link has two of them and sets the pace of the family
+    routes = from_entries(3, np.array([0, 1, 1, 2]), np.array([0, 0, 1, 1]), np.array([1.0, 1.0, 2.0, 1.0]))
+    capacity, merged = paced(np.array([10.0, 6.0]), routes, np.zeros(3, np.int64), 1)
+    assert capacity.tolist() == [6.0] and merged.share.tolist() == [3.0]
+    rates = max_min_rates(np.array([10.0, 6.0]), routes)
+    assert rates.min() == pytest.approx(6 / 3)
