@@ -5,10 +5,9 @@ backward pass), its columns input features (our y, all-reduce in the forward pas
 micro-batch is that of a data-parallel group and is split over depth, so it is ours times z.
 """
 
-from towtank.autotune.export.family import Values
 from towtank.autotune.export.layout import chunk_layers, node_faults, order_faults
 from towtank.autotune.export.names import Names, names_of
-from towtank.autotune.export.records import Command, ExportError, Job, Translated
+from towtank.autotune.export.records import Command, ExportError, Job, Translated, Values
 from towtank.autotune.export.text import array, option
 from towtank.simulator.lowering.sizes import resolve_overlap
 from towtank.simulator.models.records import Attention, ModelSpec

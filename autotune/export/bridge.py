@@ -1,10 +1,10 @@
 """Plans as a Python recipe of Megatron Bridge, on top of its plain GPT recipe."""
 
-from towtank.autotune.export.family import Values, plan_values
+from towtank.autotune.export.family import plan_values
 from towtank.autotune.export.family_model import model_values
 from towtank.autotune.export.megatron import environment
 from towtank.autotune.export.names import names_of
-from towtank.autotune.export.records import Command, ExportError, File, Job, Translated
+from towtank.autotune.export.records import Command, ExportError, File, Job, Translated, Values
 
 TARGET = "megatron-bridge"
 

@@ -12,7 +12,7 @@ from towtank.autotune.export.layout import Layout, layout_of, node_faults, order
 from towtank.autotune.export.names import Names, names_of
 from towtank.autotune.export.records import Command, ExportError, File, Job, Translated
 from towtank.simulator.lowering.sizes import resolve_overlap
-from towtank.simulator.plan import Plan
+from towtank.simulator.plan import Dimension, Plan
 
 TARGET = "deepspeed"
 _PROGRAM = "train.py"
@@ -106,7 +106,7 @@ def _plan_faults(plan: Plan) -> list[str]:
 
 def _faults(job: Job, layout: Layout) -> list[str]:
     plan = job.plan
-    order = ("tensor_x", "context", "tensor_z", "data")
+    order: tuple[Dimension, ...] = ("tensor_x", "context", "tensor_z", "data")
     faults = _plan_faults(plan) + node_faults(job)
     if plan.pipeline == 1:
         faults += order_faults(plan, "DeepSpeed", order)
@@ -117,7 +117,7 @@ def _faults(job: Job, layout: Layout) -> list[str]:
         )
     if layout.zero_stage and layout.replicate > 1:
         faults.append(
-            f"hybrid sharding ({layout.shard} shards, {layout.replicate} replicas): DeepSpeed has no MiCS any more, and "
+            f"hybrid sharding ({layout.shard} shards, {layout.replicate} replicas): DeepSpeed dropped MiCS, and "
             "zero_hpz_partition_size only adds a second copy of the weights; set data_shard = null (tensor_z = 1)"
         )
     if plan.tensor_x > 1 and plan.context > 1:
@@ -133,7 +133,8 @@ def _precision_faults(job: Job, layout: Layout) -> list[str]:
         plan.master_precision == "bf16" and not (plan.precision == "bf16" and layout.zero_stage)
     ):
         faults.append(
-            f"master_precision = {plan.master_precision}: DeepSpeed keeps fp32, or bf16 under bf16 with ZeRO; set fp32"
+            f"master_precision = {plan.master_precision}: DeepSpeed keeps fp32, or bf16 under bf16 "
+            "and ZeRO; set fp32"
         )
     if plan.master_precision == "bf16" and _gradients(job) == "fp32":
         faults.append("master_precision = bf16 keeps gradients in bf16 too; set gradient_precision = bf16")

@@ -4,8 +4,7 @@ Facts are those of megatron-core 0.19.2: arguments.py, transformer_config.py and
 experts or windows).
 """
 
-from towtank.autotune.export.family import Values
-from towtank.autotune.export.records import Job
+from towtank.autotune.export.records import Job, Values
 from towtank.simulator.models.records import Attention, Experts, LatentAttention, ModelSpec
 
 _NOT_THERE = (
@@ -157,8 +156,8 @@ def _faults(model: ModelSpec) -> list[str]:
     mixed = isinstance(attention, Attention) and biased and not (attention.qkv_bias and inside)
     if mixed or (inside and not biased):
         faults.append(
-            f"{model.name} has biases in some of its linear layers; Megatron-Core has them in all or, but for queries, "
-            "keys and values, in none"
+            f"{model.name} has biases in some of its linear layers; Megatron-Core has them in all or, but for "
+            "queries, keys and values, in none"
         )
     if isinstance(attention, Attention) and len({size for size in attention.windows if size}) > 1:
         faults.append(f"{model.name} has attention windows of several sizes; Megatron-Core has one")

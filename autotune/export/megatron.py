@@ -1,9 +1,9 @@
 """Plans as arguments of Megatron-LM's `pretrain_gpt.py`."""
 
-from towtank.autotune.export.family import Values, plan_values
+from towtank.autotune.export.family import plan_values
 from towtank.autotune.export.family_model import model_values
 from towtank.autotune.export.names import Names, names_of
-from towtank.autotune.export.records import Command, ExportError, Job, Translated
+from towtank.autotune.export.records import Command, ExportError, Job, Translated, Values
 from towtank.autotune.export.text import array, option
 
 TARGET = "megatron"
@@ -13,12 +13,12 @@ _MODEL = (
     "num_layers", "hidden", "ffn", "heads", "grouped_queries", "kv_heads", "head_dim", "qk_norm", "window",
     "window_skip", "softmax", "latent", "q_rank", "kv_rank", "nope_head_dim", "rope_head_dim", "value_head_dim",
     "positions", "max_positions", "normalization", "gated", "no_bias", "qkv_bias", "untied", "attention_dropout",
-    "hidden_dropout", "mtp_layers", "num_experts", "top_k", "expert_ffn", "expert_layers", "shared_ffn", "shared_gate",
-    "expert_bias", "router_score", "capacity", "grouped_experts", "dispatcher",
+    "hidden_dropout", "mtp_layers", "num_experts", "top_k", "expert_ffn", "expert_layers", "shared_ffn",
+    "shared_gate", "expert_bias", "router_score", "capacity", "grouped_experts", "dispatcher",
 )  # fmt: skip
 _PARALLEL = (
-    "tensor_x", "sequence_parallel", "context", "context_kind", "pipeline", "layers_per_virtual_stage", "stage_layers",
-    "pipeline_before_data", "expert", "expert_tensor", "distributed_optimizer", "fsdp", "sharding", "replicas",
+    "tensor_x", "sequence_parallel", "context", "context_kind", "pipeline", "layers_per_virtual_stage",
+    "stage_layers", "pipeline_before_data", "expert", "expert_tensor", "distributed_optimizer", "fsdp", "sharding", "replicas",
     "checkpoint_format", "overlap_gradients", "overlap_parameters", "overlap_tensor", "no_overlap_pipeline",
     "overlap_expert",
 )  # fmt: skip
@@ -67,10 +67,7 @@ def environment(job: Job, values: Values) -> tuple[tuple[str, str], ...]:
     One connection makes kernels start in the order of their calls, which tensor and context parallelism need before
     Blackwell; Megatron-FSDP and the overlap of experts need several.
     """
-    if values.get("fsdp") or values.get("overlap_expert"):
-        connections = "32"
-    else:
-        connections = "1"
+    connections = "32" if values.get("fsdp") or values.get("overlap_expert") else "1"
     variables = [("CUDA_DEVICE_MAX_CONNECTIONS", connections)]
     if job.plan.precision in ("fp32", "tf32"):
         variables.append(("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "1" if job.plan.precision == "tf32" else "0"))

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -36,8 +37,6 @@ def names_of(target: str) -> Names:
 
 
 @cache
-def _document() -> dict[str, dict[str, dict[str, str]]]:
-    document: dict[str, dict[str, dict[str, str]]] = yaml.load(
-        _FILE.read_text(encoding="utf-8"), Loader=StrictLoader
-    )
+def _document() -> dict[str, dict[str, Any]]:
+    document: dict[str, dict[str, Any]] = yaml.load(_FILE.read_text(encoding="utf-8"), Loader=StrictLoader)
     return document

@@ -8,6 +8,10 @@ from towtank.simulator.models.records import ModelSpec
 from towtank.simulator.plan import Plan
 from towtank.simulator.stacks.records import Stack
 
+Value = str | int | float | bool
+Values = dict[str, Value]
+"""Value of each option by our key; a switch that is off is missing or False."""
+
 
 class ExportError(PlanError):
     """A target cannot run a plan as it was meant; `faults` holds every reason."""

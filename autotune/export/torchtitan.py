@@ -201,7 +201,8 @@ def _faults(job: Job, layout: Layout) -> list[str]:
         faults.append("zero_stage = 1: torchtitan shards gradients with the states; set zero_stage = 2")
     if layout.zero_stage == 0 and plan.context > 1:
         faults.append(
-            f"context = {plan.context} with zero_stage = 0: torchtitan shards weights over context; set zero_stage = 3"
+            f"context = {plan.context} with zero_stage = 0: torchtitan shards weights over context; "
+            "set zero_stage = 3"
         )
     if plan.expert > 1 and (layout.shard * plan.context * plan.tensor_x) % plan.expert:
         faults.append(
@@ -214,8 +215,8 @@ def _faults(job: Job, layout: Layout) -> list[str]:
         )
     if plan.gradient_precision is None and job.stack.communication.gradient_precision != "fp32":
         faults.append(
-            f"{job.stack.name} reduces gradients in {job.stack.communication.gradient_precision}, torchtitan in fp32; "
-            "set gradient_precision = fp32"
+            f"{job.stack.name} reduces gradients in {job.stack.communication.gradient_precision}, torchtitan in "
+            "fp32; set gradient_precision = fp32"
         )
     return faults
 
@@ -225,8 +226,8 @@ def _notes(job: Job, layout: Layout) -> list[str]:
     on = resolve_overlap(plan, job.stack)
     tokens = plan.micro_batch * job.sequence
     notes = [
-        f"batches count sequences; releases after 0.3 count tokens: num_tokens_per_microbatch_per_dp_rank = {tokens}, "
-        f"num_tokens_per_train_step = {plan.global_batch * job.sequence}, max_context_length = {job.sequence}"
+        "batches count sequences; releases after 0.3 count tokens: num_tokens_per_microbatch_per_dp_rank = "
+        f"{tokens}, num_tokens_per_train_step = {plan.global_batch * job.sequence}, max_context_length = {job.sequence}"
     ]
     if plan.tensor_z > 1:
         notes.append(
