@@ -18,9 +18,9 @@ _MODEL = (
 )  # fmt: skip
 _PARALLEL = (
     "tensor_x", "sequence_parallel", "context", "context_kind", "pipeline", "layers_per_virtual_stage",
-    "stage_layers", "pipeline_before_data", "expert", "expert_tensor", "distributed_optimizer", "fsdp", "sharding", "replicas",
-    "checkpoint_format", "overlap_gradients", "overlap_parameters", "overlap_tensor", "no_overlap_pipeline",
-    "overlap_expert",
+    "stage_layers", "pipeline_before_data", "expert", "expert_tensor", "distributed_optimizer", "fsdp", "sharding",
+    "replicas", "checkpoint_format", "overlap_gradients", "overlap_parameters", "overlap_tensor",
+    "no_overlap_pipeline", "overlap_expert",
 )  # fmt: skip
 _TRAINING = (
     "micro_batch", "global_batch", "sequence", "recompute", "recompute_method", "recompute_layers", "bf16", "fp16",

@@ -227,7 +227,8 @@ def _notes(job: Job, layout: Layout) -> list[str]:
     tokens = plan.micro_batch * job.sequence
     notes = [
         "batches count sequences; releases after 0.3 count tokens: num_tokens_per_microbatch_per_dp_rank = "
-        f"{tokens}, num_tokens_per_train_step = {plan.global_batch * job.sequence}, max_context_length = {job.sequence}"
+        f"{tokens}, num_tokens_per_train_step = {plan.global_batch * job.sequence}, "
+        f"max_context_length = {job.sequence}"
     ]
     if plan.tensor_z > 1:
         notes.append(
