@@ -11,7 +11,7 @@ TARGET = "megatron-bridge"
 _PLAN = (
     "micro_batch", "global_batch", "tensor_x", "sequence_parallel", "context", "context_kind", "pipeline",
     "virtual_stages", "stage_layers", "expert", "expert_tensor", "sequence", "data_sequence", "recompute",
-    "recompute_method", "recompute_layers", "distributed_optimizer", "optimizer_sharded", "replicas", "job_replicas",
+    "recompute_method", "recompute_layers", "distributed_optimizer", "optimizer_sharded", "replicas",
     "fsdp", "job_fsdp", "sharding", "checkpoint_format", "pipeline_before_data", "overlap_gradients",
     "overlap_parameters", "overlap_optimizer_parameters", "overlap_tensor", "overlap_pipeline", "batch_pipeline",
     "overlap_expert",
@@ -111,8 +111,6 @@ def _plan(values: Values) -> Values:
         settings["optimizer_sharded"] = True
     if values.get("fsdp"):
         settings["job_fsdp"] = True
-    if "replicas" in values:
-        settings["job_replicas"] = values["replicas"]
     for switch in ("overlap_gradients", "overlap_parameters", "overlap_tensor", "overlap_expert"):
         settings.setdefault(switch, False)
     settings["overlap_optimizer_parameters"] = settings["overlap_parameters"]

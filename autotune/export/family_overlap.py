@@ -19,30 +19,41 @@ def parameter_switch(layout: Layout) -> str | None:
 
 def overlap_values(job: Job, layout: Layout) -> tuple[Values, list[str], list[str]]:
     """Values of the switches, faults, and notes on what Megatron-Core does by itself."""
-    plan, on = job.plan, resolve_overlap(job.plan, job.stack)
+    plan = job.plan
     values: Values = {}
     faults: list[str] = []
     notes: list[str] = []
     if layout.data * plan.context > 1:
-        wanted = {name: getattr(on, name) for name in gradient_switches(layout)}
-        if len(set(wanted.values())) > 1:
-            faults.append(
-                "overlap.reduce_scatter and overlap.data_gradients are one switch in Megatron-FSDP; set both alike"
-            )
-        if all(wanted.values()):
-            values["overlap_gradients"] = True
-        name = parameter_switch(layout)
-        if name and getattr(on, name):
-            values["overlap_parameters"] = True
-            if not all(wanted.values()):
-                faults.append(
-                    f"overlap.{name} needs the overlap of gradients in Megatron-Core; set "
-                    f"{' and '.join(f'overlap.{other}' for other in wanted)} too"
-                )
+        _data_overlap(job, layout, values, faults, notes)
     _tensor_overlap(job, values, faults, notes)
     _pipeline_overlap(job, values, faults, notes)
     _expert_overlap(job, values, faults)
     return values, faults, notes
+
+
+def _data_overlap(job: Job, layout: Layout, values: Values, faults: list[str], notes: list[str]) -> None:
+    """One switch for gradients and one for parameters, which needs the first."""
+    plan, on = job.plan, resolve_overlap(job.plan, job.stack)
+    wanted = {name: bool(getattr(on, name)) for name in gradient_switches(layout)}
+    gradients = next(iter(wanted.values()))
+    names = " and ".join(f"overlap.{name}" for name in wanted)
+    if len(set(wanted.values())) > 1:
+        text = f"{names} are one switch in Megatron-FSDP"
+        if any(getattr(plan.overlap, name) is not None for name in wanted):
+            faults.append(f"{text}; set both alike")
+            return
+        notes.append(f"{text}, set as the first is predicted")
+    values["overlap_gradients"] = gradients
+    name = parameter_switch(layout)
+    if name is None or not getattr(on, name):
+        return
+    values["overlap_parameters"] = gradients
+    if not gradients:
+        text = f"overlap.{name} needs the overlap of gradients in Megatron-Core"
+        if any(getattr(plan.overlap, switch) is not None for switch in (name, *wanted)):
+            faults.append(f"{text}; set {names} true, or overlap.{name} false")
+        else:
+            notes.append(f"{text}, which {job.stack.name} does not have; both are off")
 
 
 def _tensor_overlap(job: Job, values: Values, faults: list[str], notes: list[str]) -> None:

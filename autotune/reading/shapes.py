@@ -26,19 +26,19 @@ def model_of(options: Options, given: ModelSpec | None) -> tuple[str | None, Mod
         return None, given
     if any(shape[key] is None for key in _SHAPE):
         return None, None
-    matching = [name for name in _names() if _alike(load_model(name), shape)]
-    names = {load_model(name).name for name in matching}
-    if len(names) != 1:
-        if names:
-            options.notes.append(f"the shape is that of {', '.join(sorted(names))}; say which with --model")
-        return None, None
-    name = names.pop()
-    return name, load_model(name)
+    matching = [model for model in _models() if _alike(model, shape)]
+    if len(matching) == 1:
+        return matching[0].name, matching[0]
+    if matching:
+        names = ", ".join(sorted(model.name for model in matching))
+        options.notes.append(f"the shape is that of {names}; say which with --model")
+    return None, None
 
 
 @cache
-def _names() -> tuple[str, ...]:
-    return tuple(list_models())
+def _models() -> tuple[ModelSpec, ...]:
+    """Models of the zoo, each once whatever its aliases."""
+    return tuple({model.name: model for model in map(load_model, list_models())}.values())
 
 
 def _alike(model: ModelSpec, shape: dict[str, int | None]) -> bool:
