@@ -98,8 +98,9 @@ def test_all_reasons_at_once(job):
 @settings(max_examples=60, deadline=None)
 @given(
     tensor=st.sampled_from([1, 2, 4]), context=st.sampled_from([1, 2]), data=st.sampled_from([1, 2, 8]),
-    zero=st.integers(0, 3), micro=st.integers(1, 3), steps=st.integers(1, 4), overlap=st.sampled_from([None, True, False]),
-    precision=st.sampled_from(["bf16", "fp16", "fp32"]), gradients=st.sampled_from([None, "fp32"]),
+    zero=st.integers(0, 3), micro=st.integers(1, 3), steps=st.integers(1, 4),
+    overlap=st.sampled_from([None, True, False]), precision=st.sampled_from(["bf16", "fp16", "fp32"]),
+    gradients=st.sampled_from([None, "fp32"]),
 )  # fmt: skip
 def test_round_trip(tensor, context, data, zero, micro, steps, overlap, precision, gradients):
     stack = load_stack("deepspeed")

@@ -298,16 +298,19 @@ def test_what_megatron_cannot_run(job, fields, phrases):
 
 SWITCHES = {
     "parameters without gradients": (
-        {"data": 4, "zero_stage": 1}, {"data_gradients": False, "parameter_gather": True}, "needs the overlap of gradients",
+        {"data": 4, "zero_stage": 1}, {"data_gradients": False, "parameter_gather": True},
+        "needs the overlap of gradients",
     ),
     "one switch for two": (
-        {"data": 4, "zero_stage": 3, "data_shard": 2}, {"reduce_scatter": True, "data_gradients": False}, "one switch",
+        {"data": 4, "zero_stage": 3, "data_shard": 2}, {"reduce_scatter": True, "data_gradients": False},
+        "one switch",
     ),
     "tensor without sequence parallelism": ({"tensor_x": 2}, {"tensor": True}, "with sequence_parallel only"),
     "sends without interleaving": ({"pipeline": 2}, {"pipeline": True}, "interleaved schedule only"),
     "two stages without overlap": ({"pipeline": 2, "virtual_stages": 2}, {"pipeline": False}, "two stages"),
     "experts under recomputation": (
-        {"model": "mixtral-8x7b", "expert": 8, "data": 8, "recompute": "full"}, {"expert": True}, "full recomputation",
+        {"model": "mixtral-8x7b", "expert": 8, "data": 8, "recompute": "full"}, {"expert": True},
+        "full recomputation",
     ),
 }  # fmt: skip
 

@@ -21,7 +21,8 @@ MEGATRON = Path(os.environ.get("TOWTANK_MEGATRON", ""))
 
 def script_arguments(script: Path) -> tuple[list[str], list[str]]:
     """Options of the launcher and arguments of the program, as bash expands them."""
-    stand_ins = "torchrun() { printf '%s\\0' \"$@\"; }\nsrun() { printf '%s\\0' \"$@\"; }\nscontrol() { echo node; }\n"
+    words = "{ printf '%s\\0' \"$@\"; }"
+    stand_ins = f"torchrun() {words}\nsrun() {words}\nscontrol() {{ echo node; }}\n"
     done = subprocess.run(
         ["bash", "-c", stand_ins + script.read_text()],
         capture_output=True,
@@ -115,8 +116,9 @@ def deepspeed_options() -> list[str]:
     top = {value for name, value in vars(constants).items() if name.isupper() and isinstance(value, str)}
     top |= {"sequence_parallel_size"} if '"sequence_parallel_size" in config' in source else set()
     keys = {
-        "train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "communication_data_type",
-        "sequence_parallel_size", "data_types", "tensor_parallel", "expert_parallel", "zero_optimization", "bf16", "fp16",
+        "train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps",
+        "communication_data_type", "sequence_parallel_size", "data_types", "tensor_parallel", "expert_parallel",
+        "zero_optimization", "bf16", "fp16",
     }  # fmt: skip
     named = top | {"tensor_parallel", "zero_optimization", "bf16", "fp16", config.EXPERT_PARALLEL}
     experts = {f"expert_parallel.{field.name}" for field in dataclasses.fields(AutoEPConfig)}
