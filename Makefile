@@ -11,7 +11,7 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench validate lowest hf wheel clean
+.PHONY: help demo test lint bench validate lowest hf exports wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ lowest: ## fast tests with the lowest versions that pyproject.toml allows
 
 hf: ## model counts against the transformers library (brings torch, 1 GB)
 	@scripts/hf.sh
+
+exports: ## exported plans through the parsers of Megatron-LM, torchtitan and DeepSpeed (brings torch, 2 GB)
+	@scripts/exports.sh
 
 wheel: .venv/.dev ## build the wheel, install it into an empty environment, use it from elsewhere
 	@scripts/wheel.sh
