@@ -45,7 +45,7 @@ class Dimension:
     """Field of Plan, or `overlap.` and a switch."""
     kind: Kind
     every: Values
-    """All values that some plan on the devices may have. The first one names plans to which it makes no difference."""
+    """All values that some plan on the devices may have; the first one where it makes no difference."""
     usual: Values
     """Values that are searched unless a constraint names the dimension."""
     text: str
@@ -201,7 +201,8 @@ DIMENSIONS: tuple[Dimension, ...] = (
         f"powers of two, up to {MOST_TOKENS:,} tokens on a device",
     ),
     Dimension(
-        "virtual_stages", "count", _virtual_stages, _virtual_stages, "chunks that share the layers, or two more, evenly",
+        "virtual_stages", "count", _virtual_stages, _virtual_stages,
+        "chunks that share the layers, or two more, evenly",
     ),
     Dimension("schedule", "name", _schedules, _usual_schedules, "no gpipe beside 1f1b, as fast in less memory"),
     Dimension("recompute", "name", _recompute, _usual_recompute, "no selective with fused attention: frees nothing"),

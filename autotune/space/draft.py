@@ -38,7 +38,7 @@ class Draft:
         """Value of one field of a row."""
         return self.choices[name][int(self.codes[name][row]) if name in self.codes else 0]
 
-    def take(self, rows: NDArray[Any]) -> "Draft":
+    def take(self, rows: NDArray[Any] | slice) -> "Draft":
         """The rows of a mask or of an index array."""
         codes = {name: codes[rows] for name, codes in self.codes.items()}
         return Draft(len(next(iter(codes.values()))), self.choices, codes)

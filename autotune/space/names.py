@@ -1,12 +1,13 @@
 """Rows that are another row by another name in more than one field: rank orders, and shards over z."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from towtank.autotune.space.dimensions import values
 from towtank.autotune.space.draft import Draft, Mask, Numbers
-from towtank.autotune.space.placements import local_members, same, signature, strides
+from towtank.autotune.space.placements import Reading, local_members, same, signature, strides
 from towtank.autotune.space.sameness import shards, shards_over_z_are_data, zero_is_moot
 from towtank.autotune.space.sharding import tiles_stages
 from towtank.autotune.task import TuningTask
@@ -47,17 +48,31 @@ def is_data(draft: Draft, order: Any, machine: Machine, stack: Stack, devices: i
     Without ZeRO, z shards what FSDP over as many data ranks does, and data holds replicas. Under ZeRO 3 z and data
     shard together. Both need z right inside data on the ranks, and context to shard under both names or not at all.
     """
-    z, stage, data = draft.numbers("tensor_z"), draft.numbers("zero_stage"), draft.numbers("data")
-    at, node = strides(draft, order), machine.node.devices
+    z, stage = draft.numbers("tensor_z"), draft.numbers("zero_stage")
+    at, degree = strides(draft, order), shards(draft)
     adjacent = (z > 1) & (at["data"] == at["tensor_z"] * z)
-    degree, joint = shards(draft), z * shards(draft)
-    apart = local_members([(z, at["tensor_z"]), (degree, at["data"])], node, devices)
-    fsdp = (stage == 3) & (apart == local_members([(joint, at["tensor_z"])], node, devices))
+
+    def lies_alike(outer: Numbers, rest: Sequence[str]) -> Mask:
+        """Whether a group over z and `outer` ranks of data shares nodes as one over both together does."""
+        others = [(draft.numbers(name), at[name]) for name in rest]
+        apart = local_members(
+            [(z, at["tensor_z"]), (outer, at["data"]), *others], machine.node.devices, devices
+        )
+        joint = local_members([(z * outer, at["tensor_z"]), *others], machine.node.devices, devices)
+        alike: Mask = apart == joint
+        return alike
+
+    fsdp = (stage == 3) & lies_alike(degree, ["context"])
     plain = (stage == 0) & (draft.product("context", "expert") == 1)
     if stack.memory.weights_at_rest == "master":
         plain &= False
+    everyone = lies_alike(draft.numbers("data"), ["tensor_x", "tensor_y", "context", "pipeline"])
     can = np.isin(3, stack.supports.zero_with_pipeline) | (draft.numbers("pipeline") == 1)
-    found: Mask = adjacent & (fsdp | plain) & can & shards_over_z_are_data(stack)
+    found: Mask = adjacent & (fsdp | plain) & everyone & can & shards_over_z_are_data(stack)
+    if Reading.of(machine, devices).everything:
+        found &= (
+            draft.numbers("context") == 1
+        )  # the ring over all devices visits z before context and data after it
     if stack.memory.working_gradients:
         found &= draft.product("data", "context") > 1
     return found

@@ -1,7 +1,7 @@
 """How the space grows: dimension by dimension, each with the rules that a row and a value must keep together.
 
 The rules are those of `simulator.plan_rules` and `simulator.stacks.rules`, in columns, and the usual limits of
-`dimensions`. A step comes as early as its rules can be checked, so that nothing illegal is multiplied by what follows.
+`dimensions`. A step comes as early as its rules can be checked: nothing illegal is multiplied by what follows.
 """
 
 from collections.abc import Callable, Iterator, Sequence
