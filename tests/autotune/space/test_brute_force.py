@@ -22,7 +22,7 @@ from towtank.simulator.plan import DEFAULT_RANK_ORDER, Overlap, Plan
 from towtank.simulator.plan_rules import faults_of
 from towtank.simulator.stacks.load import list_stacks, load_stack
 
-_FEW = settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+_FEW = settings(max_examples=4, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 _MANY = settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 _MOST_CHOICES = 6
 """Combinations of all dimensions but degrees and data_shard, for each of those."""

@@ -27,11 +27,7 @@ def _task(model: str, machine: str, stack: str, devices: int, batch: int, **cons
 
 
 def _rows(table: PlanTable, *names: str) -> set[tuple[Any, ...]]:
-    columns = [table.column(name) for name in names]
-    return {
-        tuple(each.item() if hasattr(each, "item") else each for each in row)
-        for row in zip(*columns, strict=True)
-    }
+    return set(zip(*(table.column(name).tolist() for name in names), strict=True))
 
 
 def test_a_space_worked_out_by_hand() -> None:
@@ -47,7 +43,7 @@ def test_a_space_worked_out_by_hand() -> None:
 
 def test_the_published_plan_of_megatron_1t_is_in_the_space() -> None:
     # Narayanan et al., SC'21, table 1: tensor 8, pipeline 64, micro-batch 1, full recompute
-    task = _task("megatron-1t", "selene", "any", 3072, 3072)
+    task = _task("megatron-1t", "selene", "any", 3072, 3072, fixed={"tensor_x": (8, 16)})
     published = Plan(
         tensor_x=8, pipeline=64, data=6, micro_batch=1, global_batch=3072, recompute="full", precision="bf16"
     )
@@ -84,7 +80,7 @@ def test_rows_of_large_spaces_are_legal_and_within_the_usual_limits(
     task = _task(model, machine, stack, devices, batch)
     table = legal_plans(task)
     node, sequence = task.machine.node.devices, task.model.sequence
-    for row in np.random.default_rng(1).integers(0, table.num_rows, 100):
+    for row in np.random.default_rng(1).integers(0, table.num_rows, 60):
         plan = table.plan(int(row))
         assert faults_of(task.model, task.machine, plan, task.stack, devices) == []
         assert canonical(task.model, task.machine, task.stack, plan) == plan
@@ -118,7 +114,7 @@ def test_constraints_hold_in_every_row_and_widen_what_is_usual() -> None:
 def test_the_space_of_a_device_without_bf16_is_in_fp16() -> None:
     table = legal_plans(_task("gpt2-xl", "dgx-v100", "megatron-core", 8, 8))
     assert set(table.column("precision")) == {"fp16"}
-    with pytest.raises(TuningError, match="precision = bf16 is in no plan of .*; it may be .*fp16"):
+    with pytest.raises(TuningError, match=r"precision = bf16 is in no plan of .*; it may be .*fp16"):
         legal_plans(_task("gpt2-xl", "dgx-v100", "megatron-core", 8, 8, fixed={"precision": ("bf16",)}))
 
 
