@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from towtank.simulator.block_time import host_call_s
 from towtank.simulator.cost.model import CostModel
-from towtank.simulator.operations import Operation, Stream
+from towtank.simulator.operations import Operation, Stream, Work
 
 STREAMS = tuple(Stream)
 _COMPUTE = STREAMS.index(Stream.COMPUTE)
@@ -69,10 +70,10 @@ class TemplateFigures:
 
 
 def template_figures(
-    template: Sequence[Operation], duration_s: Callable[[Operation], float], *, single_queue: bool
+    template: Sequence[Operation], duration_s: Callable[[Work], float], *, single_queue: bool
 ) -> Figures:
     """Figures of a template, shape [NUM_FIGURES]; `single_queue` as in `block_graph`."""
-    seconds = [duration_s(operation) for operation in template]
+    seconds = [duration_s(operation.work) for operation in template]
     streams = [_COMPUTE if single_queue else STREAMS.index(operation.stream) for operation in template]
     busy = np.bincount(streams, weights=seconds, minlength=len(STREAMS))
     calls = sum(operation.stream is Stream.TENSOR for operation in template)
@@ -183,11 +184,10 @@ class Terms:
 
     @classmethod
     def of(cls, cost: CostModel) -> "Terms":
-        """Terms of one plan: see `block_time.host_seconds`."""
-        host, plan = cost.stack.host, cost.plan
-        members = plan.tensor_x * plan.tensor_y
-        each = host.tensor_call_s if plan.pipeline == 1 else host.tensor_call_in_pipeline_s * members
-        return cls(cost.stack.fitted.compute_slowdown, each)
+        """Terms of one plan."""
+        plan, stack = cost.plan, cost.stack
+        call = host_call_s(stack.host, plan.pipeline, plan.tensor_x * plan.tensor_y)
+        return cls(stack.fitted.compute_slowdown, call)
 
 
 def block_bound_s(segments: Sequence[tuple[TemplateFigures, int]], terms: Terms) -> Figures:

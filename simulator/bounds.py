@@ -16,14 +16,13 @@ from towtank.simulator.engines.bounds import PipelineTerms, pipeline_bounds, pip
 from towtank.simulator.lowering.sizes import Sizes, local_sizes
 from towtank.simulator.lowering.stages import (
     Chunk,
-    backward_segments,
     chunks_of,
     distinct_stages,
-    forward_segments,
+    segments_of,
 )
 from towtank.simulator.lowering.weights import Weights, gradient_messages, parameter_messages, stage_weights
 from towtank.simulator.models.records import ModelSpec
-from towtank.simulator.operations import Message, Operation, Segment
+from towtank.simulator.operations import Message, Segment
 from towtank.simulator.program import send_message
 from towtank.simulator.schedules import SCHEDULES
 from towtank.simulator.step_ends import gradient_norm_s, optimizer_s, unrolled_weights
@@ -196,17 +195,15 @@ class _Templates:
         self.single_queue = cost.machine.device.takes_turns
         self.known: dict[int, TemplateFigures] = {}
 
-    def seconds(self, operation: Operation) -> float:
-        """Seconds of an operation."""
-        return self.cost.duration_s(operation.work)
-
     def block_s(self, segments: Sequence[Segment], terms: Terms) -> float:
         """Bound of a block."""
         parts = []
         for segment in segments:
             key = id(segment.template)
             if key not in self.known:
-                values = template_figures(segment.template, self.seconds, single_queue=self.single_queue)
+                values = template_figures(
+                    segment.template, self.cost.duration_s, single_queue=self.single_queue
+                )
                 self.known[key] = TemplateFigures(values)
             parts.append((self.known[key], segment.repeat))
         return float(block_bound_s(parts, terms))
@@ -223,8 +220,12 @@ def step_bound(model: ModelSpec, cost: CostModel) -> float:
     for same in distinct_stages(sizes):
         members, chunks = list(same), stages[same[0]]
         for chunk in chunks:
-            forward[chunk.index, members] = templates.block_s(forward_segments(sizes, chunk), terms)
-            backward[chunk.index, members] = templates.block_s(backward_segments(sizes, chunk), terms)
+            forward[chunk.index, members] = templates.block_s(
+                segments_of(sizes, chunk, backward=False), terms
+            )
+            backward[chunk.index, members] = templates.block_s(
+                segments_of(sizes, chunk, backward=True), terms
+            )
         ends[members] = stage_ends(sizes, chunks, cost, gathers=gathers)
     send = cost.duration_s(send_message(sizes)) if plan.pipeline > 1 else 0.0
     step = StepTerms(
