@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from towtank.autotune.judge.grid import Grid
 from towtank.autotune.judge.keys import Columns, compressed, grouped
 from towtank.autotune.judge.layouts import Layout, layouts
 from towtank.autotune.judge.templates import KeyFigures, TemplateJudge
@@ -66,7 +67,8 @@ class _Judge:
     def __init__(self, task: TuningTask, columns: Columns) -> None:
         self.task = task
         self.columns = columns
-        self.templates = TemplateJudge(task, columns)
+        self.grid = Grid(task, columns)
+        self.templates = TemplateJudge(task, columns, self.grid)
         self.members = columns.number("tensor_x") * columns.number("tensor_y")
         self.micro_batches = columns.number("global_batch") // (
             columns.number("micro_batch") * columns.number("data") * columns.number("tensor_z")
