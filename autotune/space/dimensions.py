@@ -33,6 +33,9 @@ LEAST_TOKENS = 1024
 MOST_TOKENS = 65_536
 """Tokens of a micro-batch on a device at most, unless a constraint names micro_batch; one sequence may be longer."""
 
+MOST_UNEVEN = 1.1
+"""Layers of the largest chunk over the mean where virtual stages are uneven, unless a constraint names them."""
+
 Kind = Literal["count", "switch", "name", "order"]
 Values = Callable[[TuningTask], tuple[Any, ...]]
 
@@ -202,7 +205,7 @@ DIMENSIONS: tuple[Dimension, ...] = (
     ),
     Dimension(
         "virtual_stages", "count", _virtual_stages, _virtual_stages,
-        "chunks that share the layers, or two more, evenly",
+        "those that share the layers (or two more) evenly; 2 and 4 within a tenth",
     ),
     Dimension("schedule", "name", _schedules, _usual_schedules, "no gpipe beside 1f1b, as fast in less memory"),
     Dimension("recompute", "name", _recompute, _usual_recompute, "no selective with fused attention: frees nothing"),
