@@ -5,7 +5,18 @@ from typing import Annotated
 import typer
 
 from towtank import __version__
-from towtank.cli import demo, devices, machines, models, network, predict, stacks, validate
+from towtank.cli import (
+    demo,
+    devices,
+    export,
+    import_plan,
+    machines,
+    models,
+    network,
+    predict,
+    stacks,
+    validate,
+)
 
 app = typer.Typer(
     name="towtank",
@@ -37,6 +48,8 @@ def towtank(
 
 
 app.command("predict", epilog=predict.EXAMPLES)(predict.predict)
+app.command("export", epilog=export.EXAMPLES)(export.export)
+app.command("import", epilog=import_plan.EXAMPLES)(import_plan.import_plan)
 app.command("demo")(demo.demo)
 app.command("validate", epilog=validate.EXAMPLES)(validate.validate)
 app.add_typer(network.app, name="network")
