@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from towtank import __version__
-from towtank.cli import demo, devices, machines, models, network, predict, stacks, validate
+from towtank.cli import compare, demo, devices, machines, models, network, predict, stacks, validate, why
 
 app = typer.Typer(
     name="towtank",
@@ -37,6 +37,8 @@ def towtank(
 
 
 app.command("predict", epilog=predict.EXAMPLES)(predict.predict)
+app.command("why", epilog=why.EXAMPLES)(why.why)
+app.command("compare", epilog=compare.EXAMPLES)(compare.compare)
 app.command("demo")(demo.demo)
 app.command("validate", epilog=validate.EXAMPLES)(validate.validate)
 app.add_typer(network.app, name="network")
