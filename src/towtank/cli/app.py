@@ -5,7 +5,19 @@ from typing import Annotated
 import typer
 
 from towtank import __version__
-from towtank.cli import compare, demo, devices, machines, models, network, predict, stacks, validate, why
+from towtank.cli import (
+    compare,
+    demo,
+    devices,
+    machines,
+    models,
+    network,
+    predict,
+    scale,
+    stacks,
+    validate,
+    why,
+)
 
 app = typer.Typer(
     name="towtank",
@@ -39,6 +51,7 @@ def towtank(
 app.command("predict", epilog=predict.EXAMPLES)(predict.predict)
 app.command("why", epilog=why.EXAMPLES)(why.why)
 app.command("compare", epilog=compare.EXAMPLES)(compare.compare)
+app.command("scale", epilog=scale.EXAMPLES)(scale.scale)
 app.command("demo")(demo.demo)
 app.command("validate", epilog=validate.EXAMPLES)(validate.validate)
 app.add_typer(network.app, name="network")
