@@ -26,11 +26,11 @@ from towtank.simulator.lowering.stages import (
 from towtank.simulator.lowering.weights import gradient_messages, parameter_messages, stage_weights
 from towtank.simulator.operations import Message
 from towtank.simulator.plan import Plan
-from towtank.simulator.predict import possible_overlap
+from towtank.simulator.predict import _possible_overlap
 from towtank.simulator.program import send_message
 from towtank.simulator.schedules import schedule
 from towtank.simulator.schedules.slots import Slots
-from towtank.simulator.step import collective_weights, end_seconds
+from towtank.simulator.step_ends import gradient_norm_s, optimizer_s, unrolled_weights
 from towtank.simulator.waiting import slowest
 
 _SLOTS_KEPT = 40_000_000
@@ -91,7 +91,7 @@ class StepClock:
 
         # not through its cache, which would hash model, plan and stack each time
         sizes = local_sizes.__wrapped__(
-            self.task.model, possible_overlap(plan, self.task.machine), self.task.stack
+            self.task.model, _possible_overlap(plan, self.task.machine), self.task.stack
         )
         plan = sizes.plan
         layout = self._layout(sizes)
@@ -171,19 +171,21 @@ class StepClock:
             return sum((cost.duration_s(message) for message in messages), 0.0)
 
         reduce, gather = [], []
+        reduce_all = total(gradient_messages(sizes, whole))
         for chunk in chunks:
-            weights = [each for _, each in collective_weights(sizes, chunk)]
+            weights = [each for _, each in unrolled_weights(sizes, chunk)]
             known = {
                 each: (total(gradient_messages(sizes, each)), total(parameter_messages(sizes, each)))
                 for each in set(weights)
             }
             reduce.append(tuple(known[each][0] for each in weights))
+            if chunk.num_layers == 0:  # as `step` has it: the first chunk reduces the gradients of the whole stage
+                reduce[-1] = (reduce_all if chunk.index == 0 else 0.0,)
             gather.append(tuple(known[each][1] for each in weights))
-        norm, optimizer = end_seconds(sizes, chunks, cost)
         return _Ends(
-            norm,
-            optimizer,
-            total(gradient_messages(sizes, whole)),
+            gradient_norm_s(sizes, chunks, cost),
+            optimizer_s(sizes, chunks, cost),
+            reduce_all,
             total(parameter_messages(sizes, whole)),
             tuple(reduce),
             tuple(gather),
