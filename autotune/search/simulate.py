@@ -16,17 +16,11 @@ from towtank.autotune.search.trace_memo import TraceMemo
 from towtank.autotune.task import TuningTask
 from towtank.simulator.cost.model import CostModel
 from towtank.simulator.lowering.sizes import Sizes, local_sizes
-from towtank.simulator.lowering.stages import (
-    Chunk,
-    backward_segments,
-    chunks_of,
-    distinct_stages,
-    forward_segments,
-)
+from towtank.simulator.lowering.stages import Chunk, chunks_of, distinct_stages, segments_of
 from towtank.simulator.lowering.weights import gradient_messages, parameter_messages, stage_weights
 from towtank.simulator.operations import Message
 from towtank.simulator.plan import Plan
-from towtank.simulator.predict import _possible_overlap
+from towtank.simulator.predict import possible_overlap
 from towtank.simulator.program import send_message
 from towtank.simulator.schedules import schedule
 from towtank.simulator.schedules.slots import Slots
@@ -91,7 +85,7 @@ class StepClock:
 
         # not through its cache, which would hash model, plan and stack each time
         sizes = local_sizes.__wrapped__(
-            self.task.model, _possible_overlap(plan, self.task.machine), self.task.stack
+            self.task.model, possible_overlap(plan, self.task.machine), self.task.stack
         )
         plan = sizes.plan
         layout = self._layout(sizes)
@@ -159,7 +153,7 @@ class StepClock:
         return self._block(sizes, (backward, chunk.signature), chunk, backward)
 
     def _block_seconds(self, sizes: Sizes, chunk: Chunk, backward: bool) -> float:
-        segments = backward_segments(sizes, chunk) if backward else forward_segments(sizes, chunk)
+        segments = segments_of(sizes, chunk, backward=backward)
         return block_seconds(segments, self._cost(sizes), self._slowdown)
 
     def _end_seconds(self, sizes: Sizes, chunks: tuple[Chunk, ...]) -> _Ends:
