@@ -6,6 +6,7 @@ import typer
 
 from towtank import __version__
 from towtank.cli import (
+    compare,
     demo,
     devices,
     export,
@@ -14,8 +15,11 @@ from towtank.cli import (
     models,
     network,
     predict,
+    scale,
     stacks,
+    tune,
     validate,
+    why,
 )
 
 app = typer.Typer(
@@ -48,6 +52,10 @@ def towtank(
 
 
 app.command("predict", epilog=predict.EXAMPLES)(predict.predict)
+app.command("tune", epilog=tune.EXAMPLES)(tune.tune)
+app.command("why", epilog=why.EXAMPLES)(why.why)
+app.command("compare", epilog=compare.EXAMPLES)(compare.compare)
+app.command("scale", epilog=scale.EXAMPLES)(scale.scale)
 app.command("export", epilog=export.EXAMPLES)(export.export)
 app.command("import", epilog=import_plan.EXAMPLES)(import_plan.import_plan)
 app.command("demo")(demo.demo)
