@@ -9,6 +9,8 @@ from towtank.cli import (
     compare,
     demo,
     devices,
+    export,
+    import_plan,
     machines,
     models,
     network,
@@ -52,6 +54,8 @@ app.command("predict", epilog=predict.EXAMPLES)(predict.predict)
 app.command("why", epilog=why.EXAMPLES)(why.why)
 app.command("compare", epilog=compare.EXAMPLES)(compare.compare)
 app.command("scale", epilog=scale.EXAMPLES)(scale.scale)
+app.command("export", epilog=export.EXAMPLES)(export.export)
+app.command("import", epilog=import_plan.EXAMPLES)(import_plan.import_plan)
 app.command("demo")(demo.demo)
 app.command("validate", epilog=validate.EXAMPLES)(validate.validate)
 app.add_typer(network.app, name="network")
