@@ -17,6 +17,7 @@ from towtank.cli import (
     predict,
     scale,
     stacks,
+    tune,
     validate,
     why,
 )
@@ -51,6 +52,7 @@ def towtank(
 
 
 app.command("predict", epilog=predict.EXAMPLES)(predict.predict)
+app.command("tune", epilog=tune.EXAMPLES)(tune.tune)
 app.command("why", epilog=why.EXAMPLES)(why.why)
 app.command("compare", epilog=compare.EXAMPLES)(compare.compare)
 app.command("scale", epilog=scale.EXAMPLES)(scale.scale)
