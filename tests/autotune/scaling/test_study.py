@@ -83,6 +83,14 @@ def test_workers_find_the_same() -> None:
     )
 
 
+def test_a_long_reason_is_told_in_short() -> None:
+    found = tune_points(STUDY, scale_points("strong", [MODEL], (7,), 48), jobs=1)[0]
+    assert found.found is None
+    # 7 divides neither the batch nor the heads
+    assert found.why_not.startswith("no plan of gpt-5b on 7 devices with global_batch = 48 is legal")
+    assert len(found.why_not) < 300
+
+
 def test_the_plot_has_a_mark_for_each_point_with_a_plan() -> None:
     found = _tuned(6, 8, 12, 16)
     root = ET.fromstring(scale_plot(found, "a < b"))
