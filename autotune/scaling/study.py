@@ -158,7 +158,8 @@ def tune_point(study: Study, point: ScalePoint, search: Search = tune_within) ->
         result = search(study.task(point), study.budget_s)
         return _tuned(study, point, result)
     except (TuningError, PlanError, StackError, ProfileError) as error:
-        return TunedPoint(point, None, _in_short(str(error)))
+        faults = error.faults if isinstance(error, TuningError | PlanError) else (str(error),)
+        return TunedPoint(point, None, "; ".join(_in_short(fault) for fault in faults))
 
 
 def _in_short(text: str) -> str:

@@ -18,10 +18,11 @@ def scale_text(points: "Sequence[TunedPoint]", title: str, mode: str) -> str:
     from towtank.autotune.scaling.study import efficiencies
 
     rows = [_row(each, efficiency) for each, efficiency in zip(points, efficiencies(points), strict=True)]
+    heads = ("devices", *_job_heads(mode), "plan")
     return "\n\n".join(
         [
             f"{title}\n{table(rows, _HEADS, right=range(8))}",
-            f"Plans\n{table(_plans(points, mode), ('devices', *_job_heads(mode), 'plan'), right=(0, 1))}",
+            f"Plans\n{table(_plans(points, mode), heads, right=(0, 1) if len(heads) > 2 else (0,))}",
             "\n".join(paragraph(f"- {note}") for note in _notes(points)),
         ]
     )
