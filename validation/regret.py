@@ -1,4 +1,4 @@
-"""What a choice by prediction costs: the best of the measured configurations of a sweep against the one predicted best.
+"""What a choice by prediction costs: the measured best configuration of a sweep against the one predicted best.
 
 As a search does, the choice is made among the configurations that are predicted to fit.
 """

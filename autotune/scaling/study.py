@@ -158,7 +158,15 @@ def tune_point(study: Study, point: ScalePoint, search: Search = tune_within) ->
         result = search(study.task(point), study.budget_s)
         return _tuned(study, point, result)
     except (TuningError, PlanError, StackError, ProfileError) as error:
-        return TunedPoint(point, None, " ".join(str(error).split()))
+        faults = error.faults if isinstance(error, TuningError | PlanError) else (str(error),)
+        return TunedPoint(point, None, "; ".join(_in_short(fault) for fault in faults))
+
+
+def _in_short(text: str) -> str:
+    """What an error says without its details: the first line up to its first semicolon, and the last one."""
+    first, *rest = text.split("\n")
+    head = first.partition(";")[0] if rest else first
+    return "; ".join([head.strip(), *(line.strip() for line in rest[-1:])])
 
 
 def _tuned(study: Study, point: ScalePoint, result: SearchResult) -> TunedPoint:

@@ -1,5 +1,9 @@
 """`towtank scale`."""
 
+import json
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
 import pytest
 
 from towtank.cli.failure import InputError
@@ -41,6 +45,7 @@ def test_wrong_numbers_of_devices(text: str) -> None:
         (["--devices", "8", "--budget", "soon"], ["--budget soon"]),
         (["--devices", "8", "--budget", "0s"], ["--budget 0s", "above 0"]),
         (["--devices", "8", "--sequence", "0"], ["--sequence 0"]),
+        (["--devices", "8", "--fix", "tensor=8"], ["--fix tensor", "did you mean", "'tensor_x'"]),
         (["--devices", "8", "--plot", "no/where/s.svg"], ["--plot", "there is no folder"]),
         (["--devices", "x", "--stack", "anny"], ["2 inputs are wrong", "anny", "--devices x"]),
         (["--devices", "8,12", "--mode", "weak-batch", "--global-batch", "9"], ["13.5 on 12"]),
@@ -54,3 +59,23 @@ def test_wrong_input_is_one_clear_message(towtank, arguments: list[str], phrases
     assert outcome.out == ""
     for phrase in phrases:
         assert phrase in outcome.err, outcome.err
+
+
+@pytest.mark.slow
+def test_a_study_has_a_row_for_each_point_and_a_plot(towtank, tmp_path: Path) -> None:
+    path = tmp_path / "s.svg"
+    arguments = [*JOB, "--devices", "1,2,7,64", "--jobs", "1", "--stack", "torchtitan", "--plot", str(path)]
+    outcome = towtank(*arguments)
+
+    assert outcome.code == 0, outcome
+    assert "tiny-llama on dgx-h100:nodes=2 under torchtitan: strong scaling" in outcome.out
+    assert "none: no plan of tiny-llama on 7 devices" in " ".join(outcome.out.split())
+    assert "none: dgx-h100 has 16 devices" in outcome.out
+    assert max(map(len, outcome.out.splitlines())) <= 100
+    assert ET.parse(path).getroot().tag.endswith("svg")
+    document = json.loads(towtank(*arguments[:-2], "--json").out)
+    first, second, third, last = document["points"]
+    assert first["efficiency"] == 1.0
+    assert first["proven"]
+    assert second["tokens_per_s"] == pytest.approx(16 * 256 / second["step_time_s"])
+    assert (third["plan"], last["plan"]) == (None, None)

@@ -55,7 +55,9 @@ def test_losses_by_family_and_of_all() -> None:
 
 def _of_a_sweep() -> list[Result]:
     runs = [
-        run for run in read_runs(RUNS) if any(matches(run, sweep["when"]) for sweep in definitions()["sweeps"])
+        run
+        for run in read_runs(RUNS)
+        if any(matches(run, sweep["when"]) for sweep in definitions()["sweeps"])
     ]
     return evaluate(runs)
 

@@ -1,5 +1,6 @@
 """`towtank scale`: how a job scales, with the best plan at each number of devices."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -45,50 +46,67 @@ class _Asked:
     growth: str
     global_batch: int
     sequence: int | None
+    fix: Sequence[str]
+    least: Sequence[str]
+    most: Sequence[str]
+    free: Sequence[str]
     budget: str | None
     plot: Path | None
     profiles: tuple[Path, ...]
 
 
+_Models = Annotated[
+    str,
+    _option("--model", "M,...", "Model; for weak-model one for each number of devices, or one that grows."),
+]
+_Machine = Annotated[str, _option("--machine", "X", "Machine such as selene or dgx-h100:nodes=64.")]
+_Devices = Annotated[str, _option("--devices", "64..16384", "Numbers of devices.")]
+_Batch = Annotated[
+    int, _option("--global-batch", "N", "Sequences of a step; for weak-batch those on the fewest devices.")
+]
+_Mode = Annotated[
+    str, typer.Option("--mode", metavar="strong|weak-batch|weak-model", help="What grows with the devices.")
+]
+_Grow = Annotated[
+    str, typer.Option("--grow", metavar="layers|hidden", help="How one model grows for weak-model.")
+]
+_Sequence = Annotated[int | None, _option("--sequence", "N", "Tokens of a sequence; default: the model's.")]
+_Stack = Annotated[str, typer.Option("--stack", metavar="S", help="Software that limits the space.")]
+_Fix = Annotated[
+    list[str] | None, _option("--fix", "FIELD=VALUE", "Only these values, such as tensor_x=4|8. Repeatable.")
+]
+_Min = Annotated[list[str] | None, _option("--min", "FIELD=N", "Smallest value of a count. Repeatable.")]
+_Max = Annotated[list[str] | None, _option("--max", "FIELD=N", "Largest value of a count. Repeatable.")]
+_Free = Annotated[
+    list[str] | None,
+    _option("--free", "FIELD", "All legal values instead of the usual ones; or all. Repeatable."),
+]
+_Budget = Annotated[
+    str | None, _option("--budget", "TIME", "For each point, such as 60s; default: until its plan is proven.")
+]
+_Jobs = Annotated[
+    int | None,
+    typer.Option("--jobs", metavar="N", min=1, help="Processes; default: one a core.", show_default=False),
+]
+_Plot = Annotated[Path | None, _option("--plot", "FILE.svg", "Write throughput and efficiency as SVG.")]
+
+
 def scale(
-    model: Annotated[
-        str,
-        _option(
-            "--model", "M,...", "Model; for weak-model one for each number of devices, or one that grows."
-        ),
-    ],
-    machine: Annotated[str, _option("--machine", "X", "Machine such as selene or dgx-h100:nodes=64.")],
-    devices: Annotated[str, _option("--devices", "64..16384", "Numbers of devices.")],
-    global_batch: Annotated[
-        int,
-        _option("--global-batch", "N", "Sequences of a step; for weak-batch those on the fewest devices."),
-    ],
-    mode: Annotated[
-        str,
-        typer.Option("--mode", metavar="strong|weak-batch|weak-model", help="What grows with the devices."),
-    ] = "strong",
-    grow: Annotated[
-        str, typer.Option("--grow", metavar="layers|hidden", help="How one model grows for weak-model.")
-    ] = "layers",
-    sequence: Annotated[
-        int | None, _option("--sequence", "N", "Tokens of a sequence; default: the model's.")
-    ] = None,
-    stack: Annotated[
-        str, typer.Option("--stack", metavar="S", help="Software that the job runs on.")
-    ] = "any",
-    budget: Annotated[
-        str | None,
-        _option("--budget", "60s", "Time for the search of one point; default: until it is proven."),
-    ] = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option(
-            "--jobs", metavar="N", min=1, help="Processes; default: one a core.", show_default=False
-        ),
-    ] = None,
-    plot: Annotated[
-        Path | None, _option("--plot", "FILE.svg", "Write throughput and efficiency as SVG.")
-    ] = None,
+    model: _Models,
+    machine: _Machine,
+    devices: _Devices,
+    global_batch: _Batch,
+    mode: _Mode = "strong",
+    grow: _Grow = "layers",
+    sequence: _Sequence = None,
+    stack: _Stack = "any",
+    fix: _Fix = None,
+    least: _Min = None,
+    most: _Max = None,
+    free: _Free = None,
+    budget: _Budget = None,
+    jobs: _Jobs = None,
+    plot: _Plot = None,
     json: Json = False,
     profiles: Profiles = None,
 ) -> None:
@@ -107,6 +125,10 @@ def scale(
         grow,
         global_batch,
         sequence,
+        fix or (),
+        least or (),
+        most or (),
+        free or (),
         budget,
         plot,
         tuple(profiles or ()),
@@ -135,6 +157,8 @@ def _study(asked: _Asked) -> "tuple[Study, tuple[ScalePoint, ...]]":
     from towtank.autotune.errors import TuningError
     from towtank.autotune.scaling.series import GROWTHS, MODES, scale_points
     from towtank.autotune.scaling.study import Study
+    from towtank.autotune.space.constraint_text import read_constraints
+    from towtank.cli.tune import budget_seconds
     from towtank.hardware_profiles.load import load_machine
     from towtank.simulator.models.load import load_model
     from towtank.simulator.stacks.load import load_stack
@@ -144,13 +168,14 @@ def _study(asked: _Asked) -> "tuple[Study, tuple[ScalePoint, ...]]":
     machine = inputs.take(lambda: load_machine(asked.machine, asked.profiles))
     stack = inputs.take(lambda: load_stack(asked.stack))
     counts = inputs.take(lambda: device_counts(asked.devices))
-    budget_s = inputs.take(lambda: _budget(asked.budget))
+    constraints = inputs.take(lambda: read_constraints(asked.fix, asked.least, asked.most, asked.free))
+    budget_s = inputs.take(lambda: budget_seconds(asked.budget))
     inputs.take(lambda: _one_of("--mode", asked.mode, MODES))
     inputs.take(lambda: _one_of("--grow", asked.growth, GROWTHS))
     inputs.take(lambda: _at_least_one("--sequence", asked.sequence))
     inputs.take(lambda: _check_plot(asked.plot))
     inputs.check()
-    assert machine and stack and counts  # else check has raised
+    assert machine and stack and counts and constraints is not None  # else check has raised
     known = [model for model in models if model is not None]
     try:
         points = scale_points(
@@ -158,7 +183,7 @@ def _study(asked: _Asked) -> "tuple[Study, tuple[ScalePoint, ...]]":
         )
     except TuningError as error:
         raise InputError(str(error)) from error
-    study = Study(machine, stack, asked.sequence, profile_dirs=asked.profiles, budget_s=budget_s)
+    study = Study(machine, stack, asked.sequence, constraints, asked.profiles, budget_s)
     return study, points
 
 
@@ -199,20 +224,6 @@ def _range(first: int, last: int | None = None, step: int | None = None) -> list
     while found[-1] * 2 <= last:
         found.append(found[-1] * 2)
     return found
-
-
-def _budget(text: str | None) -> float | None:
-    from towtank.hardware_profiles.units import parse_quantity
-
-    if text is None:
-        return None
-    try:
-        seconds = parse_quantity(text, "seconds")
-    except ValueError as error:
-        raise InputError(f"--budget {text}: {error}") from error
-    if seconds <= 0:
-        raise InputError(f"--budget {text}: must be above 0, such as 60s")
-    return seconds
 
 
 def _one_of(option: str, word: str, known: tuple[str, ...]) -> None:

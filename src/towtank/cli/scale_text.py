@@ -10,42 +10,73 @@ if TYPE_CHECKING:
     from towtank.autotune.scaling.study import Study, TunedPoint
     from towtank.simulator.plan import Plan
 
-_HEADS = ("devices", "batch", "step", "tokens/s", "TFLOP/s", "MFU", "efficiency", "memory", "plan")
+_HEADS = ("devices", "step", "tokens/s", "a device", "TFLOP/s", "MFU", "efficiency", "memory")
 
 
 def scale_text(points: "Sequence[TunedPoint]", title: str, mode: str) -> str:
-    """The table of a study, at most 100 columns wide."""
+    """The tables of a study, at most 100 columns wide."""
     from towtank.autotune.scaling.study import efficiencies
 
     rows = [_row(each, efficiency) for each, efficiency in zip(points, efficiencies(points), strict=True)]
-    parts = [title, table(rows, _HEADS, right=range(8))]
-    if mode == "weak-model":
-        parts.append("Models\n" + table(_models(points), ("devices", "parameters", "model"), right=(0, 1)))
-    notes = ["TFLOP/s: model FLOP/s of a device; efficiency: relative to the first point that has a plan"]
-    notes += [
-        f"{count(each.point.devices)} devices: not proven, at most {percent(each.found.gap)} behind the best"
-        for each in points
-        if each.found is not None and not each.found.proven
-    ]
-    parts.append("\n".join(paragraph(f"- {note}") for note in notes))
-    return "\n\n".join(parts)
+    heads = ("devices", *_job_heads(mode), "plan")
+    return "\n\n".join(
+        [
+            f"{title}\n{table(rows, _HEADS, right=range(8))}",
+            f"Plans\n{table(_plans(points, mode), heads, right=(0, 1) if len(heads) > 2 else (0,))}",
+            "\n".join(paragraph(f"- {note}") for note in _notes(points)),
+        ]
+    )
 
 
 def _row(each: "TunedPoint", efficiency: float | None) -> tuple[str, ...]:
-    start = (count(each.point.devices), count(each.point.global_batch))
+    devices = count(each.point.devices)
     if each.found is None or efficiency is None:
-        return (*start, "-", "-", "-", "-", "-", "-", f"none: {each.why_not}")
+        return (devices, "none", *["-"] * 6)
     found = each.found
     return (
-        *start,
+        devices,
         seconds(found.step_time_s),
         significant(found.tokens_per_s),
+        significant(found.tokens_per_s / each.point.devices),
         significant(found.flop_per_s_per_device / 1e12),
         percent(found.mfu),
         percent(efficiency),
         gibibytes(found.peak_memory_bytes),
-        plan_words(found.plan),
     )
+
+
+def _job_heads(mode: str) -> tuple[str, ...]:
+    """Columns for what grows."""
+    return {"weak-batch": ("batch",), "weak-model": ("parameters", "model")}.get(mode, ())
+
+
+def _plans(points: "Sequence[TunedPoint]", mode: str) -> list[tuple[str, ...]]:
+    from towtank.simulator.models.count import parameters as counted
+
+    rows = []
+    for each in points:
+        job = {
+            "batch": count(each.point.global_batch),
+            "parameters": parameters(counted(each.point.model).total),
+            "model": each.point.model.name,
+        }
+        plan = f"none: {each.why_not}" if each.found is None else plan_words(each.found.plan)
+        rows.append((count(each.point.devices), *(job[head] for head in _job_heads(mode)), plan))
+    return rows
+
+
+def _notes(points: "Sequence[TunedPoint]") -> list[str]:
+    notes = [
+        "a device: tokens/s of one; TFLOP/s: model FLOP/s of one; efficiency: these relative to the first point that "
+        "has a plan"
+    ]
+    if all(each.found is None or each.found.proven for each in points):
+        return [*notes, "every plan is proven: no legal plan is faster under the compiled engine"]
+    return notes + [
+        f"{count(each.point.devices)} devices: not proven, at most {percent(each.found.gap)} behind the best"
+        for each in points
+        if each.found is not None and not each.found.proven
+    ]
 
 
 def plan_words(plan: "Plan") -> str:
@@ -61,15 +92,6 @@ def plan_words(plan: "Plan") -> str:
     if plan.sequence_parallel and plan.tensor_x > 1:
         words.append("sequence parallel")
     return ", ".join(words)
-
-
-def _models(points: "Sequence[TunedPoint]") -> list[tuple[str, ...]]:
-    from towtank.simulator.models.count import parameters as counted
-
-    return [
-        (count(each.point.devices), parameters(counted(each.point.model).total), each.point.model.name)
-        for each in points
-    ]
 
 
 def scale_to_mapping(points: "Sequence[TunedPoint]", study: "Study", mode: str) -> dict[str, Any]:

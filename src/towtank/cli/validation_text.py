@@ -119,8 +119,8 @@ def _choices(report: "Report") -> str:
     if not rows:
         return ""
     heading = (
-        "Choice by prediction: how far the measured configuration that is predicted best, of those predicted to fit, is "
-        "behind the best measured one of its sweep"
+        "Choice by prediction: how far the measured configuration that is predicted best, of those predicted to "
+        "fit, is behind the best measured one of its sweep"
     )
     body = table(rows, ("", "sweeps", "median", "p90", "worst"), right=(1, 2, 3, 4))
     return f"{paragraph(heading, indent=0)}\n{body}"

@@ -47,7 +47,7 @@ def test_points_without_a_plan_say_why_and_the_rest_goes_on() -> None:
         "no plan is legal for these devices and this batch",
         "",
         "none of 7 legal plans fits; the nearest lacks 3.0 GiB a device",
-        "stand-in: no luck with 12",
+        "no luck with 12",
         "selene has 16 devices",
     ]
     assert efficiencies(found) == [None, 1.0, None, None, None]
@@ -81,6 +81,14 @@ def test_workers_find_the_same() -> None:
     assert tune_points(STUDY, points, search=one_plan, jobs=2) == tune_points(
         STUDY, points, search=one_plan, jobs=1
     )
+
+
+def test_a_long_reason_is_told_in_short() -> None:
+    # 7 divides neither the batch nor the heads, and the model has 4 layers
+    found = tune_points(STUDY, scale_points("strong", [load_model("tiny-llama")], (7,), 48), jobs=1)[0]
+    assert found.found is None
+    assert found.why_not.startswith("no plan of tiny-llama on 7 devices with global_batch = 48 is legal")
+    assert len(found.why_not) < 300
 
 
 def test_the_plot_has_a_mark_for_each_point_with_a_plan() -> None:
