@@ -62,8 +62,11 @@ def _start_of(process: int) -> str:
 class Heartbeat:
     """Writes signs of life of a worker into the study while the block runs."""
 
-    def __init__(self, study: "Study", worker: Worker, interval_s: float) -> None:
-        self._study, self._worker, self._interval_s = study, worker, interval_s
+    def __init__(
+        self, study: "Study", worker: Worker, interval_s: float, release: Callable[[], None]
+    ) -> None:
+        """`release` gives back what the thread holds of the storage; it is called at its end."""
+        self._study, self._worker, self._interval_s, self._release = study, worker, interval_s, release
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
@@ -81,7 +84,12 @@ class Heartbeat:
         count = 0
         while not self._end.wait(self._interval_s):
             count += 1
-            self._sign(count)
+            try:
+                self._sign(count)
+            except Exception:
+                continue  # a storage that is out of reach for a while: the next sign says as much
+            finally:
+                self._release()
 
     def _sign(self, count: int) -> None:
         """Write the sign; -1 says that the worker has left."""

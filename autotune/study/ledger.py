@@ -89,7 +89,8 @@ class Ledger:
 
         user = {NAME: name, WORKER: self._worker.identifier}
         trial_id = self._make(TrialState.RUNNING, parameters, user, notes)
-        claim = Claim(self._storage.get_trial(trial_id).number, trial_id, name, parameters)
+        number = next(trial.number for trial in self.look().open if trial._trial_id == trial_id)
+        claim = Claim(number, trial_id, name, parameters)
         return claim if self._stands(claim, total) else None
 
     def _make(
@@ -107,13 +108,12 @@ class Ledger:
         return self._storage.create_new_trial(self._study_id, template_trial=template)
 
     def _stands(self, claim: Claim, total: int) -> bool:
-        """Whether the claim stands; if not, it is withdrawn."""
-        view = self.look()
-        same = view.first_with(claim.name)
+        """Whether the claim stands by a look after it was made; if not, it is withdrawn."""
+        same = self._view.first_with(claim.name)
         if same is not None and same < claim.number:
             self._withdraw(claim, f"trial {same} has this configuration")
             return False
-        if view.number_before(claim.number) >= total:
+        if self._view.number_before(claim.number) >= total:
             self._withdraw(claim, f"{total} configurations were asked")
             return False
         return True

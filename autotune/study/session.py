@@ -37,6 +37,13 @@ class OpenStudy:
     place: str
     settings: Settings
 
+    def close(self) -> None:
+        """Give connections to a database back; the study cannot be used any more."""
+        self.storage.remove_session()
+        engine = getattr(self.storage, "engine", None)
+        if engine is not None:
+            engine.dispose()
+
 
 def create_or_continue(place: str, name: str, objective: Objective, settings: Settings) -> OpenStudy:
     """Make the study with its seeds queued, or continue the one of that name.

@@ -9,9 +9,17 @@ from towtank.autotune.study.leases import PREFIX, Heartbeat, Worker
 from towtank.autotune.study.ledger import Claim, Ledger
 from towtank.autotune.study.pareto import best_of
 from towtank.autotune.study.proposals import Proposer, worker_seed
-from towtank.autotune.study.records import Finished, Objective, Outcome, StudyCounts, StudyResult, TrialError
+from towtank.autotune.study.records import (
+    Finished,
+    Objective,
+    Outcome,
+    StudyCounts,
+    StudyError,
+    StudyResult,
+    TrialError,
+)
 from towtank.autotune.study.session import OpenStudy, distributions_of, ledger_of
-from towtank.autotune.study.storage import MEMORY
+from towtank.autotune.study.storage import MEMORY, shown
 from towtank.autotune.study.view import View, finished_of
 
 _LOOK_S = 1.0
@@ -27,14 +35,22 @@ def work(opened: OpenStudy, objective: Objective, progress: Progress | None = No
     """Try configurations until the study has as many as asked, together with whoever else works on it.
 
     Ctrl-C (KeyboardInterrupt) queues the configuration in hand again and is passed on.
+
+    Raises:
+        StudyError: the storage is out of reach; what was written before is there.
     """
+    from optuna.exceptions import StorageInternalError
+
     worker = Worker.this_process()
     ledger = ledger_of(opened, objective, worker)
     seed = worker_seed(opened.settings.seed, worker.identifier, _worked_on(opened, ledger))
     proposer = Proposer(objective, distributions_of(objective), opened.settings, seed)
     shift = _Shift(ledger, proposer, objective, opened.settings.trials)
-    with _signs_of_life(opened, worker):
-        exhausted = shift.run(progress)
+    try:
+        with _signs_of_life(opened, worker):
+            exhausted = shift.run(progress)
+    except StorageInternalError as error:
+        raise StudyError(f"storage {shown(opened.place)} was lost: {error.__cause__ or error}") from error
     return result_of(opened, objective, exhausted=exhausted)
 
 
@@ -48,7 +64,8 @@ def _worked_on(opened: OpenStudy, ledger: Ledger) -> int:
 def _signs_of_life(opened: OpenStudy, worker: Worker) -> AbstractContextManager[Any]:
     if opened.place == MEMORY:
         return nullcontext()
-    return Heartbeat(opened.study, worker, opened.settings.lease_s / 4)
+    interval_s = opened.settings.lease_s / 4
+    return Heartbeat(opened.study, worker, interval_s, opened.storage.remove_session)
 
 
 class _Shift:
