@@ -25,7 +25,7 @@ def programs() -> Path:
     found = shutil.which("initdb")
     if found is None or shutil.which("postgres") is None:
         raise NoServerError(
-            "PostgreSQL is not installed: no initdb and postgres (Debian: apt-get install postgresql)"
+            "PostgreSQL is not installed (Debian: apt-get install postgresql)"
         )
     return Path(found).resolve().parent
 
