@@ -58,16 +58,21 @@ def time_block(
     return BlockTime(block, graph, timeline, makespan, parts, float(busy.max()))
 
 
-def host_seconds(graph: BlockGraph, cost: CostModel) -> float:
-    """Seconds of the host for the calls of tensor-parallel collectives in a block.
+def host_call_seconds(cost: CostModel) -> float:
+    """Seconds of the host for one call of a tensor-parallel collective: c without a pipeline, c' p with one.
 
-    h = c n without a pipeline and c' p n with one, for n calls on a group of p members (`stacks.records.Host`).
+    p is the size of the group (`stacks.records.Host`).
     """
     host, plan = cost.stack.host, cost.plan
+    if plan.pipeline == 1:
+        return host.tensor_call_s
+    return host.tensor_call_in_pipeline_s * (plan.tensor_x * plan.tensor_y)
+
+
+def host_seconds(graph: BlockGraph, cost: CostModel) -> float:
+    """Seconds of the host for the calls of tensor-parallel collectives in a block."""
     calls = np.array([operation.stream is Stream.TENSOR for operation in graph.operations])
-    members = plan.tensor_x * plan.tensor_y
-    each = host.tensor_call_s if plan.pipeline == 1 else host.tensor_call_in_pipeline_s * members
-    return float(calls[graph.template].sum()) * each
+    return float(calls[graph.template].sum()) * host_call_seconds(cost)
 
 
 def operation_seconds(graph: BlockGraph, cost: CostModel) -> NDArray[np.float64]:

@@ -1,7 +1,7 @@
 """Strict edge: a mapping from a file or the command line becomes a frozen record, or every fault at once."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, get_type_hints
@@ -23,12 +23,17 @@ def _nested(record: type) -> list[type]:
     return [hint for hint in get_type_hints(record).values() if isinstance(hint, type) and is_dataclass(hint)]
 
 
-def read_record(record: type, data: Mapping[str, Any]) -> tuple[Any, list[str]]:
-    """Build `record` from `data`; return it, or None, and the faults as sentences."""
+def read_record(
+    record: type, data: Mapping[str, Any], more_keys: Sequence[str] = ()
+) -> tuple[Any, list[str]]:
+    """Build `record` from `data`; return it, or None, and the faults as sentences.
+
+    `more_keys`: what the caller knows besides the fields of the record, for the message on an unknown key.
+    """
     try:
         return _adapter(record).validate_json(json.dumps(data)), []
     except ValidationError as error:
-        return None, [_sentence(record, dict(fault)) for fault in error.errors()]
+        return None, [_sentence(record, dict(fault), more_keys) for fault in error.errors()]
     except (TypeError, ValueError) as error:  # dates and sets, lists that hold themselves
         return None, [f"holds something that is no number, text, list or mapping: {error}"]
 
@@ -39,12 +44,12 @@ def _known_keys(record: type, path: tuple[Any, ...]) -> list[str]:
     return [field.name for field in fields(record)]
 
 
-def _sentence(record: type, fault: dict[str, Any]) -> str:
+def _sentence(record: type, fault: dict[str, Any], more_keys: Sequence[str]) -> str:
     path = tuple(part for part in fault["loc"] if isinstance(part, str | int))
     where = ".".join(str(part) for part in path)
     kind, value = fault["type"], fault.get("input")
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
-        known = _known_keys(record, path)
+        known = [*(more_keys if len(path) == 1 else ()), *_known_keys(record, path)]
         return f"unknown key {where}{did_you_mean(str(path[-1]), known)} (known: {', '.join(known)})"
     if kind in ("missing", "missing_argument"):
         return f"missing key {where}"

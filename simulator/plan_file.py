@@ -1,7 +1,11 @@
-"""Plans from files and from the command line, and back."""
+"""Plans from files and from the command line, and back.
+
+A plan file holds fields of the plan and may name the job it is for: `model`, `machine` and `stack`, written as on the
+command line.
+"""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,20 @@ from towtank.simulator.errors import PlanError
 from towtank.simulator.plan import Plan
 
 SCHEMA = 1
+JOB_KEYS = ("model", "machine", "stack")
+"""Keys of a plan file that are no fields of the plan: what the plan is for."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanFile:
+    """A plan and the job that its file names; None: the file does not say."""
+
+    plan: Plan
+    model: str | None = None
+    """Name of the zoo or path, as written."""
+    machine: str | None = None
+    """Machine with its options, such as dgx-h100:nodes=64."""
+    stack: str | None = None
 
 
 def plan_from_mapping(data: Mapping[str, Any], subject: str = "plan") -> Plan:
@@ -21,23 +39,68 @@ def plan_from_mapping(data: Mapping[str, Any], subject: str = "plan") -> Plan:
     Raises:
         PlanError: unknown keys or wrong types, all at once.
     """
+    plan, faults = _read(data, ())
+    if plan is None or faults:
+        raise PlanError(faults, subject)
+    return plan
+
+
+def plan_file_from_mapping(
+    data: Mapping[str, Any], settings: Mapping[str, Any] | None = None, subject: str = "plan"
+) -> PlanFile:
+    """Build a plan and the job it is for from the mapping of a plan file; `settings` replace fields of the plan.
+
+    Raises:
+        PlanError: unknown keys or wrong types, all at once.
+    """
+    named = {key: data[key] for key in JOB_KEYS if data.get(key) is not None}
+    fields = {key: value for key, value in data.items() if key not in JOB_KEYS}
+    changes = {key: value for key, value in (settings or {}).items() if key not in JOB_KEYS}
+    plan, faults = _read(_merge(fields, changes), JOB_KEYS)
+    faults += [f"{key} is no field of the plan; give --{key}" for key in settings or {} if key in JOB_KEYS]
+    faults += [
+        f"{key} = {value!r} must be text, as on the command line"
+        for key, value in named.items()
+        if not isinstance(value, str) or not value.strip()
+    ]
+    if plan is None or faults:
+        raise PlanError(faults, subject)
+    return PlanFile(plan, **named)
+
+
+def _read(data: Mapping[str, Any], more_keys: tuple[str, ...]) -> tuple[Plan | None, list[str]]:
     values = dict(data)
     version = values.pop("schema", SCHEMA)
     faults = (
         [] if version == SCHEMA else [f"schema {version!r} is not known; this towtank reads schema {SCHEMA}"]
     )
-    plan, found = read_record(Plan, values)
-    if faults + found:
-        raise PlanError(faults + found, subject)
-    result: Plan = plan
-    return result
+    plan, found = read_record(Plan, values, more_keys)
+    return plan, faults + found
 
 
 def load_plan(path: str | Path, settings: Mapping[str, Any] | None = None) -> Plan:
-    """Read a plan file; `settings` replace some of its values.
+    """Read the plan of a plan file; `settings` replace some of its values.
 
     Raises:
         PlanError: the file cannot be read or is not a plan.
+    """
+    return load_plan_file(path, settings).plan
+
+
+def load_plan_file(path: str | Path, settings: Mapping[str, Any] | None = None) -> PlanFile:
+    """Read a plan file; `settings` replace some of the plan's values.
+
+    Raises:
+        PlanError: the file cannot be read or is not a plan.
+    """
+    return plan_file_from_mapping(read_plan_mapping(path), settings, str(path))
+
+
+def read_plan_mapping(path: str | Path) -> dict[str, Any]:
+    """Read the mapping that a plan file holds, whatever its keys.
+
+    Raises:
+        PlanError: the file cannot be read or holds no mapping.
     """
     subject = str(path)
     try:
@@ -50,7 +113,7 @@ def load_plan(path: str | Path, settings: Mapping[str, Any] | None = None) -> Pl
         raise PlanError([f"is not YAML: {' '.join(str(error).split())}"], subject) from error
     if not isinstance(data, dict):
         raise PlanError(["must be a mapping of plan fields such as `tensor_x: 8`"], subject)
-    return plan_from_mapping(_merge(data, settings or {}), subject)
+    return data
 
 
 def _merge(data: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,6 +188,10 @@ def plan_to_mapping(plan: Plan) -> dict[str, Any]:
     return mapping
 
 
-def dump_plan(plan: Plan) -> str:
-    """Text of a plan file."""
-    return yaml.safe_dump(plan_to_mapping(plan), sort_keys=False)
+def dump_plan(
+    plan: Plan, *, model: str | None = None, machine: str | None = None, stack: str | None = None
+) -> str:
+    """Text of a plan file, with the job that it is for as far as it is given."""
+    fields = plan_to_mapping(plan)
+    named = {key: value for key, value in zip(JOB_KEYS, (model, machine, stack), strict=True) if value}
+    return yaml.safe_dump({"schema": fields.pop("schema"), **named, **fields}, sort_keys=False)

@@ -128,7 +128,7 @@ def predict(
     the_plan = plan if isinstance(plan, Plan) else load_plan(plan)
     the_stack = stack if isinstance(stack, Stack) else load_stack(stack)
     check(model_spec, the_machine, the_plan, the_stack, devices)
-    the_plan = _possible_overlap(the_plan, the_machine)
+    the_plan = possible_overlap(the_plan, the_machine)
     program = lower(model_spec, the_plan, the_stack)
     cost = CostModel(the_machine, the_plan, the_stack, directories, crossing=engine != "flows")
     step = time_step(program, cost, _engine(engine), StepFlows(cost) if engine == "flows" else None)
@@ -142,7 +142,7 @@ def bound(
     return step_bound(model, CostModel(machine, plan, stack, profile_dirs))
 
 
-def _possible_overlap(plan: Plan, machine: Machine) -> Plan:
+def possible_overlap(plan: Plan, machine: Machine) -> Plan:
     """The plan without overlap of data-parallel collectives where the device runs one kernel after the other.
 
     Inside of blocks the single queue itself sees to that (`block_graph`).

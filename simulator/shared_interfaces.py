@@ -7,15 +7,16 @@ network, each gets half of what it would have alone, as long as both run.
 import numpy as np
 from numpy.typing import NDArray
 
+from towtank.hardware_profiles.records import Machine
 from towtank.simulator.block_graph import STREAMS, BlockGraph
 from towtank.simulator.cost.model import CostModel
 from towtank.simulator.graph import Contention, Engine, GraphStructure, TaskGraph, Timeline
 from towtank.simulator.operations import Message, Stream
 
-_FAMILIES = ((Stream.TENSOR,), (Stream.GATHER, Stream.SCATTER))
+FAMILIES = ((Stream.TENSOR,), (Stream.GATHER, Stream.SCATTER))
 """Queues whose collectives are of different groups and may run side by side."""
 
-_ROUNDS = 8
+ROUNDS = 8
 """Rounds of the fixed point. The distance to it halves at least in each, since a collective is lengthened by half of
 what it overlaps: 8 rounds leave less than half a percent of the lengthening."""
 
@@ -31,17 +32,22 @@ def crosses_nodes(graph: BlockGraph, cost: CostModel) -> NDArray[np.bool_]:
     )
 
 
+def may_share(machine: Machine) -> bool:
+    """Whether collectives of one device can be side by side on the same network interfaces."""
+    return not machine.device.takes_turns and machine.network.topology != "torus"
+
+
 def families_of(graph: BlockGraph, cost: CostModel) -> tuple[NDArray[np.intp], ...]:
     """Tasks of each family that leave the node; empty where fewer than two families do.
 
     Empty, too, where a device runs one collective at a time, and on a torus, whose axes are links of their own.
     """
-    if cost.machine.device.takes_turns or cost.machine.network.topology == "torus":
+    if not may_share(cost.machine):
         return ()
     outside = crosses_nodes(graph, cost)[graph.template]
     stream = graph.structure.stream
     found = []
-    for family in _FAMILIES:
+    for family in FAMILIES:
         numbers = [STREAMS.index(queue) for queue in family]
         tasks = np.flatnonzero(outside & np.logical_or.reduce([stream == number for number in numbers]))
         if len(tasks):
@@ -84,7 +90,7 @@ def timeline_of(
     if not families:
         return timeline
     first, second = families
-    for _ in range(_ROUNDS):
+    for _ in range(ROUNDS):
         duration = alone_s.copy()
         duration[first] += overlap_s(first, second, timeline) / 2
         duration[second] += overlap_s(second, first, timeline) / 2

@@ -1,6 +1,6 @@
 """Time of one step: blocks on the pipeline's tasks, and where the time goes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,22 +100,24 @@ def _fill_collectives(table: DurationTable, program: Program, cost: CostModel, s
     table.set_messages((Role.GRADIENT_REDUCE, stage, 0, -1), gradient_messages(sizes, total), cost)
     table.set_messages((Role.PARAMETER_GATHER_AFTER, stage, 0, -1), parameter_messages(sizes, total), cost)
     for chunk in chunks:
-        if chunk.num_layers == 0:
-            _fill_layer(table, sizes, cost, chunk, -1, chunk_weights(sizes, chunk))
-        for layer in range(chunk.num_layers):
-            weights = layer_weights(sizes, chunk.first_layer + layer)
-            # the embedding goes with the first layer of the model, the head with the last one
-            holds_end = (layer == 0 and chunk.has_embedding) or (
-                layer == chunk.num_layers - 1 and chunk.has_head and not chunk.has_embedding
-            )
-            _fill_layer(
-                table,
-                sizes,
-                cost,
-                chunk,
-                layer,
-                weights + end_weights(sizes, chunk) if holds_end else weights,
-            )
+        for layer, weights in collective_weights(sizes, chunk):
+            _fill_layer(table, sizes, cost, chunk, layer, weights)
+
+
+def collective_weights(sizes: Sizes, chunk: Chunk) -> Iterator[tuple[int, Weights]]:
+    """Weights that travel together where collectives go layer by layer: (layer of the chunk, its weights).
+
+    The embedding goes with the first layer of the model, the head with the last one. A chunk without layers has one
+    entry, with layer -1.
+    """
+    if chunk.num_layers == 0:
+        yield -1, chunk_weights(sizes, chunk)
+    for layer in range(chunk.num_layers):
+        weights = layer_weights(sizes, chunk.first_layer + layer)
+        holds_end = (layer == 0 and chunk.has_embedding) or (
+            layer == chunk.num_layers - 1 and chunk.has_head and not chunk.has_embedding
+        )
+        yield layer, weights + end_weights(sizes, chunk) if holds_end else weights
 
 
 def _fill_layer(
@@ -129,15 +131,20 @@ def _fill_layer(
 
 def _fill_ends(table: DurationTable, program: Program, cost: CostModel, stage: int) -> None:
     """Gradient norm, optimizer and what lies outside of all passes."""
-    sizes, chunks = program.sizes, program.chunks[stage]
+    norm, optimizer = end_seconds(program.sizes, program.chunks[stage], cost)
+    table.set(Role.GRADIENT_NORM, stage, norm)
+    table.set(Role.OPTIMIZER, stage, optimizer)
+
+
+def end_seconds(sizes: Sizes, chunks: tuple[Chunk, ...], cost: CostModel) -> tuple[float, float]:
+    """Seconds of a stage after its passes: (gradient norm, optimizer with what lies outside of all passes)."""
     weights = stage_weights(sizes, chunks)
     norm = cost.duration_s(gradient_norm_work(sizes, weights)) + cost.duration_s(
         Message("all-reduce", "world", 4.0)
     )
     tied = tied_embedding_message(sizes, chunks)
-    table.set(Role.GRADIENT_NORM, stage, norm + (cost.duration_s(tied) if tied else 0.0))
     optimizer = cost.duration_s(optimizer_work(sizes, weights))
-    table.set(Role.OPTIMIZER, stage, optimizer + sizes.stack.step_overhead_s)
+    return norm + (cost.duration_s(tied) if tied else 0.0), optimizer + sizes.stack.step_overhead_s
 
 
 def _fill_passes(

@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from towtank.kernels.counts import BYTES_PER_ELEMENT
 from towtank.simulator.groups import expert_weight_shards
 from towtank.simulator.lowering.ends import embedding_shards, local_embedding_weights
@@ -25,6 +28,7 @@ from towtank.simulator.memory.activations import (
 )
 from towtank.simulator.program import Program, send_message
 from towtank.simulator.schedules import alive_micro_batches
+from towtank.simulator.stacks.records import Memory
 
 _MOMENT_BYTES = 4.0
 """Bytes of one fp32 moment of Adam."""
@@ -45,7 +49,62 @@ class StageMemory:
         return sum(self.parts.values())
 
 
-def _state_parts(sizes: Sizes, weights: Weights) -> dict[str, float]:
+Quantity = float | NDArray[np.float64]
+"""Bytes of one stage, or of the same stage of many plans."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageFigures:
+    """What the peak of a stage is made of, in bytes per device."""
+
+    weights: Quantity
+    gradients: Quantity
+    optimizer: Quantity
+    gathered: Quantity
+    """Weights gathered for use and gradients before they are scattered."""
+    kept: Quantity
+    """Activations that the passes of all chunks keep for one micro-batch, over the number of chunks."""
+    working: Quantity
+    """Working set of a layer that is recomputed or run backward."""
+    head: Quantity
+    """Activations kept at the end of the model."""
+    logits: Quantity
+    gathered_inputs: Quantity
+    """Part of `kept` that is inputs gathered over tensor ranks."""
+    late_gradients: Quantity
+    """Gradients of one micro-batch in working precision, where the stack keeps such."""
+    buffers: Quantity
+    """Communication buffers."""
+
+
+def stage_parts(figures: StageFigures, alive: Quantity, memory: Memory) -> dict[str, Quantity]:
+    """Parts of the peak when `alive` passes of single chunks hold their activations.
+
+    Passes are taken as the stage's mean, of whatever size they are. At the end of a micro-batch's backward pass its
+    activations are gone, and those of `alive` - 1 others are held: of its gradients in working precision counts what
+    is more than the activations which they replace. Allocator blocks leave holes beside tensors of many sizes;
+    gathered inputs all have one size, in which a freed block fits the next.
+    """
+    activations = figures.kept * alive + figures.head
+    freed = activations / alive + figures.logits
+    parts = {
+        "weights": figures.weights,
+        "gradients": figures.gradients + np.maximum(0.0, figures.late_gradients - freed),
+        "optimizer": figures.optimizer,
+        "gathered weights": figures.gathered,
+        "activations": activations,
+        "recompute working set": figures.working,
+        "logits": figures.logits,
+        "communication buffers": figures.buffers,
+    }
+    everything = memory.fragments == "everything"
+    fragmented = sum(parts.values()) if everything else activations - figures.gathered_inputs * alive
+    parts["fragmentation"] = memory.fragmentation * fragmented
+    parts["device context"] = memory.context_bytes
+    return parts
+
+
+def state_bytes(sizes: Sizes, weights: Weights) -> dict[str, float]:
     """Weights, gradients and optimizer states at rest."""
     plan = sizes.plan
     working = BYTES_PER_ELEMENT[activation_precision(plan.precision)]
@@ -108,7 +167,7 @@ def _held_gradients(sizes: Sizes, weights: Weights) -> float:
     return weights.dense / plan.tensor_z + experts + table
 
 
-def _gathered(sizes: Sizes, chunks: Sequence[Chunk]) -> float:
+def gathered_bytes(sizes: Sizes, chunks: Sequence[Chunk]) -> float:
     """Weights gathered for use and gradients before they are scattered: present and prefetched unit."""
     if sizes.plan.weight_shards == 1:
         return 0.0
@@ -141,69 +200,62 @@ def _kept_gathered(sizes: Sizes, chunks: Sequence[Chunk]) -> int:
     return sum(run.num_layers * sum(local_layer_weights(sizes, run.kind[0])) for run in runs)
 
 
-def _activation_parts(sizes: Sizes, chunks: Sequence[Chunk], alive: int) -> dict[str, float]:
-    """Activations held at the peak, the working set of one layer, and the logits."""
-    kept, working = 0.0, 0.0
+def _activation_figures(sizes: Sizes, chunks: Sequence[Chunk]) -> tuple[float, float, float]:
+    """(kept, kept of gathered inputs, working set) of one micro-batch; the first two over the number of chunks."""
+    kept, gathered, working = 0.0, 0.0, 0.0
     for chunk in chunks:
         for run in chunk.runs:
             one = layer_activations(sizes, run.kind, run.recomputed)
             kept += one.kept * run.num_layers
+            gathered += gathered_input_bytes(sizes, run.kind, run.recomputed) * run.num_layers
             working = max(working, one.working)
-    # `alive` counts passes of single chunks, of whatever size: they are taken as the stage's mean
-    parts = {"activations": kept / len(chunks) * alive, "recompute working set": working}
-    if any(chunk.has_head for chunk in chunks):
-        each, logits = head_bytes(sizes)
-        parts["activations"] += each
-        parts["logits"] = logits * (1 + sizes.model.mtp_layers) + last_logits_bytes(sizes)
-    return parts
+    return kept / len(chunks), gathered / len(chunks), working
 
 
-def _fragmented(sizes: Sizes, chunks: Sequence[Chunk], parts: Mapping[str, float], alive: int) -> float:
-    """Bytes that leave holes between blocks of the allocator.
-
-    Of activations those of many sizes. Gathered inputs all have one size, in which a freed block fits the next.
-    """
-    if sizes.stack.memory.fragments == "everything":
-        return sum(parts.values())
-    gathered = sum(
-        gathered_input_bytes(sizes, run.kind, run.recomputed) * run.num_layers
-        for chunk in chunks
-        for run in chunk.runs
-    )
-    return parts["activations"] - gathered / len(chunks) * alive
+def end_bytes(sizes: Sizes) -> tuple[float, float]:
+    """(activations kept at the end of the model, logits) of the last stage."""
+    each, logits = head_bytes(sizes)
+    return each, logits * (1 + sizes.model.mtp_layers) + last_logits_bytes(sizes)
 
 
-def _late_gradients(sizes: Sizes, weights: Weights, activations: Mapping[str, float], alive: int) -> float:
-    """Gradients of one micro-batch in working precision that are more than the activations which they replace.
-
-    At the end of its backward pass its activations are gone, and those of `alive` - 1 others are held: the peak
-    is the larger of that moment and of the end of its forward pass.
-    """
+def late_gradient_bytes(sizes: Sizes, weights: Weights) -> float:
+    """Gradients of one micro-batch in working precision; 0 where the stack keeps none beside the main ones."""
     if not sizes.stack.memory.working_gradients:
         return 0.0
-    working = BYTES_PER_ELEMENT[activation_precision(sizes.plan.precision)]
-    freed = activations["activations"] / alive + activations.get("logits", 0.0)
-    return max(0.0, _held_gradients(sizes, weights) * working - freed)
+    return _held_gradients(sizes, weights) * BYTES_PER_ELEMENT[activation_precision(sizes.plan.precision)]
+
+
+def buffer_bytes(sizes: Sizes) -> float:
+    """Communication buffers: buckets of shards, a send and a receive in both directions, the gathered input of a
+    linear layer and of the one after it."""
+    sends = 4 * send_message(sizes).bytes if sizes.plan.pipeline > 1 else 0.0
+    buckets = sizes.stack.memory.shard_buckets_bytes if _has_shard_buckets(sizes) else 0.0
+    gathered = sizes.plan.tensor_x if sizes.sequence_split else 1
+    return buckets + sends + 2 * layer_input_bytes(sizes) * gathered
 
 
 def stage_memory(program: Program, stage: int, alive: int) -> StageMemory:
     """Peak memory of one stage."""
     sizes, chunks = program.sizes, program.chunks[stage]
     weights = stage_weights(sizes, chunks)
-    parts = _state_parts(sizes, weights)
-    parts["gathered weights"] = _gathered(sizes, chunks)
-    activations = _activation_parts(sizes, chunks, alive)
-    parts |= activations
-    parts["gradients"] += _late_gradients(sizes, weights, activations, alive)
-    # a send and a receive in both directions; the gathered input of a linear layer and of the one after it
-    sends = 4 * send_message(sizes).bytes if sizes.plan.pipeline > 1 else 0.0
-    buckets = sizes.stack.memory.shard_buckets_bytes if _has_shard_buckets(sizes) else 0.0
-    parts["communication buffers"] = (
-        buckets + sends + 2 * layer_input_bytes(sizes) * (sizes.plan.tensor_x if sizes.sequence_split else 1)
+    states = state_bytes(sizes, weights)
+    kept, gathered_inputs, working = _activation_figures(sizes, chunks)
+    head, logits = end_bytes(sizes) if any(chunk.has_head for chunk in chunks) else (0.0, 0.0)
+    figures = StageFigures(
+        weights=states["weights"],
+        gradients=states["gradients"],
+        optimizer=states["optimizer"],
+        gathered=gathered_bytes(sizes, chunks),
+        kept=kept,
+        working=working,
+        head=head,
+        logits=logits,
+        gathered_inputs=gathered_inputs,
+        late_gradients=late_gradient_bytes(sizes, weights),
+        buffers=buffer_bytes(sizes),
     )
-    parts["fragmentation"] = sizes.stack.memory.fragmentation * _fragmented(sizes, chunks, parts, alive)
-    parts["device context"] = sizes.stack.memory.context_bytes
-    return StageMemory(stage, {name: size for name, size in parts.items() if size > 0}, alive)
+    parts = stage_parts(figures, alive, sizes.stack.memory)
+    return StageMemory(stage, {name: float(size) for name, size in parts.items() if size > 0}, alive)
 
 
 def stage_memories(program: Program) -> tuple[StageMemory, ...]:

@@ -58,11 +58,14 @@ def alive_micro_batches(
 ) -> NDArray[np.int64]:
     """Largest number of activations of one chunk and one micro-batch that each stage [stages] holds at once.
 
-    Counted along the slots: a forward pass stores one, the backward pass of the same frees it when it ends.
+    A forward pass stores one, the backward pass of the same frees it when it ends: after w passes of warm-up one
+    more is held while forward and backward passes alternate, never more than there are.
     Raises ScheduleError like `schedule`.
     """
-    slots = schedule(kind, num_stages, num_chunks, num_micro_batches)
-    held = np.cumsum(np.where(slots.phase == Phase.FORWARD, 1, -1), axis=1)
-    peak: NDArray[np.int64] = held.max(axis=1).astype(np.int64)
+    found = schedule_faults(kind, num_stages, num_chunks, num_micro_batches)
+    if found:
+        raise ScheduleError("; ".join(found))
+    warm_up = SCHEDULES[kind].warm_up(num_stages, num_chunks, num_micro_batches)
+    peak: NDArray[np.int64] = np.minimum(warm_up + 1, num_chunks * num_micro_batches)
     peak.setflags(write=False)
     return peak

@@ -5,6 +5,7 @@ figure has them reversed. With equal micro-batches both take the same time.
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
 from towtank.simulator.schedules.slots import Slots, alternate, one_chunk_order
 
@@ -18,7 +19,12 @@ def faults(num_stages: int, num_chunks: int, num_micro_batches: int) -> list[str
     return []
 
 
+def warm_up(num_stages: int, num_chunks: int, num_micro_batches: int) -> NDArray[np.int64]:
+    """Forward passes of each stage that precede the alternation of forward and backward passes: all."""
+    return np.full(num_stages, num_micro_batches)
+
+
 def slots(num_stages: int, num_chunks: int, num_micro_batches: int) -> Slots:
     """Order of passes of every stage."""
     order = one_chunk_order(num_micro_batches)
-    return alternate(np.full(num_stages, num_micro_batches), order, order)
+    return alternate(warm_up(num_stages, num_chunks, num_micro_batches), order, order)

@@ -7,6 +7,7 @@ first where the number of micro-batches equals p; the present ones, and this fil
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
 from towtank.simulator.schedules.slots import PassOrder, Slots, alternate
 
@@ -34,15 +35,20 @@ def faults(num_stages: int, num_chunks: int, num_micro_batches: int) -> list[str
     return found
 
 
+def warm_up(num_stages: int, num_chunks: int, num_micro_batches: int) -> NDArray[np.int64]:
+    """Forward passes of each stage that precede the alternation of forward and backward passes."""
+    passes = 2 * (num_stages - 1 - np.arange(num_stages)) + (num_chunks - 1) * num_stages
+    return np.minimum(passes, num_chunks * num_micro_batches)
+
+
 def slots(num_stages: int, num_chunks: int, num_micro_batches: int) -> Slots:
     """Order of passes of every stage."""
     passes = num_chunks * num_micro_batches
     group, within = np.divmod(np.arange(passes), num_stages * num_chunks)
     chunk = (within // num_stages).astype(np.int16)
     micro_batch = (group * num_stages + within % num_stages).astype(np.int32)
-    warm_up = 2 * (num_stages - 1 - np.arange(num_stages)) + (num_chunks - 1) * num_stages
     return alternate(
-        np.minimum(warm_up, passes),
+        warm_up(num_stages, num_chunks, num_micro_batches),
         PassOrder(chunk, micro_batch),
         PassOrder((num_chunks - 1 - chunk).astype(np.int16), micro_batch),
     )

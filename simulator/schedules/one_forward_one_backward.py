@@ -6,6 +6,7 @@ back without a gap. As long as GPipe, but a stage holds at most p - s micro-batc
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
 from towtank.simulator.schedules.slots import Slots, alternate, one_chunk_order
 
@@ -17,8 +18,12 @@ def faults(num_stages: int, num_chunks: int, num_micro_batches: int) -> list[str
     return []
 
 
+def warm_up(num_stages: int, num_chunks: int, num_micro_batches: int) -> NDArray[np.int64]:
+    """Forward passes of each stage that precede the alternation of forward and backward passes."""
+    return np.minimum(num_stages - 1 - np.arange(num_stages), num_micro_batches)
+
+
 def slots(num_stages: int, num_chunks: int, num_micro_batches: int) -> Slots:
     """Order of passes of every stage."""
     order = one_chunk_order(num_micro_batches)
-    warm_up = num_stages - 1 - np.arange(num_stages)
-    return alternate(np.minimum(warm_up, num_micro_batches), order, order)
+    return alternate(warm_up(num_stages, num_chunks, num_micro_batches), order, order)

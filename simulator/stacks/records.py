@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from towtank.simulator.plan import Dimension
+
 
 @dataclass(frozen=True, slots=True)
 class Supports:
@@ -25,6 +27,8 @@ class Supports:
     precisions: tuple[str, ...]
     overlaps: tuple[str, ...]
     """Overlap switches that the software has."""
+    rank_orders: Literal["all"] | tuple[tuple[Dimension, ...], ...]
+    """Orders in which the software lays dimensions on ranks, innermost first; dimensions of degree 1 do not count."""
 
 
 @dataclass(frozen=True, slots=True)

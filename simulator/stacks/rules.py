@@ -69,7 +69,23 @@ def _choice_faults(stack: Stack, plan: Plan) -> list[str]:
         faults.append(
             f"{stack.name} cannot run precision = {plan.precision}: it has {', '.join(can.precisions)}"
         )
+    if not rank_order_supported(stack, plan):
+        assert can.rank_orders != "all"
+        has = " or ".join(f"[{', '.join(order)}]" for order in can.rank_orders)
+        faults.append(
+            f"{stack.name} cannot run rank_order = [{', '.join(plan.rank_order)}]: of dimensions above degree 1 it "
+            f"has the order of {has}"
+        )
     return faults
+
+
+def rank_order_supported(stack: Stack, plan: Plan) -> bool:
+    """Whether the software has an order that lays the plan's dimensions above degree 1 on the same ranks."""
+    orders = stack.supports.rank_orders
+    if orders == "all":
+        return True
+    wanted = [name for name in plan.rank_order if plan.degree(name) > 1]
+    return any([name for name in order if plan.degree(name) > 1] == wanted for order in orders)
 
 
 def _overlap_faults(stack: Stack, plan: Plan) -> list[str]:

@@ -1,6 +1,6 @@
 """`towtank predict`: one training step on the clock."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 from towtank.cli.failure import InputError, Inputs
-from towtank.cli.options import Json, Profiles
+from towtank.cli.options import Json, Machine, Model, Profiles, Stack
 
 if TYPE_CHECKING:
-    from towtank.simulator.plan import Plan
     from towtank.simulator.predict import Prediction
 
 EXAMPLES = """\
@@ -21,6 +20,7 @@ Examples:
       --set tensor_x=8,pipeline=64,data=6,global_batch=3072,recompute=full,precision=fp16
   towtank predict --model llama3-8b --machine dgx-h100:nodes=8 --stack torchtitan \\
       --set data=64,zero_stage=3,micro_batch=2,global_batch=128
+  towtank predict --plan plan.yaml    (a plan file may name model, machine and stack)
   towtank predict --model my/config.json --machine jupiter --plan plan.yaml --set micro_batch=2 --json
   towtank predict --model llama3-70b --machine alps --plan plan.yaml --trace step.json.gz
 
@@ -37,15 +37,14 @@ def _option(name: str, metavar: str, text: str) -> Any:
     return typer.Option(name, metavar=metavar, help=text, show_default=False)
 
 
-_Model = Annotated[str, _option("--model", "M", "Name of a model, or a model YAML or config.json.")]
-_Machine = Annotated[str, _option("--machine", "X", "Machine such as selene or dgx-h100:nodes=64.")]
-_PlanFile = Annotated[Path | None, _option("--plan", "FILE", "Plan file.")]
+_PlanFile = Annotated[
+    Path | None, _option("--plan", "FILE", "Plan file; it may also name model, machine and stack.")
+]
 _Settings = Annotated[
     list[str] | None,
     _option("--set", "KEY=VALUE,...", "Fields of the plan; they override those of --plan. Repeatable."),
 ]
 _Devices = Annotated[int | None, _option("--devices", "N", "Devices that the plan must occupy.")]
-_Stack = Annotated[str, typer.Option("--stack", metavar="S", help="Software that the job runs on.")]
 _Engine = Annotated[str, typer.Option("--engine", metavar="compiled|simpy|flows", help=_ENGINE_HELP)]
 _Breakdown = Annotated[
     str | None, _option("--breakdown", "layers|operations", "Add the time of each layer or operation.")
@@ -70,12 +69,12 @@ _IgnoredKeys = Annotated[
 class _Job:
     """What the user asks for, as given."""
 
-    model: str
-    machine: str
+    model: str | None
+    machine: str | None
     plan: Path | None
     settings: Sequence[str]
     devices: int | None
-    stack: str
+    stack: str | None
     engine: str
     breakdown: str | None
     profiles: tuple[Path, ...]
@@ -83,12 +82,12 @@ class _Job:
 
 
 def predict(
-    model: _Model,
-    machine: _Machine,
+    model: Model = None,
+    machine: Machine = None,
     plan: _PlanFile = None,
     settings: _Settings = None,
     devices: _Devices = None,
-    stack: _Stack = "megatron-core",
+    stack: Stack = None,
     engine: _Engine = "compiled",
     breakdown: _Breakdown = None,
     json: Json = False,
@@ -148,53 +147,32 @@ def _print_json(
 
 def _predicted(job: _Job) -> "Prediction":
     """Load everything, so that all faults are told at once, then predict."""
-    from towtank.hardware_profiles.load import load_machine
+    from towtank.cli.job import load_job
     from towtank.simulator.predict import EngineName
     from towtank.simulator.predict import predict as predict_step
-    from towtank.simulator.stacks.load import load_stack
 
     inputs = Inputs()
-    model = inputs.take(lambda: _model(job.model, job.ignored_keys))
-    machine = inputs.take(lambda: load_machine(job.machine, job.profiles))
-    stack = inputs.take(lambda: load_stack(job.stack))
-    plan = inputs.take(lambda: _plan(job.plan, job.settings))
     inputs.take(lambda: _one_of("--engine", job.engine, _ENGINES))
     inputs.take(lambda: _one_of("--breakdown", job.breakdown, (None, *_DETAILS)))
-    inputs.check()
-    assert model and machine and stack and plan  # else check has raised
+    loaded = load_job(
+        job.plan,
+        job.model,
+        job.machine,
+        job.stack,
+        job.profiles,
+        job.settings,
+        ignore_keys=job.ignored_keys,
+        inputs=inputs,
+    )
     return predict_step(
-        model,
-        machine,
-        plan,
-        stack=stack,
+        loaded.model,
+        loaded.machine,
+        loaded.plan,
+        stack=loaded.stack,
         engine=cast(EngineName, job.engine),
         devices=job.devices,
         profile_dirs=job.profiles,
     )
-
-
-def _model(reference: str, ignore_keys: Sequence[str]) -> Any:
-    from towtank.simulator.models.load import load_model
-
-    if ignore_keys and not (reference.endswith(".json") or Path(reference).is_dir()):
-        raise InputError(
-            f"--ignore-config-key {' '.join(ignore_keys)} concerns a config.json, but --model is {reference!r}; "
-            "leave it out"
-        )
-    return load_model(reference, ignore_keys=ignore_keys)
-
-
-def _plan(path: Path | None, settings: Sequence[str]) -> "Plan":
-    from towtank.simulator.plan_file import load_plan, parse_settings, plan_from_mapping
-
-    changes: Mapping[str, Any] = parse_settings(",".join(settings))
-    if path is not None:
-        return load_plan(path, changes)
-    if not changes:
-        raise InputError(
-            "no plan is given; give --plan FILE, or fields such as --set tensor_x=8,data=2,global_batch=64"
-        )
-    return plan_from_mapping(changes, "--set")
 
 
 def _one_of(option: str, word: str | None, known: Sequence[str | None]) -> None:

@@ -13,6 +13,7 @@ from towtank.simulator.plan import DEFAULT_RANK_ORDER, Overlap, Plan
 from towtank.simulator.plan_file import (
     dump_plan,
     load_plan,
+    load_plan_file,
     parse_settings,
     plan_from_mapping,
     plan_to_mapping,
@@ -142,3 +143,45 @@ def test_files_that_are_no_plan(tmp_path, content, message):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(PlanError, match=r"nowhere\.yaml: cannot be read: No such file"):
         load_plan(tmp_path / "nowhere.yaml")
+
+
+NAMES = st.none() | st.sampled_from(["llama3-8b", "dgx-h100:nodes=64", "my/config.json", "on", "1e3", "a: b"])
+
+
+@settings(max_examples=50, deadline=None)
+@given(PLANS, NAMES, NAMES, NAMES)
+def test_a_file_that_names_its_job(tmp_path_factory, plan, model, machine, stack):
+    path = tmp_path_factory.mktemp("job") / "plan.yaml"
+    path.write_text(dump_plan(plan, model=model, machine=machine, stack=stack))
+    found = load_plan_file(path)
+    assert (found.plan, found.model, found.machine, found.stack) == (plan, model, machine, stack)
+    assert load_plan(path) == plan
+
+
+def test_the_job_stands_before_the_plan():
+    text = dump_plan(Plan(tensor_x=8), model="llama3-8b", machine="alps", stack="axonn")
+    assert text == "schema: 1\nmodel: llama3-8b\nmachine: alps\nstack: axonn\ntensor_x: 8\n"
+    assert dump_plan(Plan(data=2), machine="alps") == "schema: 1\nmachine: alps\ndata: 2\n"
+
+
+def test_faults_of_job_and_plan_at_once(tmp_path):
+    path = tmp_path / "plan.yaml"
+    path.write_text("modle: a\nmachine: 3\nstack: ' '\ndata: two\n")
+    with pytest.raises(PlanError) as caught:
+        load_plan_file(path)
+    assert len(caught.value.faults) == 4
+    text = str(caught.value)
+    for phrase in (
+        "did you mean 'model'?",
+        "machine = 3 must be text",
+        "stack = ' ' must be text",
+        "data = 'two'",
+    ):
+        assert phrase in text
+
+
+def test_settings_do_not_name_the_job(tmp_path):
+    path = tmp_path / "plan.yaml"
+    path.write_text("model: gpt-5b\ndata: 2\n")
+    with pytest.raises(PlanError, match="stack is no field of the plan; give --stack"):
+        load_plan_file(path, {"stack": "axonn"})

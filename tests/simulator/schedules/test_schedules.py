@@ -77,6 +77,13 @@ def test_each_pass_comes_once_and_backward_after_forward(kind, stages, chunks, m
 
 
 @pytest.mark.parametrize(("kind", "stages", "chunks", "micro_batches"), SHAPES)
+def test_alive_micro_batches_are_those_counted_along_the_slots(kind, stages, chunks, micro_batches):
+    slots = schedule(kind, stages, chunks, micro_batches)
+    held = np.cumsum(np.where(slots.phase == Phase.FORWARD, 1, -1), axis=1).max(axis=1)
+    np.testing.assert_array_equal(alive_micro_batches(kind, stages, chunks, micro_batches), held)
+
+
+@pytest.mark.parametrize(("kind", "stages", "chunks", "micro_batches"), SHAPES)
 def test_alive_micro_batches_by_formula(kind, stages, chunks, micro_batches):
     stage = np.arange(stages)
     expected = {
