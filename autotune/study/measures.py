@@ -2,6 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from towtank.autotune.study.records import Measure, StudyError
 from towtank.hardware_profiles.errors import UnknownFigure
@@ -22,8 +26,8 @@ class Simulated:
     step_time_s: float
     peak_memory_bytes: float
     """Of the fullest stage, per device."""
-    breakdown_s: Mapping[str, float]
-    """Step time by what it is spent on; only measures with `needs_breakdown` look."""
+    busy_share: float
+    """Part of the step in which the compute stream of an average device has work; only energy looks at it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +43,13 @@ class _Kind:
 
     measure: Measure
     value: Callable[[Simulated, Machine, Prices], float]
-    needs_breakdown: bool = False
+    needs_share: bool = False
 
 
-def busy_share(simulated: Simulated) -> float:
+def busy_share(breakdown_s: Mapping[str, float]) -> float:
     """Part of the step in which the compute stream of an average device has work."""
-    waits = sum(part for name, part in simulated.breakdown_s.items() if name.startswith(_NOT_COMPUTE))
-    return 1.0 - min(1.0, waits / simulated.step_time_s)
+    waits = sum(part for name, part in breakdown_s.items() if name.startswith(_NOT_COMPUTE))
+    return 1.0 - waits / sum(breakdown_s.values())
 
 
 def device_energy_j(simulated: Simulated, machine: Machine) -> float:
@@ -61,7 +65,7 @@ def device_energy_j(simulated: Simulated, machine: Machine) -> float:
     device = machine.device
     idle = known(device, "idle", device.idle_w, needed_for="the measure energy")
     limit = known(device, "tdp", device.tdp_w, needed_for="the measure energy")
-    power = idle + (limit - idle) * busy_share(simulated)
+    power = idle + (limit - idle) * simulated.busy_share
     return simulated.devices * simulated.step_time_s * power
 
 
@@ -106,7 +110,7 @@ _KINDS: Mapping[str, _Kind] = {
         _Kind(
             Measure("energy", "minimize", "J/token"),
             lambda found, machine, prices: device_energy_j(found, machine) / found.tokens,
-            needs_breakdown=True,
+            needs_share=True,
         ),
         _Kind(
             Measure("cost", "minimize", "USD/10^9 tokens"),
@@ -134,7 +138,7 @@ def measures_named(names: Sequence[str]) -> tuple[Measure, ...]:
     if not names:
         faults.append(f"no measure is given (known: {', '.join(MEASURES)})")
     if faults:
-        raise StudyError("; ".join(faults))
+        raise StudyError(*faults)
     return tuple(_KINDS[name].measure for name in names)
 
 
@@ -149,9 +153,28 @@ def values_of(
     return tuple(_KINDS[measure.name].value(simulated, machine, prices) for measure in measures)
 
 
-def need_breakdown(measures: Sequence[Measure]) -> bool:
-    """Whether any of the measures looks at what the step time is spent on."""
-    return any(_KINDS[measure.name].needs_breakdown for measure in measures)
+def need_busy_share(measures: Sequence[Measure]) -> bool:
+    """Whether any of the measures looks at how much of the time devices compute."""
+    return any(_KINDS[measure.name].needs_share for measure in measures)
+
+
+def optimistic_values(
+    measures: Sequence[Measure],
+    machine: Machine,
+    prices: Prices,
+    *,
+    devices: int,
+    tokens: int,
+    bound_s: NDArray[np.float64],
+    memory_bytes: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Figures that plans cannot beat, from lower bounds of their step times and their peak memory.
+
+    A step that takes as long as its bound, on devices that wait all the time. Shape [plans, measures].
+    """
+    best: Any = Simulated(devices, tokens, bound_s, memory_bytes, 0.0)  # type: ignore[arg-type]  # arrays for numbers
+    columns = values_of(measures, best, machine, prices)
+    return np.stack([np.broadcast_to(column, bound_s.shape) for column in columns], axis=-1)
 
 
 def check_known(measures: Sequence[Measure], machine: Machine, prices: Prices) -> None:
@@ -160,4 +183,4 @@ def check_known(measures: Sequence[Measure], machine: Machine, prices: Prices) -
     Raises:
         UnknownFigure: it does not; the message names the field.
     """
-    values_of(measures, Simulated(1, 1, 1.0, 0.0, {}), machine, prices)
+    values_of(measures, Simulated(1, 1, 1.0, 0.0, 0.0), machine, prices)

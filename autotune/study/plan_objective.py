@@ -3,10 +3,17 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from towtank.autotune.study.measures import Prices, Simulated, check_known, measures_named, values_of
+from towtank.autotune.study.measures import (
+    Prices,
+    check_known,
+    measures_named,
+    need_busy_share,
+    values_of,
+)
+from towtank.autotune.study.plan_clock import PlanClock
 from towtank.autotune.study.plan_space import PlanSpace, plan_space
 from towtank.autotune.study.records import Measure, Outcome, Parameter, Parameters, RefusedError, StudyError
 from towtank.autotune.task import TuningTask
@@ -15,7 +22,6 @@ from towtank.simulator.errors import PlanError
 from towtank.simulator.plan import Plan
 from towtank.simulator.plan_file import plan_from_mapping, plan_to_mapping
 from towtank.simulator.plan_rules import faults_of
-from towtank.simulator.predict import predict
 
 MEMORY = "memory"
 """Name of the constraint: bytes that the fullest stage lacks."""
@@ -41,11 +47,13 @@ class PlanObjective:
         *,
         references: References | None = None,
         prices: Prices | None = None,
+        devices: Sequence[int] = (),
     ) -> None:
         """Prepare a study of `task`.
 
         Args:
             task: what is searched; its constraints hold for every configuration.
+            devices: numbers of devices that a plan may occupy; only those of the task if not given.
             plans: plans to start from, best first; they are the seeds.
             measures: names out of `measures.MEASURES`.
             references: what workers load the task from; the names in the records if not given.
@@ -58,6 +66,9 @@ class PlanObjective:
         if not plans:
             raise StudyError("no plan to start from: none fits; use more devices or relax a constraint")
         self._task, self._prices = task, prices or Prices()
+        self._clocks = {
+            number: PlanClock(replace(task, devices=number)) for number in devices or (task.devices,)
+        }
         self._references = references or References(task.model.name, task.machine.name, task.stack.name)
         self._measures = measures_named(measures)
         check_known(self._measures, task.machine, self._prices)
@@ -92,7 +103,7 @@ class PlanObjective:
             "model": names.model,
             "machine": names.machine,
             "stack": names.stack,
-            "devices": task.devices,
+            "devices": sorted(self._clocks),
             "global_batch": task.global_batch,
             "sequence": task.sequence,
             "constraints": {
@@ -113,7 +124,9 @@ class PlanObjective:
             RefusedError: it is not legal.
         """
         task, plan = self._task, self._space.plan(parameters)
-        faults = faults_of(task.model, task.machine, plan, task.stack, task.devices)
+        faults = faults_of(task.model, task.machine, plan, task.stack)
+        if plan.num_devices not in self._clocks:
+            faults.append(f"the plan occupies {plan.num_devices} devices")
         faults += _outside(task, plan)
         if faults:
             raise RefusedError("; ".join(faults))
@@ -129,17 +142,10 @@ class PlanObjective:
 
     def evaluate(self, parameters: Parameters) -> Outcome:
         """Simulate the plan."""
-        simulated = simulate_plan(self._task, self.plan(parameters))
+        plan = self.plan(parameters)
+        simulated = self._clocks[plan.num_devices].simulate(plan, need_busy_share(self._measures))
         values = values_of(self._measures, simulated, self._task.machine, self._prices)
         return Outcome(values, {MEMORY: simulated.peak_memory_bytes - self._capacity_bytes})
-
-
-def simulate_plan(task: TuningTask, plan: Plan) -> Simulated:
-    """Put a plan on the clock; it must be legal."""
-    found = predict(task.model, task.machine, plan, stack=task.stack, profile_dirs=task.profile_dirs)
-    return Simulated(
-        plan.num_devices, found.tokens_per_step, found.step_time_s, found.peak_memory_bytes, found.breakdown_s
-    )
 
 
 def plan_of_name(name: str) -> Plan:

@@ -4,13 +4,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from towtank.autotune.errors import TuningError
+
 Value = str | int | float | bool
 Parameters = Mapping[str, Value]
 """One configuration as a sampler proposes it: a value for every parameter of the space."""
 
 
-class StudyError(ValueError):
+class StudyError(TuningError):
     """A study cannot be opened, continued or run as asked; the message says why and what to do."""
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__(faults, "study")
 
 
 class RefusedError(ValueError):

@@ -24,9 +24,7 @@ def programs() -> Path:
             return folder
     found = shutil.which("initdb")
     if found is None or shutil.which("postgres") is None:
-        raise NoServerError(
-            "PostgreSQL is not installed (Debian: apt-get install postgresql)"
-        )
+        raise NoServerError("PostgreSQL is not installed (Debian: apt-get install postgresql)")
     return Path(found).resolve().parent
 
 
