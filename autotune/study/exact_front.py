@@ -1,25 +1,35 @@
 """The exact Pareto front of an enumerated space: every plan is simulated that could be on it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from towtank.autotune.space.table import PlanTable
+from towtank.autotune.study.measures import Prices, need_busy_share, optimistic_values, values_of
 from towtank.autotune.study.pareto import costs_of, front
+from towtank.autotune.study.plan_clock import PlanClock
 from towtank.autotune.study.records import Measure
+from towtank.autotune.task import TuningTask
+from towtank.hardware_profiles.records import known
 from towtank.simulator.plan import Plan
+
+MOST_SIMULATED = 20_000
+"""Plans that are simulated before the front is given up as too long to be exact."""
 
 
 @dataclass(frozen=True, slots=True)
 class FrontCounts:
-    """What became of the plans: `plans` is the sum of the others."""
+    """What became of the legal plans: `legal` is the sum of the others."""
 
-    plans: int
+    legal: int
     do_not_fit: int
     pruned: int
     """Plans that a simulated plan dominates even at their bounds."""
     simulated: int
+    open: int = 0
+    """Plans that could be on the front and were not simulated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,49 +43,141 @@ class FrontPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Candidates:
-    """Plans that fit, with what is known of them before they are simulated."""
+class Front:
+    """A Pareto front, by ascending first measure where less is better, descending otherwise."""
 
+    measures: tuple[Measure, ...]
+    counts: FrontCounts
+    plans: tuple[FrontPlan, ...]
+
+    @property
+    def exact(self) -> bool:
+        """Whether no other legal plan that fits belongs to it."""
+        return self.counts.open == 0
+
+
+Report = Callable[[int, int], None]
+"""Called with the numbers of plans looked at and of all that fit."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """Plans of one number of devices that fit, with figures that they cannot beat [plans, measures]."""
+
+    clock: PlanClock
+    table: PlanTable
     optimistic: NDArray[np.float64]
-    """For each measure a figure that the plan cannot beat; shape [plans, measures]."""
-    plan: Callable[[int], Plan]
-    """The plan of a row."""
+    legal: int
+
+
+def space_front(
+    task: TuningTask,
+    measures: Sequence[Measure],
+    *,
+    devices: Sequence[int] = (),
+    prices: Prices | None = None,
+    most: int = MOST_SIMULATED,
+    report: Report | None = None,
+) -> Front:
+    """The Pareto front of all legal plans that fit.
+
+    Args:
+        task: what is searched.
+        measures: what is measured.
+        devices: numbers of devices instead of the task's.
+        prices: what the user knows and the machine's profile does not.
+        most: plans to simulate before giving up; the front is then that of those simulated, and not exact.
+        report: is told how far it is.
+
+    Raises:
+        TuningError: no plan is legal; UnknownFigure: the machine's profile lacks a figure.
+    """
+    the_prices = prices or Prices()
+    tasks = [replace(task, devices=number) for number in devices or (task.devices,)]
+    parts = [_part(each, measures, the_prices) for each in tasks]
+    share = need_busy_share(measures)
+
+    def simulate(place: int) -> FrontPlan:
+        part = 0
+        while place >= parts[part].table.num_rows:
+            place -= parts[part].table.num_rows
+            part += 1
+        plan = parts[part].table.plan(place)
+        found = parts[part].clock.simulate(plan, share)
+        values = values_of(measures, found, task.machine, the_prices)
+        return FrontPlan(plan, values, found.step_time_s, found.peak_memory_bytes)
+
+    optimistic = np.concatenate([part.optimistic for part in parts])
+    plans, simulated, left = exact_front(optimistic, measures, simulate, most=most, report=report)
+    legal = sum(part.legal for part in parts)
+    counts = FrontCounts(
+        legal, legal - len(optimistic), len(optimistic) - simulated - left, simulated, open=left
+    )
+    return Front(tuple(measures), counts, tuple(plans))
+
+
+def _part(task: TuningTask, measures: Sequence[Measure], prices: Prices) -> _Part:
+    from towtank.autotune.judge.bound import step_bound_s
+
+    from towtank.autotune.judge.memory import peak_memory_bytes
+    from towtank.autotune.space.enumerate import legal_plans
+
+    table = legal_plans(task)
+    device = task.machine.device
+    capacity = known(
+        device, "memory_capacity", device.memory_capacity_bytes, needed_for="the check of memory"
+    )
+    memory = peak_memory_bytes(task, table)
+    fits = np.flatnonzero(memory <= capacity)
+    fitting = table.take(fits)
+    optimistic = optimistic_values(
+        measures,
+        task.machine,
+        prices,
+        devices=task.devices,
+        tokens=task.global_batch * (task.sequence or task.model.sequence),
+        bound_s=step_bound_s(task, fitting) if len(fits) else np.empty(0),
+        memory_bytes=memory[fits],
+    )
+    return _Part(PlanClock(task), fitting, optimistic, table.num_rows)
 
 
 def exact_front(
-    candidates: Candidates,
+    optimistic: NDArray[np.float64],
     measures: Sequence[Measure],
-    simulate: Callable[[Plan], FrontPlan],
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[list[FrontPlan], int]:
-    """The Pareto front of all candidates, and how many of them were simulated.
+    simulate: Callable[[int], FrontPlan],
+    *,
+    most: int = MOST_SIMULATED,
+    report: Report | None = None,
+) -> tuple[list[FrontPlan], int, int]:
+    """The Pareto front, how many plans were simulated, and how many are left that could be on it.
 
-    Plans are simulated by ascending bound of the first measure. One is left out only where a plan simulated before
-    dominates its optimistic figures, and so its true ones: what is left out cannot be on the front.
-
-    Args:
-        candidates: plans with their optimistic figures.
-        measures: what is measured; the first gives the order.
-        simulate: puts a plan on the clock.
-        progress: called with the numbers of plans looked at and of all.
+    Plans are simulated by their optimistic figures [plans, measures], best first measure first. One is left out only
+    where a plan simulated before dominates its optimistic figures, and so its true ones: what is left out cannot be
+    on the front.
     """
-    optimistic = costs_of(candidates.optimistic, measures)  # type: ignore[arg-type]
-    order = np.lexsort(optimistic.T[::-1])
+    costs = costs_of(optimistic, measures)
+    order = np.lexsort(costs.T[::-1])
     found: list[FrontPlan] = []
     kept = np.empty((0, len(measures)))
-    simulated = 0
+    simulated = left = 0
     for place, row in enumerate(order):
-        if progress is not None:
-            progress(place, len(order))
-        if dominated(optimistic[row], kept):
+        if dominated(costs[row], kept):
             continue
-        candidate = simulate(candidates.plan(int(row)))
+        if simulated == most:
+            left += 1
+            continue
+        candidate = simulate(int(row))
         simulated += 1
-        found.append(candidate)
-        kept = np.vstack([kept, costs_of([candidate.values], measures)])
-        best = np.sort(front(kept))
-        found, kept = [found[int(index)] for index in best], kept[best]
-    return [found[int(index)] for index in front(kept)], simulated
+        if report is not None:
+            report(place, len(order))
+        cost = costs_of([candidate.values], measures)
+        if dominated(cost[0], kept):
+            continue
+        stay: NDArray[np.bool_] = ~((cost <= kept).all(axis=1) & (cost < kept).any(axis=1))
+        found = [plan for plan, stays in zip(found, stay, strict=True) if stays] + [candidate]
+        kept = np.vstack([kept[stay], cost])
+    return [found[int(index)] for index in front(kept)], simulated, left
 
 
 def dominated(costs: NDArray[np.float64], others: NDArray[np.float64]) -> bool:

@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 from towtank.autotune.study.records import Finished, Measure
 
 
-def costs_of(values: Sequence[Sequence[float]], measures: Sequence[Measure]) -> NDArray[np.float64]:
+def costs_of(
+    values: Sequence[Sequence[float]] | NDArray[np.float64], measures: Sequence[Measure]
+) -> NDArray[np.float64]:
     """Figures turned so that less is better; shape [rows, measures]."""
     sign = np.array([1.0 if measure.direction == "minimize" else -1.0 for measure in measures])
     costs: NDArray[np.float64] = np.asarray(values, np.float64).reshape(-1, len(measures)) * sign
