@@ -12,6 +12,7 @@ from towtank.simulator.cost.model import CostModel
 from towtank.simulator.graph import Contention, Engine, Timeline
 from towtank.simulator.operations import Block, Operation, Phase, Stream
 from towtank.simulator.shared_interfaces import families_of, timeline_of
+from towtank.simulator.stacks.records import Host
 from towtank.simulator.step_flows import StepFlows
 
 HOST = "waiting for the host"
@@ -58,21 +59,20 @@ def time_block(
     return BlockTime(block, graph, timeline, makespan, parts, float(busy.max()))
 
 
-def host_call_seconds(cost: CostModel) -> float:
-    """Seconds of the host for one call of a tensor-parallel collective: c without a pipeline, c' p with one.
-
-    p is the size of the group (`stacks.records.Host`).
-    """
-    host, plan = cost.stack.host, cost.plan
-    if plan.pipeline == 1:
-        return host.tensor_call_s
-    return host.tensor_call_in_pipeline_s * (plan.tensor_x * plan.tensor_y)
-
-
 def host_seconds(graph: BlockGraph, cost: CostModel) -> float:
-    """Seconds of the host for the calls of tensor-parallel collectives in a block."""
+    """Seconds of the host for the calls of tensor-parallel collectives in a block.
+
+    h = c n without a pipeline and c' p n with one, for n calls on a group of p members (`stacks.records.Host`).
+    """
+    plan = cost.plan
     calls = np.array([operation.stream is Stream.TENSOR for operation in graph.operations])
-    return float(calls[graph.template].sum()) * host_call_seconds(cost)
+    each = host_call_s(cost.stack.host, plan.pipeline, plan.tensor_x * plan.tensor_y)
+    return float(calls[graph.template].sum() * each)
+
+
+def host_call_s(host: Host, pipeline: int, members: int | NDArray[np.int64]) -> float | NDArray[np.float64]:
+    """Seconds of the host for one call on a tensor group of so many members."""
+    return host.tensor_call_s if pipeline == 1 else host.tensor_call_in_pipeline_s * members
 
 
 def operation_seconds(graph: BlockGraph, cost: CostModel) -> NDArray[np.float64]:

@@ -1,84 +1,249 @@
-"""Closed-form lower bound of a step: no task graph, no engine. It prunes a search and checks the engines."""
+"""Closed-form lower bound of a step: no task graph, no engine. It prunes a search and checks the engines.
+
+Blocks are bounded by `block_bound`, the pipeline by `engines.bounds`; here both meet, with the collectives over data
+around them. All figures may be those of one plan or arrays over many that cut the model alike.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from towtank.simulator.block_bound import Figures, TemplateFigures, Terms, block_bound_s, template_figures
 from towtank.simulator.cost.model import CostModel
-from towtank.simulator.engines.bounds import pipeline_bound
+from towtank.simulator.engines.bounds import PipelineTerms, pipeline_bounds, pipeline_terms
 from towtank.simulator.lowering.sizes import Sizes, local_sizes
 from towtank.simulator.lowering.stages import (
     Chunk,
-    backward_segments,
     chunks_of,
     distinct_stages,
-    forward_segments,
+    segments_of,
 )
-from towtank.simulator.lowering.weights import gradient_norm_work, optimizer_work, stage_weights
+from towtank.simulator.lowering.weights import Weights, gradient_messages, parameter_messages, stage_weights
 from towtank.simulator.models.records import ModelSpec
-from towtank.simulator.operations import Message, Operation, Segment, Stream
+from towtank.simulator.operations import Message, Segment
 from towtank.simulator.program import send_message
+from towtank.simulator.schedules import SCHEDULES
+from towtank.simulator.step_ends import gradient_norm_s, optimizer_s, unrolled_weights
 
-_STREAMS = tuple(Stream)
-
-
-def template_busy_s(template: tuple[Operation, ...], cost: CostModel) -> dict[Stream, float]:
-    """Seconds of work of one template on each stream."""
-    busy = dict.fromkeys(_STREAMS, 0.0)
-    for operation in template:
-        busy[operation.stream] += cost.duration_s(operation.work)
-    return busy
+NUM_ENDS = 8
+"""Figures of a stage's ends: see `StageEnds.values`."""
 
 
-def segments_bound_s(
-    segments: list[Segment], cost: CostModel, known: dict[int, dict[Stream, float]]
-) -> float:
-    """Lower bound of a block: the busiest of its streams."""
-    total = dict.fromkeys(_STREAMS, 0.0)
-    for segment in segments:
-        key = id(segment.template)
-        if key not in known:
-            known[key] = template_busy_s(segment.template, cost)
-        for stream, seconds in known[key].items():
-            total[stream] += segment.repeat * seconds
-    return max(total.values())
+@dataclass(frozen=True, slots=True)
+class StageEnds:
+    """Seconds around the passes of stages, last axis of `values` [..., stages, NUM_ENDS].
+
+    Gathers of parameters before the first forward pass: of the first layer of the first chunk, of the whole chunk, of
+    all chunks. Reductions of gradients after the last backward pass: of the layer that runs last, of its chunk, of
+    all chunks; 1 if they go layer by layer beside the pass, else 0. Gradient norm, optimizer, gathers at the end.
+    """
+
+    values: Figures
+
+    def head_s(self, forward_s: Figures, layers: NDArray[np.integer]) -> Figures:
+        """Start of the first chunk's first forward pass at which it ends as early as its gathers allow."""
+        hidden = _all_but_one(forward_s[..., 0, :], layers[0])
+        return np.maximum(self.values[..., 0], self.values[..., 1] - hidden)
+
+    def tail_s(self, backward_s: Figures, layers: NDArray[np.integer]) -> Figures:
+        """Time from the end of the last backward pass to that of the reductions of its chunk."""
+        hidden = self.values[..., 6] * _all_but_one(backward_s[..., 0, :], layers[0])
+        return np.maximum(self.values[..., 3], self.values[..., 4] - hidden)
+
+    @property
+    def all_gathers_s(self) -> Figures:
+        """Gathers of all chunks."""
+        return self.values[..., 2]
+
+    @property
+    def all_reductions_s(self) -> Figures:
+        """Reductions of all chunks where they go layer by layer, else 0."""
+        return self.values[..., 5]
+
+    @property
+    def after_s(self) -> Figures:
+        """What follows when all gradients of all stages are reduced."""
+        return self.values[..., 7]
+
+
+def _all_but_one(pass_s: Figures, layers: NDArray[np.integer]) -> Figures:
+    """Seconds of a pass without one of its layers, which share it alike."""
+    result: Figures = pass_s * (1.0 - 1.0 / np.maximum(layers, 1))
+    return result
+
+
+def stage_ends(sizes: Sizes, chunks: Sequence[Chunk], cost: CostModel, *, gathers: bool) -> list[float]:
+    """Figures of one stage's ends, [NUM_ENDS]; `gathers`: whether parameters are gathered once a step."""
+
+    def seconds(messages: list[Message]) -> float:
+        return sum(cost.duration_s(message) for message in messages)
+
+    total, overlap = stage_weights(sizes, chunks), sizes.overlap
+    head = [0.0, 0.0, 0.0]
+    if gathers and overlap.parameter_gather:
+        head = _in_layers(
+            sizes, chunks, lambda weights: seconds(parameter_messages(sizes, weights)), gathers=True
+        )
+    tail = [0.0, seconds(gradient_messages(sizes, total)), 0.0, 0.0]
+    if overlap.data_gradients:
+        tail = [
+            *_in_layers(
+                sizes, chunks, lambda weights: seconds(gradient_messages(sizes, weights)), gathers=False
+            ),
+            1.0,
+        ]
+    after = gradient_norm_s(sizes, chunks, cost) + optimizer_s(sizes, chunks, cost)
+    if gathers and not overlap.parameter_gather:
+        after += seconds(parameter_messages(sizes, total))
+    return [*head, *tail, after]
+
+
+def _in_layers(
+    sizes: Sizes, chunks: Sequence[Chunk], seconds: Callable[[Weights], float], *, gathers: bool
+) -> list[float]:
+    """Collectives of the layers of a stage: of the first layer of its first chunk, of that chunk, of all chunks."""
+    known: dict[Weights, float] = {}
+    totals = []
+    first = 0.0
+    for chunk in chunks:
+        total = 0.0
+        for layer, weights in unrolled_weights(sizes, chunk):
+            if layer < 0 and not gathers:
+                continue
+            if weights not in known:
+                known[weights] = seconds(weights)
+            total += known[weights]
+            if chunk is chunks[0] and layer <= 0:
+                first = known[weights]
+        totals.append(total)
+    return [first, totals[0], sum(totals)]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepTerms:
+    """What bounds of steps need: those of one plan, or of many that cut the model alike and have one schedule."""
+
+    schedule: str
+    layers: NDArray[np.integer]
+    """Layers of each chunk, shape [chunks, stages]."""
+    num_micro_batches: NDArray[np.integer]
+    """Shape [...]."""
+    send_s: Figures
+    """Seconds of a transfer between stages, shape [...]."""
+    blocking_sends: NDArray[np.bool_]
+    ends: StageEnds
+
+
+_ENDLESS = 1 << 40
+"""Micro-batches of a pipeline whose warm-up they do not limit."""
+
+
+def step_bounds_s(forward_s: Figures, backward_s: Figures, terms: StepTerms) -> Figures:
+    """Lower bounds of step times in seconds, shape [...], from blocks [..., chunks, stages].
+
+    The pipeline is bound by the stage whose first micro-batch arrives, whose work and whose last gradient returns
+    latest (`pipeline_bounds`); when the last stage has reduced its gradients, norm and optimizer follow.
+    """
+    chunks, stages = forward_s.shape[-2:]
+    ends, layers = terms.ends, terms.layers
+    send = terms.send_s[..., None]
+    pipeline = pipeline_terms(
+        forward_s,
+        backward_s,
+        terms.num_micro_batches,
+        send_forward_s=send,
+        send_backward_s=send,
+        blocking_sends=terms.blocking_sends,
+        head_s=ends.head_s(forward_s, layers),
+        tail_s=ends.tail_s(backward_s, layers),
+    )
+    in_flight = None
+    if chunks == 1:
+        in_flight = SCHEDULES[terms.schedule].warm_up(stages, chunks, _ENDLESS) + 1
+    until = pipeline_bounds(pipeline, in_flight)
+    if chunks > 1:
+        until = np.maximum(until, _all_chunks_s(pipeline, terms))
+    total: Figures = until + ends.after_s.max(axis=-1)
+    return total
+
+
+def _all_chunks_s(pipeline: PipelineTerms, terms: StepTerms) -> Figures:
+    """Bound by the collectives of all chunks of a stage, one after the other.
+
+    The last chunk's first forward pass waits for all gathers, and what went before it are first passes of the chunks
+    before. The reductions begin in the last chunk's last backward pass, behind which come those of the chunks before,
+    of the last micro-batches, as many as there are stages.
+    """
+    forward, backward, stages = pipeline.forward_s, pipeline.backward_s, pipeline.forward_s.shape[-1]
+    work = pipeline.num_micro_batches[..., None] * (forward + backward).sum(axis=-2)
+    layers = terms.layers[-1]
+    before = stages * forward[..., :-1, :].sum(axis=-2) + _all_but_one(forward[..., -1, :], layers)
+    gathered = terms.ends.all_gathers_s + work - before + pipeline.leaving_s
+    behind = stages * backward[..., :-1, :].sum(axis=-2) + _all_but_one(backward[..., -1, :], layers)
+    reduced = pipeline.arrival_s + work - behind + terms.ends.all_reductions_s
+    result: Figures = np.maximum(gathered, reduced).max(axis=-1)
+    return result
+
+
+class _Templates:
+    """Figures of the templates of one plan, each worked out once."""
+
+    def __init__(self, cost: CostModel) -> None:
+        self.cost = cost
+        self.single_queue = cost.machine.device.takes_turns
+        self.known: dict[int, TemplateFigures] = {}
+
+    def block_s(self, segments: Sequence[Segment], terms: Terms) -> float:
+        """Bound of a block."""
+        parts = []
+        for segment in segments:
+            key = id(segment.template)
+            if key not in self.known:
+                values = template_figures(
+                    segment.template, self.cost.duration_s, single_queue=self.single_queue
+                )
+                self.known[key] = TemplateFigures(values)
+            parts.append((self.known[key], segment.repeat))
+        return float(block_bound_s(parts, terms))
 
 
 def step_bound(model: ModelSpec, cost: CostModel) -> float:
-    """Lower bound of the step time in seconds, in closed form.
-
-    Stages are bound by their busiest stream; the pipeline by the stage whose first micro-batch arrives, whose
-    work and whose last gradient returns latest (`pipeline_bound`); gradient norm and optimizer follow.
-    """
+    """Lower bound of the step time in seconds, in closed form: `step_bounds_s` of one plan."""
     sizes = local_sizes(model, cost.plan, cost.stack)
-    plan = sizes.plan
-    stages = chunks_of(sizes)
-    forward = np.empty((plan.virtual_stages, plan.pipeline))
-    backward = np.empty((plan.virtual_stages, plan.pipeline))
-    tail = np.empty(plan.pipeline)
-    templates: dict[int, dict[Stream, float]] = {}
+    plan, stages = sizes.plan, chunks_of(sizes)
+    forward, backward = np.empty((2, plan.virtual_stages, plan.pipeline))
+    ends = np.empty((plan.pipeline, NUM_ENDS))
+    templates, terms = _Templates(cost), Terms.of(cost)
+    gathers = gathers_parameters(sizes, stages)
     for same in distinct_stages(sizes):
-        members = list(same)
-        for chunk in stages[same[0]]:
-            forward[chunk.index, members] = segments_bound_s(forward_segments(sizes, chunk), cost, templates)
-            backward[chunk.index, members] = segments_bound_s(
-                backward_segments(sizes, chunk), cost, templates
+        members, chunks = list(same), stages[same[0]]
+        for chunk in chunks:
+            forward[chunk.index, members] = templates.block_s(
+                segments_of(sizes, chunk, backward=False), terms
             )
-        tail[members] = _tail(sizes, stages[same[0]], cost)
+            backward[chunk.index, members] = templates.block_s(
+                segments_of(sizes, chunk, backward=True), terms
+            )
+        ends[members] = stage_ends(sizes, chunks, cost, gathers=gathers)
     send = cost.duration_s(send_message(sizes)) if plan.pipeline > 1 else 0.0
-    return pipeline_bound(
-        forward,
-        backward,
-        plan.num_micro_batches,
-        send_forward_s=send,
-        send_backward_s=send,
-        blocking_sends=not sizes.overlap.pipeline,
-        tail_s=tail,
+    step = StepTerms(
+        plan.schedule_name,
+        chunk_layers(stages),
+        np.array(plan.num_micro_batches),
+        np.array(send),
+        np.array(not sizes.overlap.pipeline),
+        StageEnds(ends),
     )
+    return float(step_bounds_s(forward, backward, step))
 
 
-def _tail(sizes: Sizes, chunks: tuple[Chunk, ...], cost: CostModel) -> float:
-    """Gradient norm and optimizer of a stage."""
-    weights = stage_weights(sizes, chunks)
-    norm = cost.duration_s(gradient_norm_work(sizes, weights)) + cost.duration_s(
-        Message("all-reduce", "world", 4.0)
-    )
-    return norm + cost.duration_s(optimizer_work(sizes, weights)) + sizes.stack.step_overhead_s
+def gathers_parameters(sizes: Sizes, stages: Sequence[Sequence[Chunk]]) -> bool:
+    """Whether updated parameters are gathered once a step."""
+    return bool(parameter_messages(sizes, stage_weights(sizes, stages[0])))
+
+
+def chunk_layers(stages: Sequence[Sequence[Chunk]]) -> NDArray[np.int64]:
+    """Layers of each chunk, shape [chunks, stages]."""
+    return np.array([[chunk.num_layers for chunk in chunks] for chunks in stages]).T

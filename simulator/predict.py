@@ -139,7 +139,7 @@ def bound(
     model: ModelSpec, machine: Machine, plan: Plan, stack: Stack, profile_dirs: tuple[Path, ...] = ()
 ) -> float:
     """Closed-form lower bound of the step time in seconds; the plan must have passed its rules."""
-    return step_bound(model, CostModel(machine, plan, stack, profile_dirs))
+    return step_bound(model, CostModel(machine, possible_overlap(plan, machine), stack, profile_dirs))
 
 
 def possible_overlap(plan: Plan, machine: Machine) -> Plan:

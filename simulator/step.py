@@ -1,6 +1,6 @@
 """Time of one step: blocks on the pipeline's tasks, and where the time goes."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,23 +10,12 @@ from towtank.simulator.block_time import BlockTime, time_block
 from towtank.simulator.breakdown import break_down, task_view
 from towtank.simulator.cost.model import CostModel
 from towtank.simulator.graph import Contention, Engine, TaskGraph, Timeline
-from towtank.simulator.lowering.sizes import Sizes
 from towtank.simulator.lowering.stages import Chunk, distinct_stages
-from towtank.simulator.lowering.weights import (
-    Weights,
-    chunk_weights,
-    end_weights,
-    gradient_messages,
-    gradient_norm_work,
-    layer_weights,
-    optimizer_work,
-    parameter_messages,
-    stage_weights,
-    tied_embedding_message,
-)
+from towtank.simulator.lowering.weights import gradient_messages, parameter_messages, stage_weights
 from towtank.simulator.operations import Block, Message
 from towtank.simulator.program import Program
 from towtank.simulator.schedules.roles import Role
+from towtank.simulator.step_ends import gradient_norm_s, optimizer_s, unrolled_weights
 from towtank.simulator.step_flows import StepFlows
 from towtank.simulator.waiting import with_waiting
 
@@ -100,51 +89,18 @@ def _fill_collectives(table: DurationTable, program: Program, cost: CostModel, s
     table.set_messages((Role.GRADIENT_REDUCE, stage, 0, -1), gradient_messages(sizes, total), cost)
     table.set_messages((Role.PARAMETER_GATHER_AFTER, stage, 0, -1), parameter_messages(sizes, total), cost)
     for chunk in chunks:
-        for layer, weights in collective_weights(sizes, chunk):
-            _fill_layer(table, sizes, cost, chunk, layer, weights)
-
-
-def collective_weights(sizes: Sizes, chunk: Chunk) -> Iterator[tuple[int, Weights]]:
-    """Weights that travel together where collectives go layer by layer: (layer of the chunk, its weights).
-
-    The embedding goes with the first layer of the model, the head with the last one. A chunk without layers has one
-    entry, with layer -1.
-    """
-    if chunk.num_layers == 0:
-        yield -1, chunk_weights(sizes, chunk)
-    for layer in range(chunk.num_layers):
-        weights = layer_weights(sizes, chunk.first_layer + layer)
-        holds_end = (layer == 0 and chunk.has_embedding) or (
-            layer == chunk.num_layers - 1 and chunk.has_head and not chunk.has_embedding
-        )
-        yield layer, weights + end_weights(sizes, chunk) if holds_end else weights
-
-
-def _fill_layer(
-    table: DurationTable, sizes: Sizes, cost: CostModel, chunk: Chunk, layer: int, weights: Weights
-) -> None:
-    place = (chunk.stage, chunk.index, layer)
-    if layer >= 0:
-        table.set_messages((Role.GRADIENT_REDUCE, *place), gradient_messages(sizes, weights), cost)
-    table.set_messages((Role.PARAMETER_GATHER, *place), parameter_messages(sizes, weights), cost)
+        for layer, weights in unrolled_weights(sizes, chunk):
+            place = (chunk.stage, chunk.index, layer)
+            if layer >= 0:
+                table.set_messages((Role.GRADIENT_REDUCE, *place), gradient_messages(sizes, weights), cost)
+            table.set_messages((Role.PARAMETER_GATHER, *place), parameter_messages(sizes, weights), cost)
 
 
 def _fill_ends(table: DurationTable, program: Program, cost: CostModel, stage: int) -> None:
     """Gradient norm, optimizer and what lies outside of all passes."""
-    norm, optimizer = end_seconds(program.sizes, program.chunks[stage], cost)
-    table.set(Role.GRADIENT_NORM, stage, norm)
-    table.set(Role.OPTIMIZER, stage, optimizer)
-
-
-def end_seconds(sizes: Sizes, chunks: tuple[Chunk, ...], cost: CostModel) -> tuple[float, float]:
-    """Seconds of a stage after its passes: (gradient norm, optimizer with what lies outside of all passes)."""
-    weights = stage_weights(sizes, chunks)
-    norm = cost.duration_s(gradient_norm_work(sizes, weights)) + cost.duration_s(
-        Message("all-reduce", "world", 4.0)
-    )
-    tied = tied_embedding_message(sizes, chunks)
-    optimizer = cost.duration_s(optimizer_work(sizes, weights))
-    return norm + (cost.duration_s(tied) if tied else 0.0), optimizer + sizes.stack.step_overhead_s
+    sizes, chunks = program.sizes, program.chunks[stage]
+    table.set(Role.GRADIENT_NORM, stage, gradient_norm_s(sizes, chunks, cost))
+    table.set(Role.OPTIMIZER, stage, optimizer_s(sizes, chunks, cost))
 
 
 def _fill_passes(

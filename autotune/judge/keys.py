@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +68,10 @@ class Columns:
         if name not in self._numbers:
             self._numbers[name] = self.table.column(name)
         return self._numbers[name]
+
+    def column(self, name: str) -> NDArray[Any]:
+        """A field of any type, shape [rows]."""
+        return self.table.column(name)
 
     def codes(self, name: str) -> Codes:
         """A field as codes."""

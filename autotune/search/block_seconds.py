@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from towtank.simulator.block_graph import STREAMS
-from towtank.simulator.block_time import host_call_seconds
+from towtank.simulator.block_time import host_call_s
 from towtank.simulator.cost.model import CostModel
 from towtank.simulator.operations import Message, Operation, Segment, Stream
 from towtank.simulator.shared_interfaces import FAMILIES, ROUNDS, may_share
@@ -87,4 +87,5 @@ def _host_seconds(segments: list[Segment], cost: CostModel) -> float:
         segment.repeat * sum(operation.stream is Stream.TENSOR for operation in segment.template)
         for segment in segments
     )
-    return host_call_seconds(cost) * calls
+    plan = cost.plan
+    return float(calls * host_call_s(cost.stack.host, plan.pipeline, plan.tensor_x * plan.tensor_y))

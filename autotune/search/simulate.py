@@ -16,13 +16,7 @@ from towtank.autotune.search.trace_memo import TraceMemo
 from towtank.autotune.task import TuningTask
 from towtank.simulator.cost.model import CostModel
 from towtank.simulator.lowering.sizes import Sizes, local_sizes
-from towtank.simulator.lowering.stages import (
-    Chunk,
-    backward_segments,
-    chunks_of,
-    distinct_stages,
-    forward_segments,
-)
+from towtank.simulator.lowering.stages import Chunk, chunks_of, distinct_stages, segments_of
 from towtank.simulator.lowering.weights import gradient_messages, parameter_messages, stage_weights
 from towtank.simulator.operations import Message
 from towtank.simulator.plan import Plan
@@ -30,7 +24,7 @@ from towtank.simulator.predict import possible_overlap
 from towtank.simulator.program import send_message
 from towtank.simulator.schedules import schedule
 from towtank.simulator.schedules.slots import Slots
-from towtank.simulator.step import collective_weights, end_seconds
+from towtank.simulator.step_ends import gradient_norm_s, optimizer_s, unrolled_weights
 from towtank.simulator.waiting import slowest
 
 _SLOTS_KEPT = 40_000_000
@@ -159,7 +153,7 @@ class StepClock:
         return self._block(sizes, (backward, chunk.signature), chunk, backward)
 
     def _block_seconds(self, sizes: Sizes, chunk: Chunk, backward: bool) -> float:
-        segments = backward_segments(sizes, chunk) if backward else forward_segments(sizes, chunk)
+        segments = segments_of(sizes, chunk, backward=backward)
         return block_seconds(segments, self._cost(sizes), self._slowdown)
 
     def _end_seconds(self, sizes: Sizes, chunks: tuple[Chunk, ...]) -> _Ends:
@@ -171,19 +165,21 @@ class StepClock:
             return sum((cost.duration_s(message) for message in messages), 0.0)
 
         reduce, gather = [], []
+        reduce_all = total(gradient_messages(sizes, whole))
         for chunk in chunks:
-            weights = [each for _, each in collective_weights(sizes, chunk)]
+            weights = [each for _, each in unrolled_weights(sizes, chunk)]
             known = {
                 each: (total(gradient_messages(sizes, each)), total(parameter_messages(sizes, each)))
                 for each in set(weights)
             }
             reduce.append(tuple(known[each][0] for each in weights))
+            if chunk.num_layers == 0:  # as `step` has it: the first chunk reduces the gradients of the whole stage
+                reduce[-1] = (reduce_all if chunk.index == 0 else 0.0,)
             gather.append(tuple(known[each][1] for each in weights))
-        norm, optimizer = end_seconds(sizes, chunks, cost)
         return _Ends(
-            norm,
-            optimizer,
-            total(gradient_messages(sizes, whole)),
+            gradient_norm_s(sizes, chunks, cost),
+            optimizer_s(sizes, chunks, cost),
+            reduce_all,
             total(parameter_messages(sizes, whole)),
             tuple(reduce),
             tuple(gather),

@@ -24,23 +24,24 @@ class Traced:
     Model and stack are those of the whole search and pass as they are.
     """
 
-    __slots__ = ("_note", "_path", "_real")
-
     def __init__(self, real: Any, note: Callable[[str], None], path: str = "") -> None:
         self._real = real
         self._note = note
         self._path = path
 
     def __getattr__(self, name: str) -> Any:
+        """A field that is read for the first time; later on it is found before this is called."""
         method = getattr(type(self._real), name, None)
         if isinstance(method, FunctionType):
-            return MethodType(method, self)  # it reads fields itself
-        value = getattr(self._real, name)
-        path = f"{self._path}{name}"
-        if isinstance(value, Plan | Overlap):
-            return Traced(value, self._note, f"{path}.")
-        if not isinstance(value, ModelSpec | Stack):
-            self._note(path)
+            value: Any = MethodType(method, self)  # it reads fields itself
+        else:
+            value = getattr(self._real, name)
+            path = f"{self._path}{name}"
+            if isinstance(value, Plan | Overlap):
+                value = Traced(value, self._note, f"{path}.")
+            elif not isinstance(value, ModelSpec | Stack):
+                self._note(path)
+        setattr(self, name, value)
         return value
 
 

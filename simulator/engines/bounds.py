@@ -1,5 +1,6 @@
 """Lower bounds of the makespan that cost next to nothing, for pruning and for tests."""
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -7,6 +8,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from towtank.simulator.engines.layout import by_stream
 from towtank.simulator.graph import GraphStructure, TaskGraph
+
+Seconds = NDArray[np.float64]
 
 _EPSILON = float(np.finfo(np.float64).eps)
 
@@ -82,51 +85,120 @@ def pipeline_bound(
     blocking_sends: bool = False,
     head_s: ArrayLike = 0.0,
     tail_s: ArrayLike = 0.0,
+    in_flight: ArrayLike | None = None,
 ) -> float:
-    """Seconds that no schedule of a pipeline can beat, in closed form.
+    """Seconds that no schedule of a pipeline can beat, in closed form: `pipeline_bounds` of one pipeline.
 
-    max over stages s of (arrival of the first forward pass + all passes of s + return of the last backward
-    pass)
-
-    `forward_s`, `backward_s` [chunks, stages] per micro-batch; `send_forward_s`, `send_backward_s` [stages]
-    of the sending stage (scalars hold for all), `blocking_sends` if they occupy its compute stream;
-    `head_s` [stages] passes before the first forward pass of a stage can start, `tail_s` [stages] after its
-    last backward pass. Equal stages without sends: (m v + p - 1)(f + b), which is what 1F1B takes, with v =
-    1 (m + p - 1)(f + b).
+    `forward_s`, `backward_s` [chunks, stages] per micro-batch, or [stages] for a single chunk; scalars among the
+    others hold for all stages. Equal stages without sends: (m v + p - 1)(f + b), which is what 1F1B takes, with
+    v = 1 (m + p - 1)(f + b).
     """
     forward, backward = np.array(forward_s, np.float64, ndmin=2), np.array(backward_s, np.float64, ndmin=2)
-    chunks, stages = forward.shape
-    send_f, send_b, head, tail = np.zeros((4, stages))
-    send_f[:], send_b[:], head[:], tail[:] = send_forward_s, send_backward_s, head_s, tail_s
-    # way[s]: from the start of stage 0 to the arrival at stage s, through the first chunk
-    way_forward = _sum_before(forward[0] + send_f)
-    way_back = _sum_before(backward[0] + np.roll(send_b, -1))
-    arrival = way_forward + np.maximum.accumulate(head - way_forward)
-    leaving = way_back + np.maximum.accumulate(tail - way_back)
-    work = num_micro_batches * (forward.sum(axis=0) + backward.sum(axis=0))
-    if blocking_sends and stages > 1:
-        work += (num_micro_batches * chunks) * (send_f + send_b)
-        work[-1] -= num_micro_batches * send_f[-1]  # the end of the model sends nothing on
-        work[0] -= num_micro_batches * send_b[0]
-        work[1:] -= send_b[1:]  # the last send is part of the way back
-    return max(float((arrival + work + leaving).max()), _round_trip(forward, backward, send_f, send_b))
+    terms = pipeline_terms(
+        forward,
+        backward,
+        np.array(num_micro_batches),
+        send_forward_s=np.array(send_forward_s, np.float64),
+        send_backward_s=np.array(send_backward_s, np.float64),
+        blocking_sends=np.array(blocking_sends),
+        head_s=np.array(head_s, np.float64),
+        tail_s=np.array(tail_s, np.float64),
+    )
+    return float(pipeline_bounds(terms, None if in_flight is None else np.array(in_flight)))
 
 
-def _sum_before(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    total: NDArray[np.float64] = np.cumsum(values) - values
+@dataclass(frozen=True, slots=True, eq=False)
+class PipelineTerms:
+    """Pipelines of one shape; shapes [..., chunks, stages], [..., stages] or [...], in seconds."""
+
+    forward_s: Seconds
+    backward_s: Seconds
+    num_micro_batches: NDArray[np.integer]
+    send_forward_s: Seconds
+    send_backward_s: Seconds
+    arrival_s: Seconds
+    """Earliest start of the first forward pass of each stage."""
+    work_s: Seconds
+    """What occupies the compute stream of each stage."""
+    leaving_s: Seconds
+    """Least time from the last backward pass of each stage to the end."""
+
+
+def pipeline_terms(
+    forward_s: Seconds,
+    backward_s: Seconds,
+    num_micro_batches: NDArray[np.integer],
+    *,
+    send_forward_s: Seconds,
+    send_backward_s: Seconds,
+    blocking_sends: NDArray[np.bool_],
+    head_s: Seconds,
+    tail_s: Seconds,
+) -> PipelineTerms:
+    """When stages begin, work and end, for one pipeline or many of one shape.
+
+    `forward_s`, `backward_s` [..., chunks, stages] per micro-batch; `send_forward_s`, `send_backward_s` [..., stages]
+    of the sending stage, `blocking_sends` [...] if they occupy its compute stream; `head_s` [..., stages] passes
+    before the first forward pass of a stage can start, `tail_s` [..., stages] after its last backward pass.
+    """
+    chunks, stages = forward_s.shape[-2:]
+    each_stage = (*forward_s.shape[:-2], stages)
+    send_f, send_b = (np.broadcast_to(send, each_stage) for send in (send_forward_s, send_backward_s))
+    # way: from the start of stage 0 to the arrival at a stage, through the first chunk
+    way_forward = _sum_before(forward_s[..., 0, :] + send_f)
+    way_back = _sum_before(backward_s[..., 0, :] + np.roll(send_b, -1, axis=-1))
+    arrival = way_forward + np.maximum.accumulate(head_s - way_forward, axis=-1)
+    leaving = way_back + np.maximum.accumulate(tail_s - way_back, axis=-1)
+    count = num_micro_batches[..., None]
+    work = count * (forward_s.sum(axis=-2) + backward_s.sum(axis=-2))
+    if stages > 1 and blocking_sends.any():
+        sends = count * chunks * (send_f + send_b)
+        sends[..., -1] -= num_micro_batches * send_f[..., -1]  # the end of the model sends nothing on
+        sends[..., 0] -= num_micro_batches * send_b[..., 0]
+        sends[..., 1:] -= send_b[..., 1:]  # the last send is part of the way back
+        work = work + sends * blocking_sends[..., None]
+    return PipelineTerms(forward_s, backward_s, num_micro_batches, send_f, send_b, arrival, work, leaving)
+
+
+def pipeline_bounds(terms: PipelineTerms, in_flight: NDArray[np.integer] | None = None) -> Seconds:
+    """Seconds that no schedule of the pipelines can beat, shape [...].
+
+    max over stages of (arrival of the first forward pass + all passes of the stage + return of the last backward
+    pass), and of what `in_flight` [stages] adds: a single-chunk schedule in which a stage starts a forward pass only
+    when the backward pass of so many micro-batches before has ended. Then each so many micro-batches cost at least
+    the way from the stage to the end of the pipeline and back, sends included.
+    """
+    result: Seconds = (terms.arrival_s + terms.work_s + terms.leaving_s).max(axis=-1)
+    result = np.maximum(result, _round_trip(terms))
+    if in_flight is not None and terms.forward_s.shape[-1] > 1:
+        result = np.maximum(result, _cycles(terms, in_flight))
+    return result
+
+
+def _cycles(terms: PipelineTerms, in_flight: NDArray[np.integer]) -> Seconds:
+    """Rounds of w = `in_flight` micro-batches: m - 1 = q w + r, so q rounds, r passes, and the last way back."""
+    forward, backward = terms.forward_s[..., 0, :], terms.backward_s[..., 0, :]
+    hop = np.zeros_like(forward)
+    hop[..., :-1] = terms.send_forward_s[..., :-1] + terms.send_backward_s[..., 1:]
+    there_and_back = np.cumsum((forward + backward + hop)[..., ::-1], axis=-1)[..., ::-1]
+    rounds, rest = np.divmod(terms.num_micro_batches[..., None] - 1, in_flight)
+    # in the first round no backward pass lies between forward passes
+    between = forward + backward * (rounds > 0)
+    total = terms.arrival_s + (rounds + 1) * there_and_back + rest * between + terms.leaving_s
+    result: Seconds = total.max(axis=-1)
+    return result
+
+
+def _sum_before(values: Seconds) -> Seconds:
+    total: Seconds = np.cumsum(values, axis=-1) - values
     return total
 
 
-def _round_trip(
-    forward: NDArray[np.float64],
-    backward: NDArray[np.float64],
-    send_forward: NDArray[np.float64],
-    send_backward: NDArray[np.float64],
-) -> float:
+def _round_trip(terms: PipelineTerms) -> Seconds:
     """One micro-batch through all chunks and back, alone."""
-    chunks, stages = forward.shape
-    total = float(forward.sum() + backward.sum())
+    chunks, stages = terms.forward_s.shape[-2:]
+    total: Seconds = terms.forward_s.sum(axis=(-2, -1)) + terms.backward_s.sum(axis=(-2, -1))
     if stages > 1:
-        total += chunks * float(send_forward.sum() + send_backward.sum())
-        total -= float(send_forward[-1] + send_backward[0])
+        total = total + chunks * (terms.send_forward_s + terms.send_backward_s).sum(axis=-1)
+        total = total - (terms.send_forward_s[..., -1] + terms.send_backward_s[..., 0])
     return total

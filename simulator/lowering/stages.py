@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from towtank.simulator.lowering.ends import embedding_template, head_template, prediction_projection_template
 from towtank.simulator.lowering.layer import backward_template, forward_template, layer_kind
@@ -141,62 +141,73 @@ def _names(first: int, count: int, *, backward: bool) -> tuple[str, ...]:
     return tuple(f"layer.{layer}" for layer in layers)
 
 
-def _once(template: tuple[Operation, ...], prefix: str) -> Segment:
-    return Segment(template, 1, (prefix,))
+class Part(NamedTuple):
+    """A template of a pass over a chunk, repeated once for each prefix."""
+
+    name: Literal["embedding", "layer", "projection", "head"]
+    prefixes: tuple[str, ...]
+    kind: tuple[bool, int | None] = (False, None)
+    """Of a layer, as its run's."""
+    recomputed: bool = False
+    cached: bool = False
 
 
-def _prediction_segments(sizes: Sizes, *, backward: bool) -> list[Segment]:
+def _prediction_parts(sizes: Sizes, *, backward: bool) -> list[Part]:
     """Multi-token prediction: a projection, a layer of the last kind and the head once more for each."""
-    segments: list[Segment] = []
+    parts: list[Part] = []
     kind = layer_kind(sizes, sizes.model.num_layers - 1)
+    recomputed = sizes.plan.recompute == "full"
     for number in range(sizes.model.mtp_layers):
-        prefix = f"prediction.{number}"
-        layer = (
-            backward_template(sizes, kind, sizes.plan.recompute == "full")
-            if backward
-            else forward_template(sizes, kind)
-        )
-        part = [
-            _once(prediction_projection_template(sizes, backward=backward), prefix),
-            _once(layer, prefix),
-            _once(head_template(sizes, backward=backward), prefix),
+        prefixes = (f"prediction.{number}",)
+        parts += [
+            Part("projection", prefixes),
+            Part("layer", prefixes, kind, recomputed),
+            Part("head", prefixes),
         ]
-        segments += part
-    return segments[::-1] if backward else segments
+    return parts[::-1] if backward else parts
 
 
-def forward_segments(sizes: Sizes, chunk: Chunk) -> list[Segment]:
-    """Forward pass of a chunk for one micro-batch."""
-    segments = [_once(embedding_template(sizes, backward=False), "model")] if chunk.has_embedding else []
-    for kind, _, first, count, _ in chunk.runs:
-        segments.append(Segment(forward_template(sizes, kind), count, _names(first, count, backward=False)))
+def parts_of(sizes: Sizes, chunk: Chunk, *, backward: bool) -> list[Part]:
+    """Templates of a pass of a chunk for one micro-batch in order; the backward pass recomputes."""
+    parts = [Part("embedding", ("model",))] if chunk.has_embedding else []
+    for kind, recomputed, first, count, cached in chunk.runs:
+        parts.append(Part("layer", _names(first, count, backward=backward), kind, recomputed, cached))
     if chunk.has_head:
-        segments.append(_once(head_template(sizes, backward=False), "model"))
-        segments += _prediction_segments(sizes, backward=False)
-    return segments
+        parts.append(Part("head", ("model",)))
+    if backward:
+        parts.reverse()
+        return (_prediction_parts(sizes, backward=True) if chunk.has_head else []) + parts
+    return parts + (_prediction_parts(sizes, backward=False) if chunk.has_head else [])
 
 
-def backward_segments(sizes: Sizes, chunk: Chunk) -> list[Segment]:
-    """Backward pass of a chunk for one micro-batch, recomputation included."""
-    segments: list[Segment] = []
-    if chunk.has_head:
-        segments += _prediction_segments(sizes, backward=True)
-        segments.append(_once(head_template(sizes, backward=True), "model"))
-    for kind, recomputed, first, count, cached in reversed(chunk.runs):
-        template = backward_template(sizes, kind, recomputed, cached)
-        segments.append(Segment(template, count, _names(first, count, backward=True)))
-    if chunk.has_embedding:
-        segments.append(_once(embedding_template(sizes, backward=True), "model"))
-    return segments
+def _template(sizes: Sizes, part: Part, *, backward: bool) -> tuple[Operation, ...]:
+    if part.name == "layer":
+        if backward:
+            return backward_template(sizes, part.kind, part.recomputed, part.cached)
+        return forward_template(sizes, part.kind)
+    makers = {
+        "embedding": embedding_template,
+        "projection": prediction_projection_template,
+        "head": head_template,
+    }
+    return makers[part.name](sizes, backward=backward)
+
+
+def segments_of(sizes: Sizes, chunk: Chunk, *, backward: bool) -> list[Segment]:
+    """Pass of a chunk for one micro-batch, in the backward pass with recomputation."""
+    return [
+        Segment(_template(sizes, part, backward=backward), len(part.prefixes), part.prefixes)
+        for part in parts_of(sizes, chunk, backward=backward)
+    ]
 
 
 def forward_block(sizes: Sizes, chunk: Chunk) -> Block:
     """Block of the forward pass."""
     name = f"stage.{chunk.stage}.chunk.{chunk.index}.forward"
-    return Block(name, tuple(forward_segments(sizes, chunk)), (False, *chunk.signature))
+    return Block(name, tuple(segments_of(sizes, chunk, backward=False)), (False, *chunk.signature))
 
 
 def backward_block(sizes: Sizes, chunk: Chunk) -> Block:
     """Block of the backward pass."""
     name = f"stage.{chunk.stage}.chunk.{chunk.index}.backward"
-    return Block(name, tuple(backward_segments(sizes, chunk)), (True, *chunk.signature))
+    return Block(name, tuple(segments_of(sizes, chunk, backward=True)), (True, *chunk.signature))

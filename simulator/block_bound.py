@@ -1,0 +1,226 @@
+"""Lower bounds of the time of blocks from a few figures of their templates, without a task graph.
+
+The figures are numbers for one plan, or arrays over many plans: the same formulas serve both.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from towtank.simulator.block_time import host_call_s
+from towtank.simulator.cost.model import CostModel
+from towtank.simulator.operations import Operation, Stream, Work
+
+STREAMS = tuple(Stream)
+_COMPUTE = STREAMS.index(Stream.COMPUTE)
+_UNKNOWN = float("-inf")
+
+INSTANCES = 4
+"""Instances of a template that are followed one by one; those after them each add its period."""
+
+_RUN = 2 * INSTANCES + 1
+NUM_FIGURES = 2 * _RUN + len(STREAMS) + 2
+"""Figures of one template: see `TemplateFigures.values`."""
+
+Figures = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateFigures:
+    """Seconds of a template that is repeated, last axis of `values`:
+
+    at first in a block, on an idle device: when the compute stream, then when the whole device is done with the
+    first, second, ... of `INSTANCES` instances, and the least growth from each instance to the next; the same behind
+    other templates, of which only the last compute operation is known; work of each stream; time between compute
+    operations in which collectives hold the compute stream whatever else happens; number of tensor collectives.
+    """
+
+    values: Figures
+
+    def compute_s(self, *, first: bool) -> Figures:
+        """Finish of the compute stream by instance, last axis [INSTANCES]."""
+        begin = 0 if first else _RUN
+        return self.values[..., begin : begin + INSTANCES]
+
+    def device_s(self, *, first: bool) -> Figures:
+        """Finish of all streams by instance, last axis [INSTANCES]."""
+        begin = INSTANCES if first else INSTANCES + _RUN
+        return self.values[..., begin : begin + INSTANCES]
+
+    def period_s(self, *, first: bool) -> Figures:
+        """Least growth from one instance to the next."""
+        return self.values[..., _RUN - 1 if first else 2 * _RUN - 1]
+
+    @property
+    def busy_s(self) -> Figures:
+        """Work of each stream, last axis [streams]."""
+        return self.values[..., 2 * _RUN : 2 * _RUN + len(STREAMS)]
+
+    @property
+    def held_s(self) -> Figures:
+        """Time in which collectives hold the compute stream."""
+        return self.values[..., -2]
+
+    @property
+    def calls(self) -> Figures:
+        """Number of tensor collectives."""
+        return self.values[..., -1]
+
+
+def template_figures(
+    template: Sequence[Operation], duration_s: Callable[[Work], float], *, single_queue: bool
+) -> Figures:
+    """Figures of a template, shape [NUM_FIGURES]; `single_queue` as in `block_graph`."""
+    seconds = [duration_s(operation.work) for operation in template]
+    streams = [_COMPUTE if single_queue else STREAMS.index(operation.stream) for operation in template]
+    busy = np.bincount(streams, weights=seconds, minlength=len(STREAMS))
+    calls = sum(operation.stream is Stream.TENSOR for operation in template)
+    behind = _follow(template, streams, seconds, first=False)
+    alike = single_queue or not _looks_back(template)
+    first = behind if alike else _follow(template, streams, seconds, first=True)
+    held = 0.0 if single_queue else _held_s(template, seconds)
+    return np.array([*first, *behind, *busy, held, calls])
+
+
+def _looks_back(template: Sequence[Operation]) -> bool:
+    """Whether something can start before the last compute operation of the instance before has ended."""
+    return any(
+        operation.stream is not Stream.COMPUTE
+        and all(back > 1 or (back == 1 and position != -1) for position, back in operation.after)
+        for operation in template
+    )
+
+
+def _follow(
+    template: Sequence[Operation], streams: list[int], seconds: list[float], *, first: bool
+) -> list[float]:
+    """When the compute stream, then the device is done with each instance, and the least growth.
+
+    What is known of the past is the end of the compute stream, at 0; `first`: all else was idle until 0. The finish
+    of all that a later instance refers to is a max-plus linear function of the same of the instances before. So if
+    all of it is later by at least p from one instance to the next, it is so for all that follow.
+    """
+    until = [0.0 if first or stream == _COMPUTE else _UNKNOWN for stream in range(len(STREAMS))]
+    earlier: list[list[float]] = []
+    compute, device, growth = [], [], 0.0
+    used = sorted(set(streams))
+    for _ in range(INSTANCES):
+        before = [*(until[stream] for stream in used), *(earlier[-1] if earlier else ())]
+        done = _one_instance(template, streams, seconds, until, earlier)
+        growth = _growth(before, [*(until[stream] for stream in used), *done], earlier)
+        earlier.append(done)
+        compute.append(until[_COMPUTE])
+        device.append(max(until))
+    return [*compute, *device, growth]
+
+
+def _growth(before: list[float], now: list[float], earlier: list[list[float]]) -> float:
+    """Least growth of all that a later instance can refer to: streams, compute operations of two instances."""
+    steps = [new - old for old, new in zip(before, now, strict=False) if old > _UNKNOWN]
+    if len(earlier) > 1:
+        steps += [new - old for old, new in zip(earlier[-2], earlier[-1], strict=True)]
+    return max(0.0, min(steps, default=0.0))
+
+
+def _one_instance(
+    template: Sequence[Operation],
+    streams: list[int],
+    seconds: list[float],
+    until: list[float],
+    earlier: list[list[float]],
+) -> list[float]:
+    """Add one instance to the ends of the streams; return when its compute operations finish."""
+    finish: list[float] = []
+    computes: list[float] = []
+    for operation, stream, duration in zip(template, streams, seconds, strict=True):
+        start = until[stream]
+        for position, back in operation.after:
+            if back == 0:
+                start = max(start, finish[position])
+            elif back <= len(earlier):
+                past = earlier[-back]
+                start = max(start, past[max(position, -len(past))])
+            elif back == 1 and position == -1:
+                start = max(start, 0.0)
+        until[stream] = start + duration
+        finish.append(start + duration)
+        if operation.stream is Stream.COMPUTE:
+            computes.append(start + duration)
+    return computes
+
+
+def _held_s(template: Sequence[Operation], seconds: list[float]) -> float:
+    """Time between compute operations that a collective takes which waits for the one before and holds the next."""
+    held = 0.0
+    since: dict[int, float] = {}  # finish of collectives, counted from the end of the last compute operation
+    queue: dict[Stream, float] = {}
+    last = None
+    for index, (operation, duration) in enumerate(zip(template, seconds, strict=True)):
+        if operation.stream is Stream.COMPUTE:
+            held += max((since[at] for at, back in operation.after if back == 0 and at in since), default=0.0)
+            since, queue, last = {}, {}, index
+            continue
+        starts = [queue[operation.stream]] if operation.stream in queue else []
+        starts += [since[at] for at, back in operation.after if back == 0 and at in since]
+        if any(
+            (back == 0 and at == last) or (back, at, last) == (1, -1, None) for at, back in operation.after
+        ):
+            starts.append(0.0)
+        if starts:
+            since[index] = queue[operation.stream] = max(starts) + duration
+    return held
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What bounds of blocks need besides figures of templates."""
+
+    slowdown: float
+    """Of compute beside collectives (`Contention`)."""
+    call_s: float | Figures
+    """Seconds of the host for one tensor collective."""
+
+    @classmethod
+    def of(cls, cost: CostModel) -> "Terms":
+        """Terms of one plan."""
+        plan, stack = cost.plan, cost.stack
+        call = host_call_s(stack.host, plan.pipeline, plan.tensor_x * plan.tensor_y)
+        return cls(stack.fitted.compute_slowdown, call)
+
+
+def block_bound_s(segments: Sequence[tuple[TemplateFigures, int]], terms: Terms) -> Figures:
+    """Seconds that a block of templates, each repeated, takes at least.
+
+    The largest of: the longest path along the compute stream, segment by segment; the work of each stream; the
+    host's calls; compute slowed down by collectives (`_contended_s`).
+    """
+    path, device, held, calls = (np.zeros(()) for _ in range(4))
+    busy = np.zeros(len(STREAMS))
+    for number, (figures, repeat) in enumerate(segments):
+        first = number == 0
+        index = min(repeat, INSTANCES) - 1
+        more = (repeat - 1 - index) * figures.period_s(first=first)
+        device = path + figures.device_s(first=first)[..., index] + more
+        path = path + figures.compute_s(first=first)[..., index] + more
+        busy = busy + repeat * figures.busy_s
+        held = held + repeat * figures.held_s
+        calls = calls + repeat * figures.calls
+    bounds = (device, busy.max(axis=-1), calls * terms.call_s, _contended_s(busy, held, terms.slowdown))
+    result: Figures = np.maximum.reduce(np.broadcast_arrays(*bounds))
+    return result
+
+
+def _contended_s(busy_s: Figures, held_s: Figures, slowdown: float) -> Figures:
+    """Seconds of a block whose compute is slowed down by s beside collectives.
+
+    Without the slow-down the block takes T, computes for w and is idle for T - w. Collectives run for at least u, the
+    busiest stream of them, so beside compute for at least u - (T - w); each second of that leaves s / (1 + s) of work
+    undone. Collectives that hold the compute stream for h come on top: w + h + s / (1 + s) (u - T + w), and not less
+    than T. For every T that is w + h + s / (1 + 2 s) (u - h) or more.
+    """
+    work = busy_s[..., _COMPUTE]
+    collectives = np.delete(busy_s, _COMPUTE, axis=-1).max(axis=-1)
+    result: Figures = work + held_s + slowdown / (1 + 2 * slowdown) * np.maximum(0.0, collectives - held_s)
+    return result
