@@ -118,7 +118,6 @@ def space_front(
 
 def _part(task: TuningTask, measures: Sequence[Measure], prices: Prices) -> _Part:
     from towtank.autotune.judge.bound import step_bound_s
-
     from towtank.autotune.judge.memory import peak_memory_bytes
     from towtank.autotune.space.enumerate import legal_plans
 
@@ -174,7 +173,7 @@ def exact_front(
         cost = costs_of([candidate.values], measures)
         if dominated(cost[0], kept):
             continue
-        stay: NDArray[np.bool_] = ~((cost <= kept).all(axis=1) & (cost < kept).any(axis=1))
+        stay = np.logical_not((cost <= kept).all(axis=1) & (cost < kept).any(axis=1)).tolist()
         found = [plan for plan, stays in zip(found, stay, strict=True) if stays] + [candidate]
         kept = np.vstack([kept[stay], cost])
     return [found[int(index)] for index in front(kept)], simulated, left

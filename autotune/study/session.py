@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from towtank.autotune.study.leases import Watch, Worker
@@ -16,7 +17,9 @@ from towtank.autotune.study.records import (
     StudyError,
 )
 from towtank.autotune.study.samplers import check_sampler
-from towtank.autotune.study.storage import open_storage, shown
+from towtank.autotune.study.storage import MEMORY, open_storage, shown
+from towtank.simulator.plan import Plan
+from towtank.simulator.plan_file import plan_from_mapping
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -39,10 +42,15 @@ class OpenStudy:
 
     def close(self) -> None:
         """Give connections to a database back; the study cannot be used any more."""
-        self.storage.remove_session()
-        engine = getattr(self.storage, "engine", None)
-        if engine is not None:
-            engine.dispose()
+        close_storage(self.storage)
+
+
+def close_storage(storage: "BaseStorage") -> None:
+    """Give connections to a database back."""
+    storage.remove_session()
+    engine = getattr(storage, "engine", None)
+    if engine is not None:
+        engine.dispose()
 
 
 def create_or_continue(place: str, name: str, objective: Objective, settings: Settings) -> OpenStudy:
@@ -104,6 +112,27 @@ def find(place: str, name: str) -> tuple[OpenStudy, Mapping[str, Any]]:
     _check_schema(name, place, identity)
     settings = Settings(record["trials"], record["sampler"], record["seed"], record["lease_s"])
     return OpenStudy(study, storage, place, settings), identity
+
+
+def plans_of(place: str, name: str) -> list[Plan]:
+    """Plans that a study was made around; none where there is no such study yet, or none of plans.
+
+    Raises:
+        StudyError: the storage cannot be used.
+    """
+    import optuna
+
+    if place == MEMORY or ("://" not in place and not Path(place).exists()):
+        return []
+    storage = open_storage(place)
+    try:
+        study = optuna.load_study(study_name=name, storage=storage, sampler=_no_sampler())
+        identity = study.user_attrs.get(IDENTITY, {})
+    except KeyError:
+        return []
+    finally:
+        close_storage(storage)
+    return [plan_from_mapping(plan, f"study {name}") for plan in identity.get("plans", [])]
 
 
 def _study(storage: "BaseStorage", place: str, name: str, objective: Objective) -> "Study":
