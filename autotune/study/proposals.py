@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import Trial
 
-_TRIES = 100
-"""Proposals in a row that may be known or refused; then as many are drawn at random, and then nothing is left."""
+_TRIES = 20
+"""Proposals in a row that may be known or refused before the sampler gives way to chance."""
+_CHANCES = 200
+"""Proposals by chance that may be known or refused before nothing is left."""
 
 
 def distribution_of(parameter: Parameter) -> "BaseDistribution":
@@ -82,8 +84,8 @@ class Proposer:
             directions=[measure.direction for measure in objective.measures],
         )
         self._chance = make_sampler("random", seed + 1)
-        self._known: dict[str, Outcome | None] = {}
-        """Outcomes by name of configuration, None before it is measured."""
+        self._known: set[str] = set()
+        """Names of configurations that somebody has begun."""
         self._seen = 0
         self._own: set[int] = set()
         self._open: dict[int, Trial] = {}
@@ -94,13 +96,10 @@ class Proposer:
         """Take over what other workers and earlier runs have begun and measured."""
         for trial in view.open:
             if counts(trial):
-                self._known.setdefault(trial.user_attrs[NAME], None)
+                self._known.add(trial.user_attrs[NAME])
         for trial in view.finished[self._seen :]:
-            if trial.number in self._own:
-                continue
-            found = finished_of(trial)
-            self._known[trial.user_attrs[NAME]] = None if found is None else found.outcome
-            if found is not None:
+            self._known.add(trial.user_attrs[NAME])
+            if trial.number not in self._own and finished_of(trial) is not None:
                 self._study.add_trial(trial)
         self._seen = len(view.finished)
 
@@ -110,7 +109,7 @@ class Proposer:
         if self._all_tried:
             return None
         try:
-            for attempt in range(2 * _TRIES):
+            for attempt in range(_TRIES + _CHANCES):
                 if attempt == _TRIES:
                     self._study.sampler = self._chance
                 trial = self._study.ask(self._distributions)
@@ -128,28 +127,23 @@ class Proposer:
         except RefusedError:
             self._reject(trial)
             return None
-        if name in self._known:
-            outcome = self._known[name]
-            if outcome is None:
-                self._reject(trial)
-            else:
-                self._tell(trial, outcome)
+        if name in self._known:  # told again it would draw the sampler to where it was
+            self._reject(trial)
             return None
         return Proposal(parameters, name, self._storage.get_trial(trial._trial_id).system_attrs)
 
     def begin(self, number: int, proposal: Proposal, trial: "Trial") -> None:
         """Note that the proposal was claimed as trial `number` of the study."""
         self._own.add(number)
-        self._known[proposal.name] = None
+        self._known.add(proposal.name)
         self._open[number] = trial
 
     def reject(self, trial: "Trial") -> None:
         """Note that the proposal could not be claimed."""
         self._reject(trial)
 
-    def end(self, number: int, name: str, outcome: Outcome | None) -> None:
+    def end(self, number: int, outcome: Outcome | None) -> None:
         """Tell the sampler what came out of a trial of this worker; None if it could not be measured."""
-        self._known[name] = outcome
         trial = self._open.pop(number, None)
         if trial is None:
             return  # it was queued, so the sampler sees it as it sees those of other workers

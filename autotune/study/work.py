@@ -139,7 +139,7 @@ class _Shift:
             raise
         else:
             self._ledger.finish(claim, outcome)
-        self._proposer.end(claim.number, claim.name, outcome)
+        self._proposer.end(claim.number, outcome)
 
     def _report(self, progress: Progress) -> None:
         """Report the counts and the best trial, looking at those only that have ended since the last report."""

@@ -75,6 +75,7 @@ def check_accounts(place: str, lines: list[list[str]], lost: str) -> None:
     opened.close()
 
 
+@pytest.mark.slow
 def test_journal_file_with_four_workers_and_one_killed(tmp_path: Path) -> None:
     place = str(tmp_path / "toys.journal")
     lines, lost = four_workers_one_killed(place, tmp_path)
