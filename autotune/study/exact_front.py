@@ -26,7 +26,7 @@ class FrontCounts:
     legal: int
     do_not_fit: int
     pruned: int
-    """Plans that a simulated plan dominates even at their bounds."""
+    """Plans that are better in no measure than a simulated plan, even at their bounds."""
     simulated: int
     open: int = 0
     """Plans that could be on the front and were not simulated."""
@@ -52,7 +52,7 @@ class Front:
 
     @property
     def exact(self) -> bool:
-        """Whether no other legal plan that fits belongs to it."""
+        """Whether no legal plan that fits is better in any measure than all of these."""
         return self.counts.open == 0
 
 
@@ -152,8 +152,8 @@ def exact_front(
     """The Pareto front, how many plans were simulated, and how many are left that could be on it.
 
     Plans are simulated by their optimistic figures [plans, measures], best first measure first. One is left out only
-    where a plan simulated before dominates its optimistic figures, and so its true ones: what is left out cannot be
-    on the front.
+    where a plan simulated before is no worse in any measure than its optimistic figures, and so than its true ones:
+    what is left out adds nothing to the front. Of plans with the same figures one is in it.
     """
     costs = costs_of(optimistic, measures)
     order = np.lexsort(costs.T[::-1])
@@ -161,7 +161,7 @@ def exact_front(
     kept = np.empty((0, len(measures)))
     simulated = left = 0
     for place, row in enumerate(order):
-        if dominated(costs[row], kept):
+        if matched(costs[row], kept):
             continue
         if simulated == most:
             left += 1
@@ -171,15 +171,14 @@ def exact_front(
         if report is not None:
             report(place, len(order))
         cost = costs_of([candidate.values], measures)
-        if dominated(cost[0], kept):
+        if matched(cost[0], kept):
             continue
-        stay = np.logical_not((cost <= kept).all(axis=1) & (cost < kept).any(axis=1)).tolist()
+        stay = np.logical_not((cost <= kept).all(axis=1)).tolist()
         found = [plan for plan, stays in zip(found, stay, strict=True) if stays] + [candidate]
         kept = np.vstack([kept[stay], cost])
     return [found[int(index)] for index in front(kept)], simulated, left
 
 
-def dominated(costs: NDArray[np.float64], others: NDArray[np.float64]) -> bool:
-    """Whether one of `others` [rows, measures] is no worse than `costs` in all measures and better in one."""
-    no_worse = (others <= costs).all(axis=1)
-    return bool((no_worse & (others < costs).any(axis=1)).any())
+def matched(costs: NDArray[np.float64], others: NDArray[np.float64]) -> bool:
+    """Whether one of `others` [rows, measures] is no worse than `costs` in any measure."""
+    return bool((others <= costs).all(axis=1).any())

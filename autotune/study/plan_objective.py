@@ -19,6 +19,7 @@ from towtank.autotune.study.records import Measure, Outcome, Parameter, Paramete
 from towtank.autotune.task import TuningTask
 from towtank.hardware_profiles.records import known
 from towtank.simulator.errors import PlanError
+from towtank.simulator.lowering.sizes import resolve_overlap
 from towtank.simulator.plan import Plan
 from towtank.simulator.plan_file import plan_from_mapping, plan_to_mapping
 from towtank.simulator.plan_rules import faults_of
@@ -92,8 +93,17 @@ class PlanObjective:
 
     @property
     def seeds(self) -> Sequence[Parameters]:
-        """The plans that the space is around."""
-        return [self._space.start(index) for index in range(len(self._space.plans))]
+        """The best plan, its neighbours by one parameter, and the other plans that the space is around."""
+        others = range(1, len(self._space.plans))
+        starts = [self._space.start(0), *self._space.neighbours(0), *map(self._space.start, others)]
+        return [parameters for parameters in starts if self._is_legal(parameters)]
+
+    def _is_legal(self, parameters: Parameters) -> bool:
+        try:
+            self.plan(parameters)
+        except RefusedError:
+            return False
+        return True
 
     def identity(self) -> Mapping[str, Any]:
         """The task in words, with a digest of the records behind them."""
@@ -172,7 +182,7 @@ def _outside(task: TuningTask, plan: Plan) -> list[str]:
     constraints = task.constraints
     faults = []
     for name, values in constraints.fixed.items():
-        if _field(plan, name) not in values:
+        if not any(value in values for value in _readings(task, plan, name)):
             faults.append(f"{name} is fixed")
     for name, least in constraints.least.items():
         if _field(plan, name) < least:
@@ -183,7 +193,15 @@ def _outside(task: TuningTask, plan: Plan) -> list[str]:
     return faults
 
 
-def _field(plan: Plan, name: str) -> Any:
-    owner, _, part = name.partition(".")
-    value = getattr(plan, owner)
-    return getattr(value, part) if part else value
+def _readings(task: TuningTask, plan: Plan, name: str) -> tuple[Any, ...]:
+    """What a field of the plan says; of a switch also what it comes to under the stack."""
+    outer, _, switch = name.partition(".")
+    value = getattr(plan, outer)
+    if not switch:
+        return (value,)
+    return getattr(value, switch), getattr(resolve_overlap(plan, task.stack), switch)
+
+
+def _field(plan: Plan, name: str) -> int:
+    value: int = getattr(plan, name)
+    return value

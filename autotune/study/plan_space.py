@@ -12,7 +12,7 @@ from itertools import permutations
 from typing import Any, cast
 
 from towtank.autotune.space.constraints import Constraints
-from towtank.autotune.study.records import Choice, Parameter, Parameters, Whole
+from towtank.autotune.study.records import Choice, Parameter, Parameters, Value, Whole
 from towtank.simulator.lowering.sizes import local_sizes, resolve_overlap
 from towtank.simulator.lowering.stages import chunks_of
 from towtank.simulator.models.records import ModelSpec
@@ -41,6 +41,15 @@ class PlanSpace:
     def start(self, index: int) -> Parameters:
         """The configuration that is plan `index` itself."""
         return {name: _neutral(name, parameter, index) for name, parameter in self.parameters.items()}
+
+    def neighbours(self, index: int) -> list[Parameters]:
+        """Plan `index` with one thing changed: what a sampler would need many trials to come upon."""
+        start = self.start(index)
+        return [
+            {**start, name: value}
+            for name, parameter in self.parameters.items()
+            for value in _near(name, parameter)
+        ]
 
     def plan(self, parameters: Parameters) -> Plan:
         """The plan of a configuration, not checked against the rules of plans."""
@@ -168,6 +177,19 @@ def _neutral(name: str, parameter: Parameter, index: int) -> Any:
     if isinstance(parameter, Choice):
         return AS_IT_IS
     return {"recompute_every": 1}.get(name, 0)
+
+
+def _near(name: str, parameter: Parameter) -> Sequence[Value]:
+    """Values next to the neutral one; the nestings are too many."""
+    if name in (PLAN, "rank_order"):
+        return ()
+    if isinstance(parameter, Choice):
+        return [value for value in parameter.values if value != AS_IT_IS]
+    if name == "cached_layers":
+        most = int(parameter.most)
+        return sorted({most // 4, most // 2, most} - {0})
+    near = {"recompute_every": (2, 4)}.get(name, (1, 2, -1, -2))
+    return [value for value in near if parameter.least <= value <= parameter.most]
 
 
 def _with_recompute(plan: Plan, parameters: Parameters) -> Plan:
