@@ -48,14 +48,14 @@ def simulate_ranked_grids(
     candidates = sorted(
         (bound(model, machine, plan, stack), rank, -plan.micro_batch, plan)
         for rank, ranked in enumerate(ranking.grids, start=1)
-        for plan in _plans(model, ranked.grid, global_batch)
+        for plan in plans_of_grid(model, ranked.grid, global_batch)
     )
     best: dict[int, Prediction] = {}
     fastest = float("inf")
     for least_s, rank, _, plan in candidates:
         if least_s >= fastest:
             break
-        chosen = _with_cache(model, machine, stack, plan)
+        chosen = with_cache(model, machine, stack, plan)
         if chosen is None:
             continue
         prediction = predict(model, machine, chosen, stack=stack)
@@ -70,7 +70,7 @@ def simulate_ranked_grids(
     return sorted(simulated, key=lambda entry: entry.prediction.step_time_s)
 
 
-def _plans(model: ModelSpec, grid: Grid, global_batch: int) -> Iterator[Plan]:
+def plans_of_grid(model: ModelSpec, grid: Grid, global_batch: int) -> Iterator[Plan]:
     """Plans of a grid by micro-batch, the weights of all layers cached: none with fewer is faster."""
     per_device = global_batch // (grid.z * grid.data)
     plan = grid.apply_to(Plan(global_batch=global_batch, recompute="full", precision="bf16"))
@@ -86,7 +86,7 @@ def _all_layers(model: ModelSpec, plan: Plan) -> int:
     return model.num_layers if plan.tensor_z > 1 else 0
 
 
-def _with_cache(model: ModelSpec, machine: Machine, stack: Stack, plan: Plan) -> Plan | None:
+def with_cache(model: ModelSpec, machine: Machine, stack: Stack, plan: Plan) -> Plan | None:
     """The plan with the gathered weights of as many layers kept as memory has room for; None where it never fits.
 
     Peak memory is a straight line in their number from the second on: the first may hide behind the table of the

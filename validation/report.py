@@ -12,6 +12,7 @@ from towtank.validation.figures import Figure, figures
 from towtank.validation.grouping import KEYS, grouped, in_group, scale_order, sweeps
 from towtank.validation.intervals import Interval, interval
 from towtank.validation.kernel_tables import kernel_figures
+from towtank.validation.regret import choices, choices_to_mapping
 from towtank.validation.rows import Run
 from towtank.validation.samples import interval_figures
 from towtank.validation.statistics import (
@@ -127,6 +128,7 @@ def _summary(report: Report) -> dict[str, Any]:
             }
             for name, sweep in sweeps(report.results).items()
         },
+        "choices": choices_to_mapping(choices(report.results)),
         "kernel_tables": [asdict(group) for group in report.kernels],
         "figures": [asdict(figure) for figure in report.figures],
         "cross_validation_of_shipped_runs": asdict(recorded()),

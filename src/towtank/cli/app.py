@@ -5,7 +5,22 @@ from typing import Annotated
 import typer
 
 from towtank import __version__
-from towtank.cli import demo, devices, machines, models, network, predict, stacks, validate
+from towtank.cli import (
+    compare,
+    demo,
+    devices,
+    export,
+    import_plan,
+    machines,
+    models,
+    network,
+    predict,
+    scale,
+    stacks,
+    tune,
+    validate,
+    why,
+)
 
 app = typer.Typer(
     name="towtank",
@@ -37,6 +52,12 @@ def towtank(
 
 
 app.command("predict", epilog=predict.EXAMPLES)(predict.predict)
+app.command("tune", epilog=tune.EXAMPLES)(tune.tune)
+app.command("why", epilog=why.EXAMPLES)(why.why)
+app.command("compare", epilog=compare.EXAMPLES)(compare.compare)
+app.command("scale", epilog=scale.EXAMPLES)(scale.scale)
+app.command("export", epilog=export.EXAMPLES)(export.export)
+app.command("import", epilog=import_plan.EXAMPLES)(import_plan.import_plan)
 app.command("demo")(demo.demo)
 app.command("validate", epilog=validate.EXAMPLES)(validate.validate)
 app.add_typer(network.app, name="network")

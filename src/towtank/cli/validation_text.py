@@ -27,7 +27,14 @@ def report_text(report: "Report") -> str:
     sections += [f"By {name}\n{errors_table(rows)}" for name, rows in report.tables.items() if rows]
     sections += [
         text
-        for text in (_figures(report), _kernels(report), _memory(report), _worst(report), _refused(report))
+        for text in (
+            _figures(report),
+            _choices(report),
+            _kernels(report),
+            _memory(report),
+            _worst(report),
+            _refused(report),
+        )
         if text
     ]
     return "\n\n".join(sections)
@@ -100,6 +107,23 @@ def _figures(report: "Report") -> str:
         if rows
         else ""
     )
+
+
+def _choices(report: "Report") -> str:
+    from towtank.validation.regret import choices, losses
+
+    rows = [
+        (name, count(loss.sweeps), _percent(loss.median), _percent(loss.p90), _percent(loss.worst))
+        for name, loss in losses(choices(report.results)).items()
+    ]
+    if not rows:
+        return ""
+    heading = (
+        "Choice by prediction: how far the measured configuration that is predicted best, of those predicted to fit, is "
+        "behind the best measured one of its sweep"
+    )
+    body = table(rows, ("", "sweeps", "median", "p90", "worst"), right=(1, 2, 3, 4))
+    return f"{paragraph(heading, indent=0)}\n{body}"
 
 
 def _kernels(report: "Report") -> str:

@@ -1,0 +1,1 @@
+"""Plans in the words of the software that runs them, and back."""

@@ -1,0 +1,166 @@
+"""Plans as DeepSpeed JSON.
+
+train_batch_size = train_micro_batch_size_per_gpu x gradient_accumulation_steps x data-parallel devices, where tensor
+and sequence-parallel devices do not count (deepspeed/runtime/config.py). The file says nothing about the model, the
+length of sequences, recomputation and pipelines: those belong to the program that reads it.
+"""
+
+import json
+from typing import Any
+
+from towtank.autotune.export.layout import Layout, layout_of, node_faults, order_faults
+from towtank.autotune.export.names import Names, names_of
+from towtank.autotune.export.records import Command, ExportError, File, Job, Translated
+from towtank.simulator.lowering.sizes import resolve_overlap
+from towtank.simulator.plan import Dimension, Plan
+
+TARGET = "deepspeed"
+_PROGRAM = "train.py"
+_16_BITS = ("bf16", "fp16")
+
+
+def translate(job: Job, name: str = "deepspeed.json") -> Translated:
+    """The plan as a JSON file `name` and the command that hands it to the user's program.
+
+    Raises:
+        ExportError: every reason why DeepSpeed cannot run the plan as it was predicted.
+    """
+    names = names_of(TARGET)
+    if job.plan.tensor_y > 1:
+        faults = [f"tensor_y = {job.plan.tensor_y}: DeepSpeed splits no input features; set tensor_y = 1"]
+        raise ExportError(faults + _plan_faults(job.plan), f"export to {TARGET}")
+    layout, faults = layout_of(job)
+    faults += _faults(job, layout)
+    if faults:
+        raise ExportError(faults, f"export to {TARGET}")
+    text = json.dumps(document(job, layout, names), indent=2) + "\n"
+    command = Command((), (), f'{_PROGRAM} --deepspeed --deepspeed_config {name} "$@"')
+    return Translated(TARGET, command, (File(name, text),), tuple(_notes(job, layout)))
+
+
+def document(job: Job, layout: Layout, names: Names) -> dict[str, Any]:
+    """What the JSON file holds."""
+    plan, on = job.plan, resolve_overlap(job.plan, job.stack)
+    content: dict[str, Any] = {
+        names["global_batch"]: plan.global_batch,
+        names["micro_batch"]: plan.micro_batch,
+        names["micro_batches"]: plan.num_micro_batches,
+    }
+    if plan.precision in _16_BITS:
+        content[plan.precision] = {"enabled": True}
+    if plan.master_precision == "bf16":
+        content["bf16"]["bf16_master_weights_and_grads"] = True
+    gradients = _gradients(job)
+    content[names["data_types"]] = {names["gradients_kept"]: gradients}
+    content[names["gradients_sent"]] = gradients
+    zero: dict[str, Any] = {names["zero_stage"]: layout.zero_stage}
+    if layout.zero_stage:
+        overlap = on.reduce_scatter if layout.zero_stage == 3 else on.data_gradients
+        zero |= {names["overlap"]: overlap, "contiguous_gradients": True, "reduce_scatter": True}
+    content[names["zero"]] = zero
+    if plan.tensor_x > 1:
+        content[names["tensor"]] = {names["tensor_x"]: plan.tensor_x}
+    if plan.context > 1:
+        content[names["sequence_parallel_size"]] = plan.context
+    if plan.expert > 1:
+        content[names["experts"]] = {
+            "enabled": True,
+            names["expert"]: plan.expert,
+            names["expert_tensor"]: plan.expert_tensor,
+        }
+    return content
+
+
+def _gradients(job: Job) -> str:
+    return job.plan.gradient_precision or job.stack.communication.gradient_precision
+
+
+def _plan_faults(plan: Plan) -> list[str]:
+    """Faults that need no layout."""
+    faults = []
+    if plan.pipeline > 1:
+        faults.append(
+            f"pipeline = {plan.pipeline}: DeepSpeed's JSON has no pipeline (its stages are built by the program, "
+            "PipelineModule); set pipeline = 1"
+        )
+    if plan.sequence_parallel and plan.tensor_x > 1:
+        faults.append(
+            "sequence_parallel: AutoTP has no sequence parallelism over the tensor group; set it false"
+        )
+    if plan.context > 1 and plan.context_kind != "all-to-all":
+        faults.append(
+            "context_kind = ring: DeepSpeed splits sequences by all-to-all (Ulysses); set all-to-all"
+        )
+    if plan.precision not in ("fp32", "tf32", *_16_BITS):
+        faults.append(
+            f"precision = {plan.precision}: DeepSpeed's JSON has bf16, fp16 and fp32; set one of them"
+        )
+    if plan.recompute == "selective" or plan.recompute_every > 1:
+        faults.append(
+            "recompute of parts: programs for DeepSpeed recompute all layers or none; set full or none"
+        )
+    if plan.cached_layers:
+        faults.append(f"cached_layers = {plan.cached_layers}: only AxoNN has this; set it to 0")
+    return faults
+
+
+def _faults(job: Job, layout: Layout) -> list[str]:
+    plan = job.plan
+    order: tuple[Dimension, ...] = ("tensor_x", "context", "tensor_z", "data")
+    faults = _plan_faults(plan) + node_faults(job)
+    if plan.pipeline == 1:
+        faults += order_faults(plan, "DeepSpeed", order)
+    if layout.zero_stage == 3 and plan.tensor_x > 1:
+        faults.append(
+            f"ZeRO 3 with tensor_x = {plan.tensor_x}: DeepSpeed documents AutoTP training with ZeRO 0, 1 and 2; "
+            "lower zero_stage or set tensor_x = 1"
+        )
+    if layout.zero_stage and layout.replicate > 1:
+        faults.append(
+            f"hybrid sharding ({layout.shard} shards, {layout.replicate} replicas): DeepSpeed dropped MiCS, and "
+            "zero_hpz_partition_size only adds a second copy of the weights; set data_shard = null (tensor_z = 1)"
+        )
+    if plan.tensor_x > 1 and plan.context > 1:
+        faults.append("tensor_x with context: DeepSpeed's AutoTP and Ulysses do not combine; set one to 1")
+    if plan.expert > 1 and layout.zero_stage == 3 and (plan.context > 1 or plan.expert_tensor > 1):
+        faults.append("expert with ZeRO 3 has neither context nor expert_tensor in DeepSpeed; set both to 1")
+    return faults + _precision_faults(job, layout)
+
+
+def _precision_faults(job: Job, layout: Layout) -> list[str]:
+    plan, faults = job.plan, []
+    if plan.master_precision == "none" or (
+        plan.master_precision == "bf16" and not (plan.precision == "bf16" and layout.zero_stage)
+    ):
+        faults.append(
+            f"master_precision = {plan.master_precision}: DeepSpeed keeps fp32, or bf16 under bf16 "
+            "and ZeRO; set fp32"
+        )
+    if plan.master_precision == "bf16" and _gradients(job) == "fp32":
+        faults.append("master_precision = bf16 keeps gradients in bf16 too; set gradient_precision = bf16")
+    return faults
+
+
+def _notes(job: Job, layout: Layout) -> list[str]:
+    plan, model = job.plan, job.model
+    heads = getattr(model.attention, "kv_heads", model.attention.heads)
+    shape = (
+        f"{model.num_layers} layers, hidden {model.hidden}, {model.attention.heads} heads, {heads} key-value heads, "
+        f"feed-forward {model.mlp.hidden}, vocabulary {model.vocab}"
+    )
+    if model.experts is not None:
+        experts = model.experts
+        shape += f", {experts.num_experts} experts of {experts.hidden}, {experts.top_k} a token"
+    recompute = "gradient checkpointing on" if plan.recompute == "full" else "gradient checkpointing off"
+    notes = [f"{_PROGRAM} is your program: {shape}; sequences of {job.sequence} tokens, {recompute}"]
+    if plan.tensor_z > 1:
+        notes.append(f"tensor_z = {plan.tensor_z} is written as ZeRO 3 over {layout.shard} devices")
+    if plan.context > 1:
+        notes.append("Ulysses needs the groups that your program registers (deepspeed.initialize with mpu)")
+    if layout.zero_stage == 3:
+        on = resolve_overlap(plan, job.stack)
+        if not on.all_gather:
+            notes.append("overlap.all_gather = false: DeepSpeed prefetches weights by itself")
+    if plan.precision in ("fp32", "tf32"):
+        notes.append(f"{plan.precision}: your program chooses it (torch.set_float32_matmul_precision)")
+    return notes

@@ -1,0 +1,53 @@
+"""A configuration as a plan: the one entry into reading."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from towtank.autotune.export.names import names_of
+from towtank.autotune.reading import deepspeed, megatron
+from towtank.autotune.reading.arguments import read_arguments
+from towtank.autotune.reading.records import Imported, ReadingError
+from towtank.simulator.models.records import ModelSpec
+from towtank.simulator.stacks.load import load_stack
+from towtank.simulator.stacks.records import Stack
+
+SOURCES = (megatron.SOURCE, deepspeed.SOURCE)
+
+
+def import_plan(
+    path: Path,
+    source: str | None = None,
+    *,
+    devices: int | None = None,
+    model: ModelSpec | None = None,
+    stack: Stack | None = None,
+    defined: Mapping[str, str] | None = None,
+) -> Imported:
+    """Read the plan in a file of Megatron-LM or DeepSpeed.
+
+    `source` is found from the content where it is None. `defined` are variables of bash that the file uses and does
+    not assign.
+
+    Raises:
+        ReadingError: every reason why the file is no plan.
+    """
+    subject = str(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ReadingError([f"byte {error.start} is not UTF-8; save the file as UTF-8"], subject) from error
+    except OSError as error:
+        raise ReadingError([f"cannot be read: {error.strerror}"], subject) from error
+    chosen = source or detect(text)
+    stack = stack or load_stack(names_of(chosen).stack)
+    if chosen == deepspeed.SOURCE:
+        return deepspeed.read(deepspeed.parse(text, subject), stack, devices, subject)
+    arguments = read_arguments(text, megatron.known_options(), defined or {}, subject)
+    return megatron.read(arguments, stack, devices, model, subject)
+
+
+def detect(text: str) -> str:
+    """Software that a file is for: DeepSpeed's JSON has names that nobody else uses."""
+    marks = ("train_micro_batch_size_per_gpu", "train_batch_size", "zero_optimization")
+    looks = text.lstrip().startswith("{") and any(f'"{mark}"' in text for mark in marks)
+    return deepspeed.SOURCE if looks else megatron.SOURCE

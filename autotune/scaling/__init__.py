@@ -1,0 +1,1 @@
+"""Scaling studies: the best plan at each of several numbers of devices."""

@@ -1,0 +1,177 @@
+"""`towtank import`: a plan from the configuration of other software."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from towtank.cli.failure import InputError, Inputs
+from towtank.cli.options import Json
+
+if TYPE_CHECKING:
+    from towtank.autotune.reading.records import Imported
+    from towtank.simulator.plan import Plan
+
+EXAMPLES = """\
+\b
+Examples:
+  towtank import train.sh -o plan.yaml --machine dgx-h100:nodes=64
+  towtank import args.json --from megatron --devices 512
+  towtank import ds.json --from deepspeed --devices 64 --set sequence=4096,recompute=full
+
+\b
+Megatron-LM: a launch script, a list of arguments, or a dump of them (JSON, YAML, the list at the head of a log).
+Options that are no part of a plan are listed on standard error.
+"""
+
+
+_SHOWN = 60
+
+
+def _option(*names: str, metavar: str, text: str) -> Any:
+    return typer.Option(*names, metavar=metavar, help=text, show_default=False)
+
+
+_File = Annotated[Path, typer.Argument(metavar="FILE", help="Script, list of arguments, dump or JSON.")]
+_Source = Annotated[
+    str | None,
+    _option("--from", metavar="S", text="megatron or deepspeed; default: found from the content."),
+]
+_Devices = Annotated[
+    int | None, _option("--devices", metavar="N", text="Devices of the job, where the file does not say.")
+]
+_Output = Annotated[
+    Path | None, _option("--output", "-o", metavar="FILE", text="Write the plan here; default: print.")
+]
+_Model = Annotated[
+    str | None,
+    _option("--model", metavar="M", text="Model of the job; default: the one of the zoo with this shape."),
+]
+_Machine = Annotated[str | None, _option("--machine", metavar="X", text="Machine to name in the plan file.")]
+_Stack = Annotated[
+    str | None,
+    _option(
+        "--stack", metavar="S", text="Stack to name in the plan file; default: megatron-core or deepspeed."
+    ),
+]
+_Settings = Annotated[
+    list[str] | None,
+    _option(
+        "--set", metavar="KEY=VALUE,...", text="Fields of the plan that the file does not say. Repeatable."
+    ),
+]
+_Defined = Annotated[
+    list[str] | None,
+    _option("--define", metavar="NAME=VALUE", text="Variable of the script's environment. Repeatable."),
+]
+
+
+def import_plan(
+    file: _File,
+    source: _Source = None,
+    devices: _Devices = None,
+    output: _Output = None,
+    model: _Model = None,
+    machine: _Machine = None,
+    stack: _Stack = None,
+    settings: _Settings = None,
+    define: _Defined = None,
+    json: Json = False,
+) -> None:
+    """Read a plan from arguments of Megatron-LM or from DeepSpeed JSON."""
+    from towtank.autotune.reading import sources
+    from towtank.simulator.models.load import load_model
+    from towtank.simulator.plan_file import dump_plan, parse_settings
+    from towtank.simulator.stacks.load import load_stack
+
+    inputs = Inputs()
+    inputs.take(lambda: _source(source, sources.SOURCES))
+    inputs.take(lambda: _devices(devices))
+    changes = inputs.take(lambda: parse_settings(",".join(settings or ())))
+    defined = inputs.take(lambda: _definitions(define or ()))
+    the_model = inputs.take(lambda: load_model(model)) if model else None
+    the_stack = inputs.take(lambda: load_stack(stack)) if stack else None
+    inputs.check()
+    found = sources.import_plan(
+        file, source, devices=devices, model=the_model, stack=the_stack, defined=defined or {}
+    )
+    plan = _changed(found.plan, changes or {})
+    from towtank.autotune.export.names import names_of
+
+    named = {
+        "model": model or found.model,
+        "machine": machine,
+        "stack": stack or names_of(found.source).stack,
+    }
+    text = dump_plan(plan, model=named["model"], machine=named["machine"], stack=named["stack"])
+    if output is not None:
+        _write(output, text)
+    if json:
+        _print_json(found, plan, named)
+    else:
+        _print(found, text, output)
+
+
+def _source(word: str | None, known: tuple[str, ...]) -> None:
+    if word is not None and word not in known:
+        from towtank.hardware_profiles.nearest import did_you_mean
+
+        raise InputError(f"--from {word} is unknown{did_you_mean(word, known)} (known: {', '.join(known)})")
+
+
+def _devices(devices: int | None) -> None:
+    if devices is not None and devices < 1:
+        raise InputError(f"--devices {devices} must be 1 or more")
+
+
+def _definitions(texts: "list[str] | tuple[str, ...]") -> dict[str, str]:
+    parts = [text.partition("=") for text in texts]
+    wrong = [name + sign + value for name, sign, value in parts if not sign or not name.isidentifier()]
+    if wrong:
+        raise InputError(f"--define {', '.join(wrong)} is not NAME=VALUE")
+    return {name: value for name, _, value in parts}
+
+
+def _changed(plan: "Plan", changes: dict[str, Any]) -> "Plan":
+    from towtank.simulator.plan_file import plan_file_from_mapping, plan_to_mapping
+
+    return plan_file_from_mapping(plan_to_mapping(plan), changes, "--set").plan
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--output {path}: cannot be written: {error.strerror or error}") from error
+
+
+def _print_json(found: "Imported", plan: "Plan", named: dict[str, str | None]) -> None:
+    from towtank.cli.text import emit_json
+    from towtank.simulator.plan_file import plan_to_mapping
+
+    emit_json(
+        {
+            "source": found.source,
+            **named,
+            "devices": plan.num_devices,
+            "plan": plan_to_mapping(plan),
+            "ignored": list(found.ignored),
+            "notes": list(found.notes),
+        }
+    )
+
+
+def _print(found: "Imported", text: str, output: Path | None) -> None:
+    import sys
+
+    from towtank.cli.text import emit
+
+    emit(text if output is None else f"wrote {output}")
+    for note in found.notes:
+        print(f"note: {note}", file=sys.stderr)
+    if found.ignored:
+        print("no part of a plan, ignored:", file=sys.stderr)
+        for option in found.ignored[:_SHOWN]:
+            print(f"  {option}", file=sys.stderr)
+        if len(found.ignored) > _SHOWN:
+            print(f"  and {len(found.ignored) - _SHOWN} more, each in --json", file=sys.stderr)

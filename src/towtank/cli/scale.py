@@ -1,0 +1,262 @@
+"""`towtank scale`: how a job scales, with the best plan at each number of devices."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from towtank.cli.failure import InputError, Inputs
+from towtank.cli.options import Json, Profiles
+
+if TYPE_CHECKING:
+    from towtank.autotune.scaling.series import Growth, Mode, ScalePoint
+    from towtank.autotune.scaling.study import Study, TunedPoint
+
+EXAMPLES = """\
+\b
+Examples:
+  towtank scale --model llama3-70b --machine dgx-h100 --devices 64..1024 --global-batch 1024
+  towtank scale --model llama3-70b --machine alps --devices 64..4096 --global-batch 64 --mode weak-batch --plot s.svg
+  towtank scale --model gpt-5b,gpt-10b,gpt-20b,gpt-40b --machine perlmutter --stack axonn \\
+      --devices 512..4096 --global-batch 8192 --mode weak-model
+  towtank scale --model gpt3-13b --machine selene --devices 64,96,128 --global-batch 768 --budget 30s --json
+
+\b
+Numbers of devices: 64..16384 doubles, 64..1024:64 goes in steps of 64, 64,96,128 lists.
+"""
+
+_MOST_POINTS = 256
+
+
+def _option(name: str, metavar: str, text: str) -> Any:
+    return typer.Option(name, metavar=metavar, help=text, show_default=False)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the user asks for, as given."""
+
+    models: str
+    machine: str
+    stack: str
+    devices: str
+    mode: str
+    growth: str
+    global_batch: int
+    sequence: int | None
+    budget: str | None
+    plot: Path | None
+    profiles: tuple[Path, ...]
+
+
+def scale(
+    model: Annotated[
+        str,
+        _option(
+            "--model", "M,...", "Model; for weak-model one for each number of devices, or one that grows."
+        ),
+    ],
+    machine: Annotated[str, _option("--machine", "X", "Machine such as selene or dgx-h100:nodes=64.")],
+    devices: Annotated[str, _option("--devices", "64..16384", "Numbers of devices.")],
+    global_batch: Annotated[
+        int,
+        _option("--global-batch", "N", "Sequences of a step; for weak-batch those on the fewest devices."),
+    ],
+    mode: Annotated[
+        str,
+        typer.Option("--mode", metavar="strong|weak-batch|weak-model", help="What grows with the devices."),
+    ] = "strong",
+    grow: Annotated[
+        str, typer.Option("--grow", metavar="layers|hidden", help="How one model grows for weak-model.")
+    ] = "layers",
+    sequence: Annotated[
+        int | None, _option("--sequence", "N", "Tokens of a sequence; default: the model's.")
+    ] = None,
+    stack: Annotated[
+        str, typer.Option("--stack", metavar="S", help="Software that the job runs on.")
+    ] = "any",
+    budget: Annotated[
+        str | None,
+        _option("--budget", "60s", "Time for the search of one point; default: until it is proven."),
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs", metavar="N", min=1, help="Processes; default: one a core.", show_default=False
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None, _option("--plot", "FILE.svg", "Write throughput and efficiency as SVG.")
+    ] = None,
+    json: Json = False,
+    profiles: Profiles = None,
+) -> None:
+    """Search the best plan at each number of devices and show how the job scales.
+
+    strong: model and batch stay; weak-batch: the batch grows with the devices; weak-model: the model does, by a list
+    of models, by layers (in proportion to the devices) or by hidden size (its square root). A point without a plan
+    says why, and the rest goes on. Ctrl-C keeps the points that are done.
+    """
+    asked = _Asked(
+        model,
+        machine,
+        stack,
+        devices,
+        mode,
+        grow,
+        global_batch,
+        sequence,
+        budget,
+        plot,
+        tuple(profiles or ()),
+    )
+    study, points = _study(asked)
+    found = _tuned(study, points, jobs)
+    title = _title(asked)
+    if plot is not None:
+        _write_plot(plot, found, title)
+    if json:
+        from towtank.cli.scale_text import scale_to_mapping
+        from towtank.cli.text import emit_json
+
+        emit_json(scale_to_mapping(found, study, asked.mode))
+        return
+    from towtank.cli.scale_text import scale_text
+    from towtank.cli.text import emit
+
+    emit(scale_text(found, title, asked.mode))
+    if plot is not None:
+        emit(f"\nplot: {plot}")
+
+
+def _study(asked: _Asked) -> "tuple[Study, tuple[ScalePoint, ...]]":
+    """Everything loaded and checked, all faults told at once."""
+    from towtank.autotune.errors import TuningError
+    from towtank.autotune.scaling.series import GROWTHS, MODES, scale_points
+    from towtank.autotune.scaling.study import Study
+    from towtank.hardware_profiles.load import load_machine
+    from towtank.simulator.models.load import load_model
+    from towtank.simulator.stacks.load import load_stack
+
+    inputs = Inputs()
+    models = [inputs.take(lambda name=name: load_model(name)) for name in _words(asked.models)]  # type: ignore[misc]
+    machine = inputs.take(lambda: load_machine(asked.machine, asked.profiles))
+    stack = inputs.take(lambda: load_stack(asked.stack))
+    counts = inputs.take(lambda: device_counts(asked.devices))
+    budget_s = inputs.take(lambda: _budget(asked.budget))
+    inputs.take(lambda: _one_of("--mode", asked.mode, MODES))
+    inputs.take(lambda: _one_of("--grow", asked.growth, GROWTHS))
+    inputs.take(lambda: _at_least_one("--sequence", asked.sequence))
+    inputs.take(lambda: _check_plot(asked.plot))
+    inputs.check()
+    assert machine and stack and counts  # else check has raised
+    known = [model for model in models if model is not None]
+    try:
+        points = scale_points(
+            cast("Mode", asked.mode), known, counts, asked.global_batch, cast("Growth", asked.growth)
+        )
+    except TuningError as error:
+        raise InputError(str(error)) from error
+    study = Study(machine, stack, asked.sequence, profile_dirs=asked.profiles, budget_s=budget_s)
+    return study, points
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()] or [text]
+
+
+def device_counts(text: str) -> tuple[int, ...]:
+    """Numbers of devices of `64..16384` (doublings), `64..1024:64` (steps) or `64,96,128`, and mixtures of these.
+
+    Raises:
+        InputError: a part is none of these, or there are too many numbers.
+    """
+    counts: set[int] = set()
+    for part in _words(text):
+        first, dots, rest = part.partition("..")
+        last, colon, step = rest.partition(":")
+        numbers = [first, *([last] if dots else []), *([step] if colon else [])]
+        if not all(number.strip().isdecimal() and int(number) > 0 for number in numbers):
+            raise InputError(
+                f"--devices {part}: must be a number, 64..16384 (doublings) or 64..1024:64 (steps of 64)"
+            )
+        counts.update(_range(*(int(number) for number in numbers)))
+        if len(counts) > _MOST_POINTS:
+            raise InputError(f"--devices {text}: more than {_MOST_POINTS} numbers; take larger steps")
+    return tuple(sorted(counts))
+
+
+def _range(first: int, last: int | None = None, step: int | None = None) -> list[int]:
+    """Numbers from `first` to `last`: doublings, or steps; never more than are of use."""
+    if last is None:
+        return [first]
+    if last < first:
+        raise InputError(f"--devices {first}..{last}: the second number must not be below the first")
+    if step is not None:
+        return list(range(first, last + 1, step))[: _MOST_POINTS + 1]
+    found = [first]
+    while found[-1] * 2 <= last:
+        found.append(found[-1] * 2)
+    return found
+
+
+def _budget(text: str | None) -> float | None:
+    from towtank.hardware_profiles.units import parse_quantity
+
+    if text is None:
+        return None
+    try:
+        seconds = parse_quantity(text, "seconds")
+    except ValueError as error:
+        raise InputError(f"--budget {text}: {error}") from error
+    if seconds <= 0:
+        raise InputError(f"--budget {text}: must be above 0, such as 60s")
+    return seconds
+
+
+def _one_of(option: str, word: str, known: tuple[str, ...]) -> None:
+    from towtank.hardware_profiles.nearest import did_you_mean
+
+    if word not in known:
+        raise InputError(f"{option} {word} is unknown{did_you_mean(word, known)} (known: {', '.join(known)})")
+
+
+def _at_least_one(option: str, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise InputError(f"{option} {value} must be 1 or more")
+
+
+def _check_plot(path: Path | None) -> None:
+    """Whether the plot can be written: before an hour of searching, not after it."""
+    if path is not None and not path.parent.is_dir():
+        raise InputError(f"--plot {path}: there is no folder {path.parent}")
+
+
+def _tuned(study: "Study", points: "tuple[ScalePoint, ...]", jobs: int | None) -> "list[TunedPoint]":
+    from towtank.autotune.scaling.study import tune_points
+    from towtank.cli.progress import progress_bar
+
+    def tell(done: int, total: int) -> None:
+        progress_bar("points", done=done, total=total)
+
+    progress_bar("points", done=0, total=len(points))
+    return tune_points(study, points, jobs=jobs, progress=tell)
+
+
+def _title(asked: _Asked) -> str:
+    what = {
+        "strong": "strong scaling",
+        "weak-batch": "weak scaling, the batch grows",
+        "weak-model": "weak scaling, the model grows",
+    }[asked.mode]
+    return f"{asked.models} on {asked.machine} under {asked.stack}: {what}"
+
+
+def _write_plot(path: Path, found: "list[TunedPoint]", title: str) -> None:
+    from towtank.autotune.scaling.plot import scale_plot
+
+    try:
+        path.write_text(scale_plot(found, title), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--plot {path}: cannot be written: {error.strerror or error}") from error

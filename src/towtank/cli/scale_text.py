@@ -1,0 +1,117 @@
+"""What `towtank scale` prints."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from towtank.cli.prediction_text import layout
+from towtank.cli.text import count, gibibytes, paragraph, parameters, percent, seconds, significant, table
+
+if TYPE_CHECKING:
+    from towtank.autotune.scaling.study import Study, TunedPoint
+    from towtank.simulator.plan import Plan
+
+_HEADS = ("devices", "batch", "step", "tokens/s", "TFLOP/s", "MFU", "efficiency", "memory", "plan")
+
+
+def scale_text(points: "Sequence[TunedPoint]", title: str, mode: str) -> str:
+    """The table of a study, at most 100 columns wide."""
+    from towtank.autotune.scaling.study import efficiencies
+
+    rows = [_row(each, efficiency) for each, efficiency in zip(points, efficiencies(points), strict=True)]
+    parts = [title, table(rows, _HEADS, right=range(8))]
+    if mode == "weak-model":
+        parts.append("Models\n" + table(_models(points), ("devices", "parameters", "model"), right=(0, 1)))
+    notes = ["TFLOP/s: model FLOP/s of a device; efficiency: relative to the first point that has a plan"]
+    notes += [
+        f"{count(each.point.devices)} devices: not proven, at most {percent(each.found.gap)} behind the best"
+        for each in points
+        if each.found is not None and not each.found.proven
+    ]
+    parts.append("\n".join(paragraph(f"- {note}") for note in notes))
+    return "\n\n".join(parts)
+
+
+def _row(each: "TunedPoint", efficiency: float | None) -> tuple[str, ...]:
+    start = (count(each.point.devices), count(each.point.global_batch))
+    if each.found is None or efficiency is None:
+        return (*start, "-", "-", "-", "-", "-", "-", f"none: {each.why_not}")
+    found = each.found
+    return (
+        *start,
+        seconds(found.step_time_s),
+        significant(found.tokens_per_s),
+        significant(found.flop_per_s_per_device / 1e12),
+        percent(found.mfu),
+        percent(efficiency),
+        gibibytes(found.peak_memory_bytes),
+        plan_words(found.plan),
+    )
+
+
+def plan_words(plan: "Plan") -> str:
+    """A plan in few words: degrees, chunks, micro-batch, recomputation, ZeRO."""
+    words = [layout(plan)]
+    if plan.virtual_stages > 1:
+        words.append(f"{plan.virtual_stages} chunks")
+    words.append(f"micro-batch {plan.micro_batch}")
+    if plan.recompute != "none":
+        words.append(f"recompute {plan.recompute}")
+    if plan.zero_stage:
+        words.append(f"ZeRO {plan.zero_stage} over {plan.shard_degree}")
+    if plan.sequence_parallel and plan.tensor_x > 1:
+        words.append("sequence parallel")
+    return ", ".join(words)
+
+
+def _models(points: "Sequence[TunedPoint]") -> list[tuple[str, ...]]:
+    from towtank.simulator.models.count import parameters as counted
+
+    return [
+        (count(each.point.devices), parameters(counted(each.point.model).total), each.point.model.name)
+        for each in points
+    ]
+
+
+def scale_to_mapping(points: "Sequence[TunedPoint]", study: "Study", mode: str) -> dict[str, Any]:
+    """A study as plain data, in SI units."""
+    from towtank.autotune.scaling.study import efficiencies
+
+    return {
+        "schema": 1,
+        "mode": mode,
+        "machine": study.machine.name,
+        "stack": study.stack.name,
+        "points": [
+            _point_to_mapping(each, efficiency)
+            for each, efficiency in zip(points, efficiencies(points), strict=True)
+        ],
+    }
+
+
+def _point_to_mapping(each: "TunedPoint", efficiency: float | None) -> dict[str, Any]:
+    from towtank.simulator.models.count import parameters as counted
+    from towtank.simulator.plan_file import plan_to_mapping
+
+    document: dict[str, Any] = {
+        "devices": each.point.devices,
+        "model": each.point.model.name,
+        "parameters": counted(each.point.model).total,
+        "global_batch": each.point.global_batch,
+        "fits": each.found is not None,
+    }
+    if each.found is None:
+        return document | {"plan": None, "why_not": each.why_not}
+    found = each.found
+    return document | {
+        "plan": plan_to_mapping(found.plan),
+        "step_time_s": found.step_time_s,
+        "tokens_per_s": found.tokens_per_s,
+        "tokens_per_s_per_device": found.tokens_per_s / each.point.devices,
+        "flop_per_s_per_device": found.flop_per_s_per_device,
+        "mfu": found.mfu,
+        "efficiency": efficiency,
+        "peak_memory_bytes": found.peak_memory_bytes,
+        "legal": found.legal,
+        "proven": found.proven,
+        "gap": found.gap if found.gap < float("inf") else None,
+    }
