@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from towtank.autotune.space.canonical import canonical
 from towtank.autotune.study.measures import (
     Prices,
     check_known,
@@ -73,7 +74,7 @@ class PlanObjective:
         self._references = references or References(task.model.name, task.machine.name, task.stack.name)
         self._measures = measures_named(measures)
         check_known(self._measures, task.machine, self._prices)
-        self._space: PlanSpace = plan_space(task.model, task.stack, plans, task.constraints)
+        self._space: PlanSpace = plan_space(task.model, task.machine, task.stack, plans, task.constraints)
         self._capacity_bytes = known(
             task.machine.device,
             "memory_capacity",
@@ -128,7 +129,7 @@ class PlanObjective:
         }
 
     def plan(self, parameters: Parameters) -> Plan:
-        """The plan of a configuration.
+        """The plan of a configuration by its canonical name.
 
         Raises:
             RefusedError: it is not legal.
@@ -140,7 +141,7 @@ class PlanObjective:
         faults += _outside(task, plan)
         if faults:
             raise RefusedError("; ".join(faults))
-        return plan
+        return canonical(task.model, task.machine, task.stack, plan)
 
     def name_of(self, parameters: Parameters) -> str:
         """The plan itself as JSON: the same for all parameters that come to it.

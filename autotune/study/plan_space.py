@@ -11,12 +11,15 @@ from dataclasses import dataclass, replace
 from itertools import permutations
 from typing import Any, cast
 
+from towtank.autotune.space.canonical import canonical
 from towtank.autotune.space.constraints import Constraints
 from towtank.autotune.study.records import Choice, Parameter, Parameters, Value, Whole
+from towtank.hardware_profiles.records import Machine
 from towtank.simulator.lowering.sizes import local_sizes, resolve_overlap
 from towtank.simulator.lowering.stages import chunks_of
 from towtank.simulator.models.records import ModelSpec
 from towtank.simulator.plan import DEFAULT_RANK_ORDER, Dimension, Overlap, Plan, Recompute
+from towtank.simulator.plan_rules import faults_of
 from towtank.simulator.stacks.records import Stack
 
 AS_IT_IS = "as it is"
@@ -107,16 +110,56 @@ def move_layers(counts: tuple[int, ...], first: int, last: int, slope: int) -> t
 
 
 def plan_space(
-    model: ModelSpec, stack: Stack, plans: Sequence[Plan], constraints: Constraints | None = None
+    model: ModelSpec,
+    machine: Machine,
+    stack: Stack,
+    plans: Sequence[Plan],
+    constraints: Constraints | None = None,
 ) -> PlanSpace:
-    """The space around `plans`, best first. What the constraints fix is not changed."""
+    """The space around `plans`, best first. What the constraints fix, or what changes no plan, is not in it."""
     fixed = set((constraints or Constraints()).fixed)
     parameters: dict[str, Parameter] = {PLAN: Choice(tuple(range(len(plans))))}
     for fields, make in _DIMENSIONS:
         if not fixed.intersection(fields):
             parameters |= make(model, stack, plans)
     parameters = {name: found for name, found in parameters.items() if name not in fixed}
-    return PlanSpace(model, stack, tuple(plans), parameters)
+    space = PlanSpace(model, stack, tuple(plans), parameters)
+    choices = {
+        name: _distinct(space, machine, name, parameter) if isinstance(parameter, Choice) else parameter
+        for name, parameter in parameters.items()
+    }
+    return replace(
+        space,
+        parameters={name: each for name, each in choices.items() if not _is_single(name, each)},
+    )
+
+
+def _is_single(name: str, parameter: Parameter) -> bool:
+    return name != PLAN and isinstance(parameter, Choice) and len(parameter.values) == 1
+
+
+def _distinct(space: PlanSpace, machine: Machine, name: str, parameter: Choice) -> Choice:
+    """The values of a choice that make other plans than the values before them."""
+    if name == PLAN:
+        return parameter
+    seen: set[tuple[Plan | None, ...]] = set()
+    kept = []
+    for value in parameter.values:
+        made = tuple(
+            _named(space, machine, space.plan({**space.start(index), name: value}))
+            for index in range(len(space.plans))
+        )
+        if any(made) and made not in seen:
+            seen.add(made)
+            kept.append(value)
+    return Choice(tuple(kept))
+
+
+def _named(space: PlanSpace, machine: Machine, plan: Plan) -> Plan | None:
+    """The canonical name of a plan; None where it is not legal."""
+    if faults_of(space.model, machine, plan, space.stack):
+        return None
+    return canonical(space.model, machine, space.stack, plan)
 
 
 def _layers(model: ModelSpec, stack: Stack, plans: Sequence[Plan]) -> dict[str, Parameter]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from towtank.autotune.space.constraints import Constraints
@@ -29,6 +29,7 @@ def small_task(limits: Constraints) -> TuningTask:
     return TuningTask(load_model("gpt3-1.3b"), node, stack, 8, 16, constraints=limits)
 
 
+@settings(deadline=None)
 @given(POINTS)
 def test_the_front_is_what_nothing_dominates(points: list[tuple[int, ...]]) -> None:
     rows = front(np.array(points, float))
@@ -43,6 +44,7 @@ def test_more_is_better_where_it_is_to_be_maximised() -> None:
     assert front(costs_of([(1.0, 5.0), (2.0, 9.0), (2.0, 4.0)], measures)).tolist() == [0, 1]
 
 
+@settings(deadline=None)
 @given(POINTS, st.data())
 def test_bounds_change_nothing_about_the_front(points: list[tuple[int, ...]], data: st.DataObject) -> None:
     measures = measures_named(["step_time", "energy", "cost"])

@@ -3,9 +3,10 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from towtank.autotune.space.canonical import canonical
 from towtank.autotune.space.constraints import Constraints
 from towtank.autotune.study.plan_objective import PlanObjective, plan_of_name
 from towtank.autotune.study.plan_space import default_layers, move_layers, plan_space
@@ -48,6 +49,7 @@ def test_layers_move_as_by_hand(first: int, last: int, slope: int, split: tuple[
     assert move_layers((8, 8, 8, 8), first, last, slope) == split
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(0, 12), min_size=2, max_size=9).filter(any),
     st.integers(-8, 8),
@@ -68,14 +70,14 @@ def test_the_usual_split_is_that_of_the_stack() -> None:
 
 def test_a_start_is_the_plan_itself() -> None:
     other = replace(EVEN, recompute_every=2, overlap=Overlap(tensor=True), stage_layers=(9, 8, 8, 7))
-    space = plan_space(MODEL, STACK, [EVEN, other])
+    space = plan_space(MODEL, MACHINE, STACK, [EVEN, other])
     assert [space.plan(space.start(index)) for index in (0, 1)] == [EVEN, other]
 
 
 def test_the_best_plan_comes_first_then_what_is_next_to_it() -> None:
     other = replace(EVEN, micro_batch=2)
     seeds = PlanObjective(task(), [EVEN, other]).seeds
-    space = plan_space(MODEL, STACK, [EVEN, other])
+    space = plan_space(MODEL, MACHINE, STACK, [EVEN, other])
     assert (space.plan(seeds[0]), space.plan(seeds[-1])) == (EVEN, other)
     splits = [space.plan(seed).stage_layers for seed in seeds]
     assert [split for split in splits if split is not None][:4] == [
@@ -85,7 +87,7 @@ def test_the_best_plan_comes_first_then_what_is_next_to_it() -> None:
 
 
 def test_each_parameter_does_what_its_name_says() -> None:
-    space = plan_space(MODEL, STACK, [EVEN])
+    space = plan_space(MODEL, MACHINE, STACK, [EVEN])
     start = space.start(0)
     assert space.plan({**start, "layers.last": 2}).stage_layers == (8, 9, 9, 6)
     assert space.plan({**start, "recompute_every": 3}).recompute_every == 3
@@ -99,27 +101,36 @@ def test_each_parameter_does_what_its_name_says() -> None:
     assert order == ("data", "tensor_x", "pipeline", "tensor_y", "context", "tensor_z")
 
 
+def test_what_changes_no_plan_is_no_parameter() -> None:
+    parameters = plan_space(MODEL, MACHINE, STACK, [EVEN]).parameters
+    assert "overlap.tensor" in parameters
+    assert "overlap.expert" not in parameters  # no experts
+    assert "overlap.all_gather" not in parameters  # no sharded weights
+    assert parameters["overlap.pipeline"] == Choice(("as it is", False))  # the stack has it on by itself
+
+
 def test_what_the_stack_cannot_run_is_no_parameter() -> None:
     old = load_stack("megatron-2021")
-    space = plan_space(MODEL, old, [EVEN])
+    space = plan_space(MODEL, MACHINE, old, [EVEN])
     assert not [name for name in space.parameters if name.startswith("layers.")]  # stages of equal size
     assert "cached_layers" not in space.parameters  # it gathers whole layers
     axonn = load_stack("axonn")
     grid = Plan(tensor_x=4, tensor_z=8, global_batch=64, recompute="full")
-    space = plan_space(MODEL, axonn, [grid])
+    space = plan_space(MODEL, MACHINE, axonn, [grid])
     assert space.parameters["cached_layers"] == Whole(0, 32)
     assert space.plan({**space.start(0), "cached_layers": 5}).cached_layers == 5
 
 
 def test_what_is_fixed_is_no_parameter() -> None:
     fixed = {"recompute": ("full",), "overlap.tensor": (None,), "stage_layers": (None,)}
-    parameters = plan_space(MODEL, STACK, [EVEN], Constraints(fixed=fixed)).parameters
+    parameters = plan_space(MODEL, MACHINE, STACK, [EVEN], Constraints(fixed=fixed)).parameters
     assert "recompute" not in parameters
     assert "overlap.tensor" not in parameters
     assert "overlap.pipeline" in parameters
     assert "layers.last" not in parameters
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.data())
 def test_every_configuration_with_a_name_is_a_legal_plan(data: st.DataObject) -> None:
     objective = PlanObjective(task(), [EVEN, replace(EVEN, virtual_stages=2, micro_batch=2)])
@@ -136,7 +147,7 @@ def test_every_configuration_with_a_name_is_a_legal_plan(data: st.DataObject) ->
     except RefusedError:
         return
     plan = plan_of_name(name)
-    assert plan == objective.plan(parameters)
+    assert plan == objective.plan(parameters) == canonical(MODEL, MACHINE, STACK, plan)
     assert faults_of(MODEL, MACHINE, plan, STACK, 32) == []
 
 
