@@ -5,6 +5,8 @@ The figures are numbers for one plan, or arrays over many plans: the same formul
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +17,6 @@ from towtank.simulator.operations import Operation, Stream, Work
 
 STREAMS = tuple(Stream)
 _COMPUTE = STREAMS.index(Stream.COMPUTE)
-_UNKNOWN = float("-inf")
 
 INSTANCES = 4
 """Instances of a template that are followed one by one; those after them each add its period."""
@@ -25,6 +26,8 @@ NUM_FIGURES = 2 * _RUN + len(STREAMS) + 2
 """Figures of one template: see `TemplateFigures.values`."""
 
 Figures = NDArray[np.float64]
+Larger = Callable[[Any, Any], Any]
+"""`max` for numbers, `numpy.maximum` for arrays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +77,31 @@ def template_figures(
 ) -> Figures:
     """Figures of a template, shape [NUM_FIGURES]; `single_queue` as in `block_graph`."""
     seconds = [duration_s(operation.work) for operation in template]
+    return np.array(_figures(template, seconds, max, single_queue=single_queue))
+
+
+def figures_of_many(template: Sequence[Operation], seconds: Figures, *, single_queue: bool) -> Figures:
+    """Figures of templates that differ from this one in the `seconds` [operations, templates] of their operations.
+
+    Shape [templates, NUM_FIGURES].
+    """
+    found = _figures(template, list(seconds), np.maximum, single_queue=single_queue)
+    return np.stack(np.broadcast_arrays(*found, seconds[0])[:-1], axis=-1)
+
+
+def _figures(
+    template: Sequence[Operation], seconds: list[Any], larger: Larger, *, single_queue: bool
+) -> list[Any]:
     streams = [_COMPUTE if single_queue else STREAMS.index(operation.stream) for operation in template]
-    busy = np.bincount(streams, weights=seconds, minlength=len(STREAMS))
+    busy = [0.0] * len(STREAMS)
+    for stream, duration in zip(streams, seconds, strict=True):
+        busy[stream] = busy[stream] + duration
     calls = sum(operation.stream is Stream.TENSOR for operation in template)
-    behind = _follow(template, streams, seconds, first=False)
+    behind = _follow(template, streams, seconds, larger, first=False)
     alike = single_queue or not _looks_back(template)
-    first = behind if alike else _follow(template, streams, seconds, first=True)
-    held = 0.0 if single_queue else _held_s(template, seconds)
-    return np.array([*first, *behind, *busy, held, calls])
+    first = behind if alike else _follow(template, streams, seconds, larger, first=True)
+    held = 0.0 if single_queue else _held_s(template, seconds, larger)
+    return [*first, *behind, *busy, held, float(calls)]
 
 
 def _looks_back(template: Sequence[Operation]) -> bool:
@@ -94,82 +114,85 @@ def _looks_back(template: Sequence[Operation]) -> bool:
 
 
 def _follow(
-    template: Sequence[Operation], streams: list[int], seconds: list[float], *, first: bool
-) -> list[float]:
+    template: Sequence[Operation], streams: list[int], seconds: list[Any], larger: Larger, *, first: bool
+) -> list[Any]:
     """When the compute stream, then the device is done with each instance, and the least growth.
 
     What is known of the past is the end of the compute stream, at 0; `first`: all else was idle until 0. The finish
     of all that a later instance refers to is a max-plus linear function of the same of the instances before. So if
     all of it is later by at least p from one instance to the next, it is so for all that follow.
     """
-    until = [0.0 if first or stream == _COMPUTE else _UNKNOWN for stream in range(len(STREAMS))]
-    earlier: list[list[float]] = []
-    compute, device, growth = [], [], 0.0
+    until: list[Any] = [0.0 if first or stream == _COMPUTE else None for stream in range(len(STREAMS))]
+    earlier: list[list[Any]] = []
+    compute, device = [], []
     used = sorted(set(streams))
+    before: list[Any] = []
     for _ in range(INSTANCES):
-        before = [*(until[stream] for stream in used), *(earlier[-1] if earlier else ())]
-        done = _one_instance(template, streams, seconds, until, earlier)
-        growth = _growth(before, [*(until[stream] for stream in used), *done], earlier)
-        earlier.append(done)
+        before = [until[stream] for stream in used]
+        earlier.append(_one_instance(template, streams, seconds, until, earlier, larger))
         compute.append(until[_COMPUTE])
-        device.append(max(until))
-    return [*compute, *device, growth]
+        device.append(_largest([until[stream] for stream in used], larger))
+    # all that a later instance can refer to: ends of streams, compute operations of two instances
+    steps = [until[stream] - old for stream, old in zip(used, before, strict=True) if old is not None]
+    for now, old in ((earlier[-1], earlier[-2]), (earlier[-2], earlier[-3])):
+        steps += [new - previous for new, previous in zip(now, old, strict=True)]
+    return [*compute, *device, -_largest([-step for step in steps], larger)]
 
 
-def _growth(before: list[float], now: list[float], earlier: list[list[float]]) -> float:
-    """Least growth of all that a later instance can refer to: streams, compute operations of two instances."""
-    steps = [new - old for old, new in zip(before, now, strict=False) if old > _UNKNOWN]
-    if len(earlier) > 1:
-        steps += [new - old for old, new in zip(earlier[-2], earlier[-1], strict=True)]
-    return max(0.0, min(steps, default=0.0))
+def _largest(values: list[Any], larger: Larger) -> Any:
+    return reduce(larger, [value for value in values if value is not None])
 
 
 def _one_instance(
     template: Sequence[Operation],
     streams: list[int],
-    seconds: list[float],
-    until: list[float],
-    earlier: list[list[float]],
-) -> list[float]:
-    """Add one instance to the ends of the streams; return when its compute operations finish."""
-    finish: list[float] = []
-    computes: list[float] = []
+    seconds: list[Any],
+    until: list[Any],
+    earlier: list[list[Any]],
+    larger: Larger,
+) -> list[Any]:
+    """Add one instance to the ends of the streams (None: unknown); return when its compute operations finish."""
+    finish: list[Any] = []
+    computes: list[Any] = []
     for operation, stream, duration in zip(template, streams, seconds, strict=True):
         start = until[stream]
         for position, back in operation.after:
             if back == 0:
-                start = max(start, finish[position])
+                other = finish[position]
             elif back <= len(earlier):
                 past = earlier[-back]
-                start = max(start, past[max(position, -len(past))])
+                other = past[max(position, -len(past))]
             elif back == 1 and position == -1:
-                start = max(start, 0.0)
-        until[stream] = start + duration
-        finish.append(start + duration)
+                other = 0.0
+            else:
+                continue
+            start = other if start is None else start if other is None or other is start else larger(start, other)
+        end = None if start is None else start + duration
+        until[stream] = end
+        finish.append(end)
         if operation.stream is Stream.COMPUTE:
-            computes.append(start + duration)
+            computes.append(end)
     return computes
 
 
-def _held_s(template: Sequence[Operation], seconds: list[float]) -> float:
+def _held_s(template: Sequence[Operation], seconds: list[Any], larger: Larger) -> Any:
     """Time between compute operations that a collective takes which waits for the one before and holds the next."""
-    held = 0.0
-    since: dict[int, float] = {}  # finish of collectives, counted from the end of the last compute operation
-    queue: dict[Stream, float] = {}
+    held: Any = 0.0
+    since: dict[int, Any] = {}  # finish of collectives, counted from the end of the last compute operation
+    queue: dict[Stream, Any] = {}
     last = None
     for index, (operation, duration) in enumerate(zip(template, seconds, strict=True)):
+        known = [since[at] for at, back in operation.after if back == 0 and at in since]
         if operation.stream is Stream.COMPUTE:
-            held += max((since[at] for at, back in operation.after if back == 0 and at in since), default=0.0)
+            held = held + (_largest(known, larger) if known else 0.0)
             since, queue, last = {}, {}, index
             continue
-        starts = [queue[operation.stream]] if operation.stream in queue else []
-        starts += [since[at] for at, back in operation.after if back == 0 and at in since]
-        if any(
-            (back == 0 and at == last) or (back, at, last) == (1, -1, None) for at, back in operation.after
-        ):
-            starts.append(0.0)
-        if starts:
-            since[index] = queue[operation.stream] = max(starts) + duration
+        if operation.stream in queue:
+            known.append(queue[operation.stream])
+        if any((back == 0 and at == last) or (back, at, last) == (1, -1, None) for at, back in operation.after):
+            known.append(0.0)
+        if known:
+            since[index] = queue[operation.stream] = _largest(known, larger) + duration
     return held
 
 

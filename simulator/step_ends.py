@@ -28,11 +28,15 @@ def unrolled_weights(sizes: Sizes, chunk: Chunk) -> list[tuple[int, Weights]]:
     found = []
     for layer in range(chunk.num_layers):
         weights = layer_weights(sizes, chunk.first_layer + layer)
-        holds_end = (layer == 0 and chunk.has_embedding) or (
-            layer == chunk.num_layers - 1 and chunk.has_head and not chunk.has_embedding
-        )
-        found.append((layer, weights + end_weights(sizes, chunk) if holds_end else weights))
+        found.append((layer, weights + end_weights(sizes, chunk) if layer == end_layer(chunk) else weights))
     return found
+
+
+def end_layer(chunk: Chunk) -> int:
+    """Layer of a chunk with which its embedding or head is reduced and gathered; -1 if it has none of them."""
+    if chunk.has_embedding:
+        return 0
+    return chunk.num_layers - 1 if chunk.has_head else -1
 
 
 def gradient_norm_s(sizes: Sizes, chunks: Sequence[Chunk], cost: CostModel) -> float:

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from towtank.autotune.judge.ends import EndJudge
+from towtank.autotune.judge.grid import Grid
 from towtank.autotune.judge.keys import Columns, compressed, grouped
 from towtank.autotune.judge.layouts import Layout, layouts
 from towtank.autotune.judge.templates import KeyFigures, TemplateJudge
@@ -13,12 +15,9 @@ from towtank.autotune.task import TuningTask
 from towtank.simulator.block_bound import TemplateFigures, Terms, block_bound_s
 from towtank.simulator.block_time import host_call_s
 from towtank.simulator.bounds import (
-    NUM_ENDS,
     StageEnds,
     StepTerms,
     chunk_layers,
-    gathers_parameters,
-    stage_ends,
     step_bounds_s,
 )
 from towtank.simulator.cost.model import CostModel
@@ -41,11 +40,6 @@ _SEND_FIELDS = (
     "precision",
 )
 
-_END_FIELDS = (
-    "tensor_x", "tensor_y", "tensor_z", "context", "data", "data_shard", "zero_stage", "expert", "expert_tensor",
-    "rank_order", "precision", "gradient_precision", "master_precision", "overlap",
-)  # fmt: skip
-
 
 def step_bound_s(task: TuningTask, table: PlanTable) -> NDArray[np.float64]:
     """Seconds that a step of each plan takes at least under the compiled engine, shape [rows].
@@ -66,7 +60,9 @@ class _Judge:
     def __init__(self, task: TuningTask, columns: Columns) -> None:
         self.task = task
         self.columns = columns
-        self.templates = TemplateJudge(task, columns)
+        self.grid = Grid(task, columns)
+        self.templates = TemplateJudge(task, columns, self.grid)
+        self.ends = EndJudge(task, columns, self.grid)
         self.members = columns.number("tensor_x") * columns.number("tensor_y")
         self.micro_batches = columns.number("global_batch") // (
             columns.number("micro_batch") * columns.number("data") * columns.number("tensor_z")
@@ -96,7 +92,7 @@ class _Judge:
         result = np.empty(self.columns.table.num_rows)
         for layout in layouts(self.task, self.columns):
             layers = chunk_layers(layout.stages)
-            ends = self._ends(layout)
+            ends = self.ends.of(layout)
             for part in _slices(layout, max(1, _MOST_PASSES // layers.size)):
                 rows = layout.rows[part]
                 forward, backward = self._blocks(layout, rows)
@@ -109,24 +105,6 @@ class _Judge:
                     ends=StageEnds(ends[part]),
                 )
                 result[rows] = step_bounds_s(forward, backward, terms)
-        return result
-
-    def _ends(self, layout: Layout) -> NDArray[np.float64]:
-        """Ends of all stages, shape [rows, stages, NUM_ENDS]."""
-
-        def figures(plan: Plan) -> list[float]:
-            cost = self.cost(plan)
-            sizes = local_sizes(self.task.model, cost.plan, self.task.stack)
-            gathers = gathers_parameters(sizes, layout.stages)
-            found: list[float] = []
-            for same in layout.alike:
-                found += stage_ends(sizes, layout.stages[same[0]], cost, gathers=gathers)
-            return found
-
-        found = layout.columns.evaluated(_END_FIELDS, figures)
-        result = np.empty((len(layout.rows), len(layout.stages), NUM_ENDS))
-        for number, same in enumerate(layout.alike):
-            result[:, list(same)] = found[:, None, number * NUM_ENDS : (number + 1) * NUM_ENDS]
         return result
 
     def _blocks(self, layout: Layout, rows: NDArray[np.intp]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Figures of the templates of many plans, each worked out once for what it depends on."""
+"""Figures of the templates of many plans: lowered once for each size, costed once for each way their groups lie."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,14 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from towtank.autotune.judge.grid import EXPERT_GROUPS, Grid
 from towtank.autotune.judge.keys import Codes, Columns, compressed, grouped, masked
 from towtank.autotune.task import TuningTask
-from towtank.simulator.block_bound import NUM_FIGURES, TemplateFigures, template_figures
-from towtank.simulator.cost.model import CostModel
+from towtank.simulator.block_bound import TemplateFigures, figures_of_many
+from towtank.simulator.groups import expert_weight_shards
 from towtank.simulator.lowering.ends import embedding_template, head_template, prediction_projection_template
 from towtank.simulator.lowering.layer import backward_template, forward_template, layer_kind
 from towtank.simulator.lowering.sizes import Sizes, local_sizes, resolve_overlap
-from towtank.simulator.operations import Operation
+from towtank.simulator.operations import Message, Operation
 from towtank.simulator.plan import Overlap, Plan
 
 Kind = tuple[bool, int | None]
@@ -21,6 +22,9 @@ Template = tuple[Operation, ...]
 Rows = NDArray[np.intp]
 
 SWITCHES = tuple(Overlap.__dataclass_fields__)
+
+_LAYER_GROUPS = ("tensor_x", "tensor_y", "context", "weight_shard")
+_END_GROUPS = ("tensor_x", "tensor_xy", "weight_shard")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,14 +42,18 @@ class KeyFigures:
 class TemplateJudge:
     """Figures of all templates that the plans of a table need."""
 
-    def __init__(self, task: TuningTask, columns: Columns) -> None:
+    def __init__(self, task: TuningTask, columns: Columns, grid: Grid) -> None:
         self.task = task
         self.columns = columns
-        sizes = local_sizes(task.model, columns.table.plan(0), task.stack)
-        self.kinds = tuple(dict.fromkeys(layer_kind(sizes, layer) for layer in range(task.model.num_layers)))
+        self.grid = grid
+        sizes = self.sizes(columns.table.plan(0))
+        layers = range(task.model.num_layers)
+        self.kinds = tuple(dict.fromkeys(layer_kind(sizes, layer) for layer in layers))
         self.single_queue = task.machine.device.takes_turns
         overlap = columns.derived(("overlap", "pipeline", "virtual_stages"), self._switches)
         self._overlap = {name: overlap >> bit & 1 for bit, name in enumerate(SWITCHES)}
+        self._token_columns, self._shard_columns = self._tokens(), self._shards()
+        self._layer_columns = self._layers()
         self.forward = self._forward_layers()
         self.backward = self._backward_layers()
         self.ends = self._ends()
@@ -65,95 +73,127 @@ class TemplateJudge:
 
     def _evaluated(
         self,
-        columns: Sequence[Codes],
+        sizes: Sequence[Codes],
+        groups: Sequence[str],
         templates: Callable[[Sizes], Sequence[Template]],
         rows: Rows | None = None,
     ) -> list[KeyFigures]:
-        """Figures of templates that depend on `columns`, for the rows that have them."""
+        """Figures of templates whose operations depend on columns `sizes`, and which send over `groups`."""
         count = self.columns.table.num_rows
         chosen = np.arange(count) if rows is None else rows
-        groups = grouped([(codes[chosen], size) for codes, size in columns]) if len(chosen) else None
-        found = []
-        for row in () if groups is None else chosen[groups.first]:
-            plan = self.columns.table.plan(int(row))
-            cost = CostModel(self.task.machine, plan, self.task.stack, self.task.profile_dirs)
-            found.append(
-                [
-                    template_figures(template, cost.duration_s, single_queue=self.single_queue)
-                    for template in templates(self.sizes(plan))
-                ]
-            )
-        group = np.zeros(count, np.intp)
-        if groups is None:
+        if not len(chosen):
             return []
-        group[chosen] = groups.group
-        values = np.array(found).reshape(len(found), -1, NUM_FIGURES)
+        by_size = grouped([(codes[chosen], size) for codes, size in sizes])
+        lies = [self.grid.codes(name) for name in groups]
+        size_key = (by_size.group, len(by_size.first))
+        by_key = grouped([size_key, *((codes[chosen], size) for codes, size in lies)])
+        size_of, grid_of = by_size.group[by_key.first], self.grid.keys.group[chosen[by_key.first]]
+        lowered = [
+            templates(self.sizes(self.columns.table.plan(int(row)))) for row in chosen[by_size.first]
+        ]
+        group = np.zeros(count, np.intp)
+        group[chosen] = by_key.group
         return [
-            KeyFigures(np.ascontiguousarray(values[:, number]), group) for number in range(values.shape[1])
+            KeyFigures(self._figures([each[number] for each in lowered], size_of, grid_of), group)
+            for number in range(len(lowered[0]))
         ]
 
-    def _token_columns(self) -> list[Codes]:
-        """What decides the sizes of operations and the groups of tensor parallelism."""
+    def _figures(self, lowered: list[Template], size_of: Rows, grid_of: Rows) -> NDArray[np.float64]:
+        """Figures of each key, which has one of the templates and lies in the grid somewhere; [keys, NUM_FIGURES]."""
+        shapes: dict[tuple[object, ...], int] = {}
+        shape = np.array([shapes.setdefault(_shape(template), len(shapes)) for template in lowered])
+        result: NDArray[np.float64] | None = None
+        for number in range(len(shapes)):
+            members = np.flatnonzero(shape == number)
+            place = np.full(len(lowered), -1)
+            place[members] = np.arange(len(members))
+            keys = np.flatnonzero(shape[size_of] == number)
+            seconds = self._seconds([lowered[each] for each in members], place[size_of[keys]], grid_of[keys])
+            found = figures_of_many(lowered[members[0]], seconds, single_queue=self.single_queue)
+            if result is None:
+                result = np.empty((len(size_of), found.shape[1]))
+            result[keys] = found
+        assert result is not None
+        return result
+
+    def _seconds(self, alike: list[Template], size_of: Rows, grid_of: Rows) -> NDArray[np.float64]:
+        """Seconds of each operation of templates of one shape, [operations, keys]."""
+        cost = self.grid.lies["world"].costs[0]
+        seconds = np.empty((len(alike[0]), len(size_of)))
+        known: dict[tuple[object, ...], int] = {}
+        for index, operation in enumerate(alike[0]):
+            works = [template[index].work for template in alike]
+            message = operation.work
+            if not isinstance(message, Message):
+                seconds[index] = np.array([cost.duration_s(work) for work in works])[size_of]
+                continue
+            sent = np.array([work.bytes for work in works if isinstance(work, Message)])
+            same = (message.collective, message.group, message.fan_out, sent.tobytes())
+            if same not in known:
+                known[same] = index
+                seconds[index] = self.grid.seconds(
+                    message.collective, message.group, grid_of, sent[size_of], message.fan_out
+                )
+            seconds[index] = seconds[known[same]]
+        return seconds
+
+    def _tokens(self) -> list[Codes]:
+        """What decides the sizes of operations."""
         columns = self.columns
-        x, y = columns.number("tensor_x"), columns.number("tensor_y")
-        split = columns.number("sequence_parallel") * (x > 1)
-        return [
-            *columns.fields("sequence", "micro_batch", "context", "tensor_x", "tensor_y", "precision"),
-            *columns.fields("gradient_precision"),
-            compressed(split),
-            masked(columns.stride("tensor_x"), x > 1),
-            masked(columns.stride("tensor_y"), y > 1),
-        ]
+        names = ("sequence", "micro_batch", "context", "tensor_x", "tensor_y", "precision", "gradient_precision")
+        split = columns.number("sequence_parallel") * (columns.number("tensor_x") > 1)
+        return [*columns.fields(*names), compressed(split)]
 
-    def _shard_columns(self) -> list[Codes]:
-        """What decides the groups over which weights are sharded, where they are."""
+    def _shards(self) -> list[Codes]:
+        """What decides what is sent over the weight shards, where there are such."""
         columns = self.columns
         fields = ("tensor_z", "data", "data_shard", "zero_stage", "context")
         shards = columns.derived(fields, lambda plan: plan.weight_shards)
-        in_full = columns.derived(fields[1:], lambda plan: plan.shard_degree * (plan.zero_stage == 3))
-        sharded = shards > 1
+        # gradients that a kernel of its own adds up are those of a shard
+        counts = shards if not self.task.stack.kernels.fused_gradient_accumulation else shards > 1
         return [
-            masked(columns.number("tensor_z"), sharded),
-            masked(in_full, sharded),
-            masked(columns.stride("tensor_z"), sharded & (columns.number("tensor_z") > 1)),
-            masked(columns.stride("data"), sharded & (in_full > 1)),
-            masked(columns.stride("context"), sharded & (in_full > 0) & (columns.number("context") > 1)),
-            masked(self._overlap["all_gather"], sharded),
-            masked(self._overlap["reduce_scatter"], sharded),
+            compressed(counts.astype(np.int64)),
+            masked(self._overlap["all_gather"], shards > 1),
+            masked(self._overlap["reduce_scatter"], shards > 1),
         ]
 
-    def _layer_columns(self) -> list[Codes]:
-        """What the templates of layers depend on, but for switches of the backward pass alone."""
+    def _layers(self) -> list[Codes]:
+        """What the operations of layers depend on, but for what only the backward pass does."""
         columns = self.columns
-        context, expert = columns.number("context"), columns.number("expert")
+        expert = columns.number("expert")
         kind = columns.codes("context_kind")[0].astype(np.int64)
-        full = columns.number("zero_stage") == 3
+        stage = ("tensor_x", "tensor_y", "tensor_z", "context", "data", "data_shard", "zero_stage")
+        shards = np.zeros(columns.table.num_rows, np.int64)
+        if self.task.model.experts is not None:
+            shards = columns.derived((*stage, "expert", "expert_tensor"), expert_weight_shards)
+        split = columns.number("sequence_parallel") * columns.number("tensor_x") > 1
         return [
-            *self._token_columns(),
-            *self._shard_columns(),
+            *self._token_columns,
+            *self._shard_columns,
             *columns.fields("expert", "expert_tensor"),
-            masked(kind, context > 1),
-            masked(columns.stride("context"), context > 1),
+            masked(kind, columns.number("context") > 1),
             compressed((columns.number("pipeline") > 1).astype(np.int64)),
-            masked(
-                self._overlap["tensor"], columns.number("sequence_parallel") * columns.number("tensor_x") > 1
-            ),
+            masked(self._overlap["tensor"], split),
             masked(self._overlap["expert"], expert > 1),
-            # replicas and shards of experts tile the devices of a stage
-            masked(columns.number("pipeline"), expert > 1),
-            masked(columns.number("tensor_z"), expert > 1),
-            masked(full.astype(np.int64), expert > 1),
+            masked(shards, expert > 1),
+            # shards of experts alone are gathered and reduced as the others
+            masked(self._overlap["all_gather"], (expert > 1) & (shards > 1)),
+            masked(self._overlap["reduce_scatter"], (expert > 1) & (shards > 1)),
         ]
+
+    def _layer_groups(self) -> tuple[str, ...]:
+        return _LAYER_GROUPS + (EXPERT_GROUPS if self.task.model.experts is not None else ())
 
     def _backward_columns(self) -> list[Codes]:
         columns = self.columns
         split = columns.number("tensor_x") * columns.number("tensor_y") > 1
-        return [*self._layer_columns(), masked(self._overlap["backward_all_reduce"], split)]
+        return [*self._layer_columns, masked(self._overlap["backward_all_reduce"], split)]
 
     def _forward_layers(self) -> dict[Kind, KeyFigures]:
-        found = self._evaluated(
-            self._layer_columns(), lambda sizes: [forward_template(sizes, kind) for kind in self.kinds]
-        )
+        def templates(sizes: Sizes) -> list[Template]:
+            return [forward_template(sizes, kind) for kind in self.kinds]
+
+        found = self._evaluated(self._layer_columns, self._layer_groups(), templates)
         return dict(zip(self.kinds, found, strict=True))
 
     def _backward_layers(self) -> dict[tuple[Kind, bool, bool], KeyFigures]:
@@ -166,17 +206,15 @@ class TemplateJudge:
             (True, True): full & (columns.number("cached_layers") > 0),
         }
         result = {}
-        keys = self._backward_columns()
+        keys, groups = self._backward_columns(), self._layer_groups()
         selective = (columns.column("recompute") == "selective").astype(np.int64)
         for (recomputed, cached), needed in needs.items():
             policy = compressed(selective * (not recomputed))
 
-            def templates(
-                sizes: Sizes, recomputed: bool = recomputed, cached: bool = cached
-            ) -> list[Template]:
+            def templates(sizes: Sizes, recomputed: bool = recomputed, cached: bool = cached) -> list[Template]:
                 return [backward_template(sizes, kind, recomputed, cached) for kind in self.kinds]
 
-            found = self._evaluated([*keys, policy], templates, np.flatnonzero(needed))
+            found = self._evaluated([*keys, policy], groups, templates, np.flatnonzero(needed))
             for kind, figures in zip(self.kinds, found, strict=False):
                 result[kind, recomputed, cached] = figures
         return result
@@ -185,18 +223,30 @@ class TemplateJudge:
         """Embedding and head, by name and whether it is their backward pass."""
         names = [(name, backward) for name in ("embedding", "head") for backward in (False, True)]
         makers = {"embedding": embedding_template, "head": head_template}
-        found = self._evaluated(
-            [*self._token_columns(), *self._shard_columns()],
-            lambda sizes: [makers[name](sizes, backward=backward) for name, backward in names],
-        )
+
+        def templates(sizes: Sizes) -> list[Template]:
+            return [makers[name](sizes, backward=backward) for name, backward in names]
+
+        found = self._evaluated([*self._token_columns, *self._shard_columns], _END_GROUPS, templates)
         return dict(zip(names, found, strict=True))
 
     def _predictions(self) -> dict[bool, KeyFigures]:
         """Projections of multi-token prediction, by whether it is their backward pass."""
-        found = self._evaluated(
-            self._backward_columns(),
-            lambda sizes: [
+
+        def templates(sizes: Sizes) -> list[Template]:
+            return [
                 prediction_projection_template(sizes, backward=backward) for backward in (False, True)
-            ],
-        )
+            ]
+
+        found = self._evaluated(self._backward_columns(), self._layer_groups(), templates)
         return dict(zip((False, True), found, strict=True))
+
+
+def _shape(template: Template) -> tuple[object, ...]:
+    """Equal for templates that differ in the sizes of their operations only."""
+    return tuple(
+        (operation.stream, operation.after)
+        + ((work.collective, work.group, work.fan_out) if isinstance(work, Message) else ())
+        for operation in template
+        for work in (operation.work,)
+    )

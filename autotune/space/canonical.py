@@ -109,9 +109,12 @@ def _switches(model: ModelSpec, machine: Machine, stack: Stack, plan: Plan) -> P
 
 def _order(model: ModelSpec, machine: Machine, stack: Stack, plan: Plan) -> Plan:
     """The first order of the stack that places every group alike."""
+    orders = rank_orders(stack)
+    if plan.rank_order == orders[0]:
+        return plan
     row, devices = row_of(plan), plan.num_devices
     mine = signature(row, plan.rank_order, machine, devices)
-    for order in rank_orders(stack):
+    for order in orders:
         legal = order[-1] == "pipeline" or not tiles_stages(row)[0]
         if legal and same(mine, signature(row, order, machine, devices))[0]:
             return replace(plan, rank_order=order)
@@ -121,6 +124,8 @@ def _order(model: ModelSpec, machine: Machine, stack: Stack, plan: Plan) -> Plan
 def _shards_over_z(model: ModelSpec, machine: Machine, stack: Stack, plan: Plan) -> Plan:
     """FSDP (or HSDP) over data by the name of z."""
     row = row_of(plan)
+    if plan.tensor_z == 1:
+        return plan
     if not is_data(row, plan.rank_order, machine, stack, plan.num_devices)[0]:
         return plan
     data, shard = (int(each[0]) for each in renamed_shards(row))

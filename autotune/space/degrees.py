@@ -7,6 +7,7 @@ import numpy as np
 from towtank.autotune.space.dimensions import LEAST_TOKENS, MOST_TENSOR_NODES
 from towtank.autotune.space.draft import Draft
 from towtank.autotune.space.steps import (
+    OF_DEVICES,
     Options,
     Rule,
     beside,
@@ -37,7 +38,7 @@ def tensor_y(task: TuningTask, draft: Draft, options: Options) -> Iterator[Rule]
     """Hidden and feed-forward features over y."""
     y, model = numbers(options), task.model
     left = left_of_devices(task, draft, "tensor_x")
-    yield "tensor_y divides what tensor_x leaves of the devices", left % y == 0
+    yield f"tensor_y divides what tensor_x leaves {OF_DEVICES}", left % y == 0
     yield (
         f"tensor_y > 1 needs a stack that splits input features, not {task.stack.name}",
         ((y == 1) | task.stack.supports.tensor_y),
@@ -56,7 +57,7 @@ def pipeline(task: TuningTask, draft: Draft, options: Options) -> Iterator[Rule]
     """Stages of at least one layer, equal where the stack needs them so."""
     p, layers, can = numbers(options), task.model.num_layers, task.stack.supports
     left = left_of_devices(task, draft, "tensor_x", "tensor_y")
-    yield "pipeline divides what the tensor degrees leave of the devices", left % p == 0
+    yield f"pipeline divides what the tensor degrees leave {OF_DEVICES}", left % p == 0
     yield f"pipeline > 1 needs a stack that has it, not {task.stack.name}", (p == 1) | can.pipeline
     yield f"pipeline is at most the {layers} layers", p <= layers
     even = can.uneven_stages | (layers % p == 0)
@@ -67,7 +68,7 @@ def context(task: TuningTask, draft: Draft, options: Options) -> Iterator[Rule]:
     """Parts of the sequence, two for each device of a ring; heads for an all-to-all."""
     c, can, tokens = numbers(options), task.stack.supports.context, sequence_of(task)
     left = left_of_devices(task, draft, "tensor_x", "tensor_y", "pipeline")
-    yield "context divides what tensor degrees and pipeline leave of the devices", left % c == 0
+    yield f"context divides what tensor degrees and pipeline leave {OF_DEVICES}", left % c == 0
     has = np.array([each[1] in can for each in options])
     yield f"context > 1 needs a stack with its kind, not {task.stack.name}", (c == 1) | has
     ring, exchange = is_value(options, "ring", 1), is_value(options, "all-to-all", 1)
@@ -85,7 +86,7 @@ def tensor_z(task: TuningTask, draft: Draft, options: Options) -> Iterator[Rule]
     """Shards over z, which split the batch."""
     z = numbers(options)
     left = left_of_devices(task, draft, "tensor_x", "tensor_y", "pipeline", "context")
-    yield "tensor_z divides what the degrees before leave of the devices", left % z == 0
+    yield f"tensor_z divides what the degrees before leave {OF_DEVICES}", left % z == 0
     can = (z == 1) | task.stack.supports.tensor_z
     yield f"tensor_z > 1 needs a stack that shards weights over z, not {task.stack.name}", can
     yield f"tensor_z divides the global batch {task.global_batch:,}", task.global_batch % z == 0
@@ -95,7 +96,7 @@ def data(task: TuningTask, draft: Draft, options: Options) -> Iterator[Rule]:
     """What is left of the devices."""
     d = numbers(options)
     left = left_of_devices(task, draft, "tensor_x", "tensor_y", "pipeline", "context", "tensor_z")
-    yield f"data takes what the other degrees leave of the {task.devices:,} devices", left == d
+    yield f"data takes what the other degrees leave {OF_DEVICES}", left == d
     share = task.global_batch // beside(draft.numbers("tensor_z"))
     yield f"data x tensor_z divides the global batch {task.global_batch:,}", share % d == 0
 

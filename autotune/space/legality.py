@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import gcd
 from typing import Any
 
 import numpy as np
 
-from towtank.autotune.space.dimensions import BY_NAME, values
+from towtank.autotune.space.dimensions import BY_NAME, divisors, values
 from towtank.autotune.space.draft import Draft
-from towtank.autotune.space.steps import sequence_of
+from towtank.autotune.space.steps import OF_DEVICES, sequence_of
 from towtank.autotune.task import TuningTask
 from towtank.hardware_profiles.nearest import did_you_mean
 
@@ -62,12 +63,34 @@ def _constraint_faults(task: TuningTask) -> list[str]:
         f"unknown dimension {name}{did_you_mean(name, BY_NAME)}" for name in sorted(named - set(BY_NAME))
     ]
     for name in sorted(named & set(BY_NAME)):
-        every = BY_NAME[name].every(task)
-        wanted = values(task, name)
+        every, wanted = _possible(task, name), values(task, name)
         if not any(each in every for each in wanted):
-            asked = ", ".join(_text(each) for each in wanted) or "nothing between the limits"
-            faults.append(f"{name}: no plan of this task can have {asked}; it may have {_some(every)}")
+            asked = " or ".join(_text(each) for each in wanted) or "a value between the limits"
+            faults.append(
+                f"{name} = {asked} is in no plan of {task.model.name} on {task.devices:,} devices under "
+                f"{task.stack.name}; it may be {_some(every)}"
+            )
     return faults
+
+
+def _possible(task: TuningTask, name: str) -> tuple[Any, ...]:
+    """Values of a dimension that keep the rules which concern it alone."""
+    model, can = task.model, task.stack.supports
+    whole = gcd(task.devices, model.hidden, model.mlp.hidden)
+    if name == "tensor_x":
+        return divisors(gcd(whole, model.attention.heads))
+    if name == "tensor_y":
+        return divisors(whole) if can.tensor_y and model.experts is None else (1,)
+    if name == "tensor_z":
+        return divisors(gcd(task.devices, task.global_batch)) if can.tensor_z else (1,)
+    if name == "data":
+        return divisors(gcd(task.devices, task.global_batch))
+    if name == "pipeline":
+        stages = divisors(task.devices) if can.pipeline else (1,)
+        return tuple(each for each in stages if each <= model.num_layers)
+    if name == "context":
+        return divisors(gcd(task.devices, sequence_of(task))) if can.context else (1,)
+    return BY_NAME[name].every(task)
 
 
 def _text(value: Any) -> str:
@@ -92,21 +115,29 @@ def nothing_legal(task: TuningTask, tallies: Iterable[Tally]) -> str:
     ]
     last = None
     for tally in tallies:
-        broken = [f"{text} ({count:,})" for text, count in tally.broken.items() if count and text]
+        last = tally
+        broken = [
+            f"{text} ({count:,})"
+            for text, count in tally.broken.items()
+            if count and text and (tally.left == 0 or not text.endswith(OF_DEVICES))
+        ]
         if broken:
             head = f"    {', '.join(tally.names)}, {tally.left:,} of {tally.combinations:,} left: "
             lines.append(head + "; ".join(broken))
-        last = tally
-    hint = _hint(task, last)
-    return "\n".join([*lines, *([f"    {hint}"] if hint else [])])
+    return "\n".join([*lines, f"    {_hint(task, last)}"])
 
 
 def _hint(task: TuningTask, last: Tally | None) -> str:
-    """What to change, where one number does it."""
-    if last is not None and last.names == ("data",) and last.before.num_rows:
-        before = last.before
-        rest = task.devices // before.product("tensor_x", "tensor_y", "pipeline", "context", "tensor_z")
-        step = int(np.min(rest * before.numbers("tensor_z")))
-        near = max(step, round(task.global_batch / step) * step)
-        return f"the nearest global batch that fits a grid left is {near:,}, a multiple of {step:,}"
-    return "widen a constraint, or choose a number of devices with more divisors"
+    """What to change."""
+    general = "drop or widen a constraint, or choose a number of devices with more divisors"
+    if last is None or last.names != ("data",):
+        return general
+    before = last.before
+    rest = task.devices // before.product("tensor_x", "tensor_y", "pipeline", "context", "tensor_z")
+    allowed = np.isin(rest, values(task, "data"))
+    if not allowed.any():
+        found = ", ".join(str(each) for each in np.unique(rest)[:12])
+        return f"the other degrees leave data = {found}; {general}"
+    step = int(np.min((rest * before.numbers("tensor_z"))[allowed]))
+    near = max(step, round(task.global_batch / step) * step)
+    return f"the nearest global batch for a grid that is left is {near:,}, a multiple of {step:,}"

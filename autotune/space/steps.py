@@ -21,6 +21,10 @@ Options = Sequence[tuple[Any, ...]]
 """Values of the fields of a step, one tuple for each combination."""
 
 
+OF_DEVICES = "of the devices"
+"""How rules end that only say that degrees multiply to the number of devices."""
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One extension of the rows."""

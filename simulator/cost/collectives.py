@@ -7,6 +7,10 @@ bandwidth: what each member sends on the slowest link of the ring. Formulas: Tha
 
 import math
 from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from towtank.hardware_profiles.curves import collectives as measured
 from towtank.simulator.cost.links import Links
@@ -135,6 +139,15 @@ def collective_time(
     return min(time(message_bytes) for time in _candidates(collective, size, links, algorithms))
 
 
+def collective_times(
+    collective: str, message_bytes: NDArray[np.float64], size: int, links: Links, algorithms: tuple[str, ...]
+) -> NDArray[np.float64]:
+    """`collective_time` of messages of more than 0 bytes, shape [messages]; of all but all-to-all."""
+    times = [time(message_bytes) for time in _candidates(collective, size, links, algorithms)]
+    result: NDArray[np.float64] = np.minimum.reduce(times)
+    return result
+
+
 def latency_of(
     collective: str, message_bytes: float, size: int, links: Links, algorithms: tuple[str, ...]
 ) -> float:
@@ -147,8 +160,8 @@ def latency_of(
 
 def _candidates(
     collective: str, size: int, links: Links, algorithms: tuple[str, ...]
-) -> list[Callable[[float], float]]:
-    """Seconds by bytes of each algorithm that the library may take."""
+) -> list[Callable[[Any], Any]]:
+    """Seconds by bytes (a number, or an array of them) of each algorithm that the library may take."""
     if collective == "send":
         return [lambda num_bytes: send(num_bytes, links)]
     if collective == "all-to-all":

@@ -1,6 +1,10 @@
 """Seconds of kernels on one device: matrix multiplies, attention, memory-bound kernels."""
 
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from towtank.hardware_profiles.calibration import training_rate
 from towtank.hardware_profiles.curves import DeviceCurves, MatmulCurve
@@ -190,4 +194,11 @@ def attention_time(work: AttentionCore, rates: ComputeRates) -> float:
 
 def elementwise_time(work: Elementwise, rates: ComputeRates) -> float:
     """Seconds of memory-bound kernels; the launch floor holds for each of them."""
-    return max(work.bytes / rates.memory_bytes_per_s, work.launches * rates.launch_overhead_s)
+    return max(*elementwise_limits(work.bytes, work.launches, rates))
+
+
+def elementwise_limits(
+    num_bytes: float | NDArray[np.float64], launches: int, rates: ComputeRates
+) -> tuple[Any, Any]:
+    """Seconds that traffic and launches of memory-bound kernels take; they take the longer of the two."""
+    return num_bytes / rates.memory_bytes_per_s, launches * rates.launch_overhead_s

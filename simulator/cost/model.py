@@ -4,9 +4,12 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from towtank.hardware_profiles.curves import load_curves
 from towtank.hardware_profiles.records import Machine
-from towtank.simulator.cost.collectives import collective_time, distinct, latency_of, multicast
+from towtank.simulator.cost.collectives import collective_time, collective_times, distinct, latency_of, multicast
 from towtank.simulator.cost.compute import ComputeRates, attention_time, elementwise_time, matmul_time
 from towtank.simulator.cost.experts import grouped_time
 from towtank.simulator.cost.links import Links, links_of, tensor_links
@@ -118,6 +121,25 @@ class CostModel:
             found = self._known[work] = self._message_time(work)
         return found
 
+    def messages_s(
+        self, collective: str, group: str, num_bytes: NDArray[np.float64], fan_out: int = 0
+    ) -> NDArray[np.float64]:
+        """`duration_s` of messages of one collective over one group, shape [messages]."""
+        placement, links = self._placed(group)
+        if not links:
+            return np.zeros(len(num_bytes))
+        if fan_out or collective == "all-to-all" or self._is_measured(collective, placement):
+            each, place_of = np.unique(num_bytes, return_inverse=True)
+            seconds = [self.duration_s(Message(collective, group, float(size), fan_out)) for size in each]
+            return np.array(seconds)[place_of]
+        algorithms = self.stack.communication.algorithms
+        message = Message(collective, group, 1.0)
+        host = self._meeting_time(message, placement) + self._listing_time(message, placement)
+        times = [
+            collective_times(collective, num_bytes, placement.size, protocol, algorithms) for protocol in links
+        ]
+        return host + np.minimum.reduce(times)
+
     def moving_s(self, message: Message) -> float:
         """Seconds of a message's duration in which bytes cross links between nodes; 0 where it stays in one."""
         placement, links = self._placed(message.group)
@@ -178,14 +200,15 @@ class CostModel:
     def _measured_time(self, message: Message, placement: Placement) -> float | None:
         """Time by the node's own NCCL measurements, where the group lies in one node with a switch."""
         curves = self.compute.rates.curves
-        node, device = self.machine.node, self.machine.device
-        collective = message.collective.replace("-", "_")
-        own = device.measured_as == device.name and node.fabric == "switch"
-        if (
-            not own
-            or placement.nodes > 1
-            or curves.collectives is None
-            or message.collective in ("send", "broadcast")
-        ):
+        if not self._is_measured(message.collective, placement) or curves.collectives is None:
             return None
+        collective = message.collective.replace("-", "_")
         return curves.collectives.time_s(collective, placement.size, message.bytes)  # type: ignore[arg-type]
+
+    def _is_measured(self, collective: str, placement: Placement) -> bool:
+        """Whether a group's collective has measurements of the node itself."""
+        node, device = self.machine.node, self.machine.device
+        own = device.measured_as == device.name and node.fabric == "switch" and placement.nodes == 1
+        return (
+            own and self.compute.rates.curves.collectives is not None and collective not in ("send", "broadcast")
+        )

@@ -19,7 +19,7 @@ from towtank.simulator.stacks.load import load_stack
 from towtank.simulator.stacks.records import Stack
 
 _SETTINGS = settings(
-    max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
 
 Case = tuple[ModelSpec, Machine, Plan, Stack]

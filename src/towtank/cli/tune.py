@@ -1,0 +1,330 @@
+"""`towtank tune`: the best plan for a model on a machine, proven within the model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from towtank.cli.failure import INTERRUPTED, WRONG_INPUT, InputError, Inputs, complain
+from towtank.cli.options import Json, Profiles
+
+if TYPE_CHECKING:
+    from towtank.autotune.search.report import SearchReport
+    from towtank.autotune.task import TuningTask
+    from towtank.simulator.predict import EngineName
+
+EXAMPLES = """\
+\b
+Examples:
+  towtank tune --model megatron-1t --machine selene --devices 3072 --global-batch 3072
+  towtank tune --model llama3-70b --machine dgx-h100:nodes=64 --global-batch 1024 --stack megatron-core \\
+      --fix tensor_x=4|8 --max pipeline=16 -o llama.yaml
+  towtank tune --model llama-3.1-405b --machine eos --devices 8192 --global-batch 2048 --sequence 8192 --budget 60s
+  towtank tune --model my/config.json --machine jupiter --devices 512 --global-batch 512 --json
+
+\b
+Dimensions for --fix, --min, --max and --free are fields of the plan (towtank.Plan), or overlap. and a switch.
+Exit codes: 0 a plan was found, 2 wrong input or no plan fits, 130 stopped by Ctrl-C with what was done.
+"""
+
+ANY_STACK = "any"
+_ENGINES = ("simpy", "flows")
+
+
+def _option(name: str, metavar: str, text: str) -> Any:
+    return typer.Option(name, metavar=metavar, help=text, show_default=False)
+
+
+_Model = Annotated[str, _option("--model", "M", "Name of a model, or a model YAML or config.json.")]
+_Machine = Annotated[str, _option("--machine", "X", "Machine such as selene or dgx-h100:nodes=64.")]
+_Devices = Annotated[
+    int | None, _option("--devices", "N", "Devices that every plan occupies; default: all of the machine.")
+]
+_Batch = Annotated[int, _option("--global-batch", "N", "Sequences of one step.")]
+_Sequence = Annotated[
+    int | None, _option("--sequence", "N", "Tokens of one sequence; default: the model's.")
+]
+_Stack = Annotated[
+    str,
+    typer.Option(
+        "--stack", metavar="S", help="Software that limits the space; any: every dimension that some stack has."
+    ),
+]
+_Fix = Annotated[
+    list[str] | None,
+    _option("--fix", "FIELD=VALUE", "Only these values, such as tensor_x=8 or tensor_x=4|8. Repeatable."),
+]
+_Min = Annotated[list[str] | None, _option("--min", "FIELD=N", "Smallest value of a count. Repeatable.")]
+_Max = Annotated[list[str] | None, _option("--max", "FIELD=N", "Largest value of a count. Repeatable.")]
+_Free = Annotated[
+    list[str] | None,
+    _option("--free", "FIELD", "All legal values instead of the usual ones; or all. Repeatable."),
+]
+_Top = Annotated[int, typer.Option("--top", metavar="N", min=1, help="Plans in the answer, all proven.")]
+_Budget = Annotated[
+    str | None,
+    _option("--budget", "TIME", "Stop after so long, such as 60s, and say how far the answer can be behind."),
+]
+_Workers = Annotated[
+    int | None, _option("--workers", "N", "Processes that simulate; default: one a core.")
+]
+_Finalists = Annotated[
+    int, typer.Option("--finalists", metavar="N", min=0, help="Best plans that the reference engine runs too.")
+]
+_FinalistsEngine = Annotated[
+    str,
+    typer.Option(
+        "--finalists-engine", metavar="simpy|flows", help="That engine; flows: collectives share the network."
+    ),
+]
+_Output = Annotated[
+    Path,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="Where the best plan goes. A plan file that is there is replaced, another file only with --force.",
+    ),
+]
+_Force = Annotated[bool, typer.Option("--force", help="Replace the output file whatever it is.")]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What the user asks for, as given."""
+
+    model: str
+    machine: str
+    stack: str
+    devices: int | None
+    global_batch: int
+    sequence: int | None
+    fix: Sequence[str]
+    least: Sequence[str]
+    most: Sequence[str]
+    free: Sequence[str]
+    budget: str | None
+    workers: int | None
+    engine: str
+    output: Path
+    force: bool
+    profiles: tuple[Path, ...]
+
+
+def tune(
+    model: _Model,
+    machine: _Machine,
+    global_batch: _Batch,
+    devices: _Devices = None,
+    sequence: _Sequence = None,
+    stack: _Stack = ANY_STACK,
+    fix: _Fix = None,
+    least: _Min = None,
+    most: _Max = None,
+    free: _Free = None,
+    top: _Top = 10,
+    budget: _Budget = None,
+    workers: _Workers = None,
+    finalists: _Finalists = 3,
+    finalists_engine: _FinalistsEngine = "simpy",
+    output: _Output = Path("plan.yaml"),
+    force: _Force = False,
+    json: Json = False,
+    profiles: Profiles = None,
+) -> None:
+    """Search all legal plans of a model on a machine and write the best one to plan.yaml.
+
+    Every legal plan is judged by its memory and by a lower bound of its step time; those that the bounds leave are
+    simulated, so the answer is proven best under the compiled engine. No plan in it fails to fit. Ctrl-C keeps what
+    is done.
+    """
+    question = Question(
+        model,
+        machine,
+        stack,
+        devices,
+        global_batch,
+        sequence,
+        fix or (),
+        least or (),
+        most or (),
+        free or (),
+        budget,
+        workers,
+        finalists_engine,
+        output,
+        force,
+        tuple(profiles or ()),
+    )
+    task, budget_s = _task(question)
+    report = _searched(task, top, budget_s, question, finalists)
+    if report.result.plans:
+        _write(output, _plan_text(report, question))
+    _print(report, question, json)
+    if report.result.stopped == "interrupt":
+        complain("interrupted; the answer is the best of what was done")
+        raise typer.Exit(INTERRUPTED)
+    if not report.result.plans:
+        raise typer.Exit(WRONG_INPUT)
+
+
+def _task(question: Question) -> "tuple[TuningTask, float | None]":
+    """Load everything, so that all faults are told at once."""
+    from towtank.autotune.space.constraint_text import read_constraints
+    from towtank.autotune.task import TuningTask
+    from towtank.hardware_profiles.load import load_machine
+    from towtank.simulator.models.load import load_model
+    from towtank.simulator.stacks.load import load_stack
+
+    inputs = Inputs()
+    model = inputs.take(lambda: load_model(question.model))
+    machine = inputs.take(lambda: load_machine(question.machine, question.profiles))
+    stack = inputs.take(lambda: load_stack(question.stack))
+    constraints = inputs.take(
+        lambda: read_constraints(question.fix, question.least, question.most, question.free)
+    )
+    budget_s = inputs.take(lambda: budget_seconds(question.budget))
+    inputs.take(lambda: _check_engine(question.engine))
+    inputs.take(lambda: _check_workers(question.workers))
+    inputs.take(lambda: _check_output(question.output, question.force))
+    devices = question.devices
+    if machine is not None and devices is None:
+        devices = inputs.take(lambda: _all_devices(machine.name, machine.num_devices))
+    inputs.check()
+    assert model and machine and stack and devices is not None and constraints is not None
+    task = TuningTask(
+        model,
+        machine,
+        stack,
+        devices,
+        question.global_batch,
+        question.sequence,
+        constraints,
+        question.profiles,
+    )
+    return task, budget_s
+
+
+def _all_devices(machine: str, number: int | None) -> int:
+    if number is None:
+        raise InputError(f"{machine} has no number of nodes; give --devices N, or {machine}:nodes=N")
+    return number
+
+
+def budget_seconds(text: str | None) -> float | None:
+    """Seconds of a time such as `60s`; None for none.
+
+    Raises:
+        InputError: the text is no time above 0.
+    """
+    from towtank.hardware_profiles.units import parse_quantity
+
+    if text is None:
+        return None
+    try:
+        seconds = parse_quantity(text, "seconds")
+    except ValueError as error:
+        raise InputError(f"--budget {text}: {error}") from error
+    if not 0 < seconds < float("inf"):
+        raise InputError(f"--budget {text}: must be above 0, such as 60s")
+    return seconds
+
+
+def _check_engine(engine: str) -> None:
+    if engine not in _ENGINES:
+        from towtank.hardware_profiles.nearest import did_you_mean
+
+        raise InputError(
+            f"--finalists-engine {engine} is unknown{did_you_mean(engine, _ENGINES)} (known: {', '.join(_ENGINES)})"
+        )
+
+
+def _check_workers(workers: int | None) -> None:
+    if workers is not None and workers < 1:
+        raise InputError(f"--workers {workers}: must be 1 or more")
+
+
+def _check_output(path: Path, force: bool) -> None:
+    """Before the search takes its time: whether its answer can be written."""
+    from towtank.simulator.errors import PlanError
+    from towtank.simulator.plan_file import plan_file_from_mapping, read_plan_mapping
+
+    if not path.parent.is_dir():
+        raise InputError(f"--output {path}: there is no folder {path.parent}; make it first")
+    if path.is_dir():
+        raise InputError(f"--output {path}: is a folder; name a file in it")
+    if not path.exists() or force:
+        return
+    try:
+        plan_file_from_mapping(read_plan_mapping(path))
+    except PlanError as error:
+        raise InputError(
+            f"--output {path}: is there and is no plan file; name another file with -o, or replace it with --force"
+        ) from error
+
+
+def _searched(
+    task: "TuningTask", top: int, budget_s: float | None, question: Question, finalists: int
+) -> "SearchReport":
+    from towtank.autotune.search.exact import tune as search
+    from towtank.autotune.search.report import search_report
+    from towtank.cli.tune_progress import search_bar
+
+    with search_bar() as show:
+        result = search(
+            task,
+            top=top,
+            budget_s=budget_s,
+            workers=question.workers,
+            progress=show,
+            finalists=finalists,
+            finalists_engine=cast("EngineName", question.engine),
+        )
+    return search_report(result)
+
+
+def _plan_text(report: "SearchReport", question: Question) -> str:
+    """The winner as a plan file that names its job."""
+    from towtank.simulator.plan_file import dump_plan
+
+    return dump_plan(
+        report.result.plans[0].plan, model=question.model, machine=question.machine, stack=question.stack
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--output {path}: cannot be written: {error.strerror or error}") from error
+
+
+def _print(report: "SearchReport", question: Question, json: bool) -> None:
+    if json:
+        from towtank import __version__
+        from towtank.autotune.search.report import report_to_mapping
+        from towtank.cli.text import emit_json
+
+        document = report_to_mapping(report, __version__)
+        emit_json(document | ({"output": str(question.output)} if report.result.plans else {}))
+        return
+    from towtank.cli.text import emit
+    from towtank.cli.tune_text import nothing_fits_text, search_text
+
+    if not report.result.plans:
+        complain(nothing_fits_text(report))
+        return
+    emit(search_text(report, _commands(question), question.engine))
+
+
+def _commands(question: Question) -> list[str]:
+    """What to type next."""
+    from shlex import join
+
+    folders = [word for folder in question.profiles for word in ("--profiles", str(folder))]
+    path = str(question.output)
+    return [join(["towtank", "predict", "--plan", path, *folders]), join(["towtank", "why", path, *folders])]
+
+

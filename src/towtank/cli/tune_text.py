@@ -1,0 +1,153 @@
+"""The result of a search as a person likes to read it."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from towtank.cli.prediction_text import layout
+from towtank.cli.text import count, gibibytes, paragraph, percent, seconds, significant, table
+
+if TYPE_CHECKING:
+    from towtank.autotune.search.records import SearchResult
+    from towtank.autotune.search.report import Entry, SearchReport
+    from towtank.simulator.plan import Plan
+
+
+def search_text(report: "SearchReport", commands: Sequence[str], engine: str) -> str:
+    """Counts and proof, the best plans, why the others lost, what the answer stands on, what to type next."""
+    result = report.result
+    sections = [
+        f"{_headline(result)}\n{paragraph(counts_text(result), indent=0)}",
+        _best(report, engine),
+        *([_lost(report)] if len(report.entries) > 1 else []),
+        _stands_on(report, engine),
+        "Next\n" + "\n".join(f"  {command}" for command in commands),
+    ]
+    return "\n\n".join(sections)
+
+
+def _headline(result: "SearchResult") -> str:
+    task = result.task
+    sequence = task.sequence or task.model.sequence
+    return (
+        f"{task.model.name} on {count(task.devices)} {task.machine.device.unit}s of {task.machine.name}, "
+        f"{count(task.global_batch)} sequences of {count(sequence)} tokens, stack {task.stack.name}"
+    )
+
+
+def counts_text(result: "SearchResult") -> str:
+    """What became of the plans and whether the winner is proven, as one line."""
+    counts = result.counts
+    parts = [
+        f"{count(counts.legal)} legal plans",
+        f"{count(counts.do_not_fit)} do not fit",
+        f"{count(counts.pruned)} pruned by bound",
+        f"{count(counts.simulated)} simulated",
+        *([f"{count(counts.open)} not looked at"] if counts.open else []),
+    ]
+    return f"{', '.join(parts)}; {_proof(result)} ({seconds(result.elapsed_s)})"
+
+
+def _proof(result: "SearchResult") -> str:
+    proven = sum(each.proven for each in result.plans)
+    if proven == len(result.plans):
+        return "winner proven" if proven == 1 else f"winner proven, and so are all {proven} ranks"
+    why = "stopped by Ctrl-C" if result.stopped == "interrupt" else "stopped by --budget"
+    if result.proven:
+        return f"winner proven, ranks beyond {proven} not ({why})"
+    return f"winner NOT proven: {why}, it can be {percent(result.gap)} behind the best at most"
+
+
+def _best(report: "SearchReport", engine: str) -> str:
+    finalists = any(entry.ranked.reference_s is not None for entry in report.entries)
+    heads = ["", "step", "behind", "tokens/s", "MFU", "memory", "bound", *([engine] if finalists else []), "plan"]
+    rows = [_row(entry, finalists) for entry in report.entries]
+    return "Best plans\n" + table(rows, heads, right=range(len(heads) - 1))
+
+
+def _row(entry: "Entry", finalists: bool) -> list[str]:
+    ranked = entry.ranked
+    reference = "" if ranked.reference_s is None else seconds(ranked.reference_s)
+    return [
+        str(ranked.rank),
+        seconds(ranked.step_time_s),
+        "" if ranked.rank == 1 else percent(entry.behind),
+        significant(entry.tokens_per_s),
+        percent(entry.mfu),
+        gibibytes(ranked.peak_memory_bytes),
+        seconds(ranked.bound_s),
+        *([reference] if finalists else []),
+        plan_words(ranked.plan),
+    ]
+
+
+def plan_words(plan: "Plan") -> str:
+    """A plan in one line: degrees, then what differs from doing without."""
+    words = [layout(plan), f"micro-batch {plan.micro_batch}"]
+    if plan.virtual_stages > 1:
+        words.append(f"{plan.virtual_stages} chunks a stage")
+    if plan.zero_stage:
+        shards = "" if plan.shard_degree == plan.data else f" over {plan.shard_degree}"
+        words.append(f"ZeRO {plan.zero_stage}{shards}")
+    if plan.sequence_parallel:
+        words.append("sequence parallel")
+    if plan.context > 1:
+        words.append(f"context by {plan.context_kind}")
+    if plan.recompute != "none":
+        every = f" one layer in {plan.recompute_every}" if plan.recompute_every > 1 else ""
+        words.append(f"recompute {plan.recompute}{every}")
+    return ", ".join(words)
+
+
+def _lost(report: "SearchReport") -> str:
+    lines = [
+        paragraph(f"{entry.ranked.rank}. {entry.change}: {entry.reason.text}")
+        for entry in report.entries
+        if entry.reason is not None
+    ]
+    return "Why the others lost (what they change, and what that costs)\n" + "\n".join(lines)
+
+
+def _stands_on(report: "SearchReport", engine: str) -> str:
+    found, interval = report.winner, report.interval
+    assert found is not None and interval is not None  # there is a winner
+    lines = [
+        f"step time of the winner, {interval.nominal * 100:.0f} % interval: {seconds(interval.low_s)} to "
+        f"{seconds(interval.high_s)} ({interval.rows} published runs, {interval.regime}); plans that are closer than "
+        "that may change places on the machine",
+        *(f"extrapolated: {reason}" for reason in interval.extrapolated),
+        *found.provenance,
+    ]
+    order = report.order_by_reference
+    if order and order != tuple(sorted(order)):
+        ranks = ", ".join(map(str, order))
+        lines.insert(0, f"the engine {engine} puts the finalists in another order: ranks {ranks}")
+    elif len(order) > 1:
+        lines.insert(0, f"the engine {engine} keeps the order of the first {len(order)}")
+    return "Mind\n" + "\n".join(paragraph(f"- {line}") for line in lines)
+
+
+def nothing_fits_text(report: "SearchReport") -> str:
+    """Which plan lacks least, where, and what would help."""
+    result = report.result
+    assert result.closest is not None and report.obstacle is not None  # no legal plan at all is an error before
+    plan, task = result.closest, result.task
+    text = (
+        f"none of the {count(result.counts.legal)} legal plans of {task.model.name} on {count(task.devices)} "
+        f"{task.machine.device.unit}s fits into {gibibytes(result.memory_capacity_bytes)}\n"
+        f"  the smallest one, {plan_words(plan)}, {report.obstacle.text}\n"
+        f"  what helps: {'; '.join(_help(report))}"
+    )
+    return text
+
+
+def _help(report: "SearchReport") -> list[str]:
+    task = report.result.task
+    constraints = task.constraints
+    found = ["more devices (--devices)"]
+    if constraints.fixed or constraints.least or constraints.most:
+        found.append("fewer constraints (--fix, --min, --max)")
+    has = task.stack.supports
+    if 3 not in has.zero_stages or not has.pipeline or not has.virtual_stages:
+        found.append("a stack that shards or splits more (--stack any)")
+    found += ["shorter sequences (--sequence)", "all values of each dimension (--free all)"]
+    return found
