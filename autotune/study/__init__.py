@@ -1,0 +1,1 @@
+"""Optuna studies: spaces that cannot be enumerated, on as many workers as wanted. Only this folder imports optuna."""

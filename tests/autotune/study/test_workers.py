@@ -1,0 +1,95 @@
+"""Several workers on one storage, one of them killed in mid-trial."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import toy
+
+from towtank.autotune.study.records import Settings
+from towtank.autotune.study.session import create_or_continue
+from towtank.autotune.study.work import result_of
+
+TRIALS = 30
+
+
+def start(place: str, log: Path, pause_s: float) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen([sys.executable, toy.__file__, place, str(log), str(TRIALS), str(pause_s)])
+
+
+def own_lines(log: Path, worker: "subprocess.Popen[bytes]") -> list[list[str]]:
+    lines = log.read_text().splitlines() if log.exists() else []
+    return [line.split() for line in lines if line.endswith(f" {worker.pid}")]
+
+
+def kill_in_mid_trial(
+    log: Path, victim: "subprocess.Popen[bytes]", others: list["subprocess.Popen[bytes]"]
+) -> str:
+    """Kill the victim while it evaluates a configuration and all others are at work; returns the configuration."""
+    for _ in range(6000):
+        last = own_lines(log, victim)[-1:]
+        measuring = last and last[0][0] == "begin" and last[0][1][0] != "0"  # those with a = 0 fail
+        if measuring and all(own_lines(log, worker) for worker in others):
+            os.kill(victim.pid, signal.SIGKILL)
+            victim.wait()
+            assert own_lines(log, victim)[-1] == last[0]
+            return last[0][1]
+        assert victim.poll() is None, "the victim ended by itself"
+        time.sleep(0.01)
+    raise AssertionError("the workers never came to work side by side")
+
+
+def four_workers_one_killed(place: str, folder: Path) -> tuple[list[list[str]], str]:
+    """Lines of the log as words, and the configuration during which one worker was killed."""
+    log = folder / "log.txt"
+    create_or_continue(place, "toys", toy.Toy(), Settings(TRIALS, "random", lease_s=20.0)).close()
+    victim = start(place, log, 0.5)
+    others = [start(place, log, 0.1) for _ in range(3)]
+    lost = kill_in_mid_trial(log, victim, others)
+    for worker in others:
+        assert worker.wait(120) == 0
+    return [line.split() for line in log.read_text().splitlines()], lost
+
+
+def check_accounts(place: str, lines: list[list[str]], lost: str) -> None:
+    opened = create_or_continue(place, "toys", toy.Toy(), Settings(TRIALS, "random", lease_s=20.0))
+    counts = result_of(opened, toy.Toy()).counts
+    begun = Counter(name for what, name, _ in lines if what == "begin")
+    ended = Counter(name for what, name, _ in lines if what == "end")
+    complete = [trial for trial in opened.study.trials if trial.state.name == "COMPLETE"]
+    names = [trial.user_attrs["configuration"] for trial in complete]
+    # all accounted for
+    assert counts.finished == TRIALS
+    assert (counts.running, counts.waiting) == (0, 0)
+    # none twice but the one that was broken off
+    assert {name: number for name, number in begun.items() if number > 1} == {lost: 2}
+    assert set(ended.values()) == {1}
+    assert counts.retried == 1
+    assert Counter(names) == ended
+    assert lost in names
+    opened.close()
+
+
+@pytest.mark.slow
+def test_journal_file_with_four_workers_and_one_killed(tmp_path: Path) -> None:
+    place = str(tmp_path / "toys.journal")
+    lines, lost = four_workers_one_killed(place, tmp_path)
+    check_accounts(place, lines, lost)
+
+
+@pytest.mark.slow
+def test_sqlite_with_four_workers_and_one_killed(tmp_path: Path) -> None:
+    place = f"sqlite:///{tmp_path / 'toys.db'}"
+    lines, lost = four_workers_one_killed(place, tmp_path)
+    check_accounts(place, lines, lost)
+
+
+@pytest.mark.slow
+def test_postgresql_with_four_workers_and_one_killed(tmp_path: Path, postgres: str) -> None:
+    lines, lost = four_workers_one_killed(postgres, tmp_path)
+    check_accounts(postgres, lines, lost)
