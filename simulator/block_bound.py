@@ -166,7 +166,9 @@ def _one_instance(
                 other = 0.0
             else:
                 continue
-            start = other if start is None else start if other is None or other is start else larger(start, other)
+            start = (
+                other if start is None else start if other is None or other is start else larger(start, other)
+            )
         end = None if start is None else start + duration
         until[stream] = end
         finish.append(end)
@@ -189,7 +191,9 @@ def _held_s(template: Sequence[Operation], seconds: list[Any], larger: Larger) -
             continue
         if operation.stream in queue:
             known.append(queue[operation.stream])
-        if any((back == 0 and at == last) or (back, at, last) == (1, -1, None) for at, back in operation.after):
+        if any(
+            (back == 0 and at == last) or (back, at, last) == (1, -1, None) for at, back in operation.after
+        ):
             known.append(0.0)
         if known:
             since[index] = queue[operation.stream] = _largest(known, larger) + duration

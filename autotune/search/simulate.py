@@ -173,7 +173,9 @@ class StepClock:
                 for each in set(weights)
             }
             reduce.append(tuple(known[each][0] for each in weights))
-            if chunk.num_layers == 0:  # as `step` has it: the first chunk reduces the gradients of the whole stage
+            if (
+                chunk.num_layers == 0
+            ):  # as `step` has it: the first chunk reduces the gradients of the whole stage
                 reduce[-1] = (reduce_all if chunk.index == 0 else 0.0,)
             gather.append(tuple(known[each][1] for each in weights))
         return _Ends(

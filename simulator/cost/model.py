@@ -9,7 +9,13 @@ from numpy.typing import NDArray
 
 from towtank.hardware_profiles.curves import load_curves
 from towtank.hardware_profiles.records import Machine, chosen
-from towtank.simulator.cost.collectives import collective_time, collective_times, distinct, latency_of, multicast
+from towtank.simulator.cost.collectives import (
+    collective_time,
+    collective_times,
+    distinct,
+    latency_of,
+    multicast,
+)
 from towtank.simulator.cost.compute import ComputeRates, attention_time, elementwise_time, matmul_time
 from towtank.simulator.cost.experts import grouped_time
 from towtank.simulator.cost.links import Links, links_of, tensor_links
@@ -169,7 +175,8 @@ class CostModel:
         message = Message(collective, group, 1.0)
         host = self._meeting_time(message, placement) + self._listing_time(message, placement)
         times = [
-            collective_times(collective, num_bytes, placement.size, protocol, algorithms) for protocol in links
+            collective_times(collective, num_bytes, placement.size, protocol, algorithms)
+            for protocol in links
         ]
         return host + np.minimum.reduce(times)
 
@@ -243,5 +250,7 @@ class CostModel:
         node, device = self.machine.node, self.machine.device
         own = device.measured_as == device.name and node.fabric == "switch" and placement.nodes == 1
         return (
-            own and self.compute.rates.curves.collectives is not None and collective not in ("send", "broadcast")
+            own
+            and self.compute.rates.curves.collectives is not None
+            and collective not in ("send", "broadcast")
         )

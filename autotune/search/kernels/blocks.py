@@ -106,9 +106,7 @@ def _expand(templates: Templates) -> _Tasks:
 
 
 @register_jitable  # type: ignore[untyped-decorator]
-def _pass(
-    templates: Templates, tasks: _Tasks, seconds: NDArray[Any], clock: _Clock, streams: int
-) -> None:
+def _pass(templates: Templates, tasks: _Tasks, seconds: NDArray[Any], clock: _Clock, streams: int) -> None:
     """Start and finish of each task with the durations `seconds` [tasks]."""
     free = np.zeros(streams)
     for task in range(len(tasks.operation)):
