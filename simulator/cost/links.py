@@ -97,11 +97,14 @@ LL128_EFFICIENCY = 120 / 128
 """Payload of NCCL's LL128 protocol: 120 of each 128 bytes (NVIDIA/nccl, src/device/prims_ll128.h)."""
 
 
-def links_of(machine: Machine, placement: Placement, efficiency: float = 1.0) -> tuple[Links, ...]:
+def links_of(
+    machine: Machine, placement: Placement, efficiency: float = 1.0, num_devices: int | None = None
+) -> tuple[Links, ...]:
     """Links of a group, once for each protocol of the collective library; a collective takes the faster one.
 
     The Simple protocol has the full bandwidth, LL128 the lower latency, where the profile knows it. `efficiency`
-    is the stack's part of the network rate (fitted).
+    is the stack's part of the network rate (fitted). `num_devices` of the job: of its groups the worst one counts;
+    None: the group that begins with the job's first device.
 
     Raises:
         UnknownFigure: the profile lacks a bandwidth or a latency.
@@ -112,20 +115,27 @@ def links_of(machine: Machine, placement: Placement, efficiency: float = 1.0) ->
     between = 0.0
     if placement.nodes > 1:
         between = known(machine, "network.latency", network.latency_s, needed_for=purpose)
-    simple = _links(machine, placement, efficiency, 1.0, inside, between)
+    reached = efficiency * _group_crossing(machine, placement, num_devices)
+    simple = _links(machine, placement, reached, 1.0, inside, between)
     if node.latency_ll128_s is None or (placement.nodes > 1 and network.latency_ll128_s is None):
         return (simple,)
     between = network.latency_ll128_s or 0.0
-    return simple, _links(machine, placement, efficiency, LL128_EFFICIENCY, node.latency_ll128_s, between)
+    return simple, _links(machine, placement, reached, LL128_EFFICIENCY, node.latency_ll128_s, between)
 
 
-def _group_crossing(machine: Machine, placement: Placement) -> float:
-    """What is left of the network's rate where the ring leaves a group (a dragonfly's, or a scalable unit)."""
+def _group_crossing(machine: Machine, placement: Placement, num_devices: int | None) -> float:
+    """What is left of the network's rate where a ring leaves a group (a dragonfly's, or a scalable unit).
+
+    Members of one family all meet at the end of a step, so the ring that lies worst counts: with r nodes from first
+    to last member, rings begin at every r-th node, and one straddles a boundary that no multiple of r meets.
+    """
     network = machine.network
     if network.group_nodes is None or network.group_crossing is None:
         return 1.0
-    inside = placement.reach(machine.node.devices) <= network.group_nodes
-    return 1.0 if inside else network.group_crossing
+    reach = placement.reach(machine.node.devices)
+    nodes = reach if num_devices is None else -(-num_devices // machine.node.devices)
+    boundaries = range(network.group_nodes, nodes, network.group_nodes)
+    return network.group_crossing if any(boundary % reach for boundary in boundaries) else 1.0
 
 
 def _links(
@@ -142,7 +152,7 @@ def _links(
         inside = min(inside, staged)
     if placement.nodes == 1:
         return Links(1, placement.local, inside, inside, inside, inside, inside_s, 0.0)
-    network = payload * network_bandwidth(machine, efficiency) * _group_crossing(machine, placement)
+    network = payload * network_bandwidth(machine, efficiency)
     ring = min(inside, network / placement.sharers)
     share = network / min(machine.node.devices, placement.sharers * placement.local)
     pairwise = min(inside, share)
