@@ -236,8 +236,7 @@ def _add_collectives_and_optimizer(
         layers = np.flatnonzero(unrolled & (main.role == Role.FORWARD))
         gathers = add(Role.PARAMETER_GATHER, StreamKind.DATA, layers)
         edges.append((gathers, layers))
-        if shape.by_chunk:
-            edges.append(_before_chunks(passes, layers, gathers))
+        edges += _before_chunks(passes, layers, gathers) if shape.by_chunk else []
     if shape.unroll_last_backward:
         layers = np.flatnonzero(unrolled & (main.role == Role.BACKWARD))
         reductions = add(Role.GRADIENT_REDUCE, StreamKind.DATA, layers)
@@ -257,12 +256,12 @@ def _add_collectives_and_optimizer(
         edges.append((optimizers, add(Role.PARAMETER_GATHER_AFTER, StreamKind.DATA)))
 
 
-def _before_chunks(passes: _Passes, layers: Indices, gathers: Indices) -> tuple[Indices, Indices]:
+def _before_chunks(passes: _Passes, layers: Indices, gathers: Indices) -> list[tuple[Indices, Indices]]:
     """Edges to the first gather of each chunk from the pass before its first one; a stage's first pass has none."""
     slot = np.searchsorted(passes.first, layers)
     begins = (passes.first[np.minimum(slot, len(passes.first) - 1)] == layers) & (slot > 0)
     begins[begins] = passes.stage[slot[begins] - 1] == passes.stage[slot[begins]]
-    return passes.last[slot[begins] - 1], gathers[begins]
+    return [(passes.last[slot[begins] - 1], gathers[begins])]
 
 
 def _reducible(shape: _Shape, passes: _Passes, main: _Tasks, layers: Indices) -> Indices:
