@@ -71,4 +71,5 @@ def _structure(sizes: Sizes, stages: tuple[tuple[Chunk, ...], ...]) -> PipelineS
         reduce_gradients=True,
         gradient_norm=True,
         gather_after_optimizer=gathers and not overlap.parameter_gather,
+        by_chunk=sizes.stack.communication.collectives_by_chunk,
     )

@@ -1,7 +1,7 @@
 """Collectives of one device that leave the node at the same moment share its network interfaces.
 
-Tensor collectives and those of weights run on queues of their own, side by side. Where both go through the
-network, each gets half of what it would have alone, as long as both run.
+Tensor collectives, gathers of weights and scatters of gradients run on queues of their own, side by side. Those that
+go through the network at one moment share it alike: each gets half or a third of what it would have alone.
 """
 
 import numpy as np
@@ -13,12 +13,15 @@ from towtank.simulator.cost.model import CostModel
 from towtank.simulator.graph import Contention, Engine, GraphStructure, TaskGraph, Timeline
 from towtank.simulator.operations import Message, Stream
 
-FAMILIES = ((Stream.TENSOR,), (Stream.GATHER, Stream.SCATTER))
-"""Queues whose collectives are of different groups and may run side by side."""
+FAMILIES = (Stream.TENSOR, Stream.GATHER, Stream.SCATTER)
+"""Queues whose collectives may run side by side."""
 
-ROUNDS = 8
-"""Rounds of the fixed point. The distance to it halves at least in each, since a collective is lengthened by half of
-what it overlaps: 8 rounds leave less than half a percent of the lengthening."""
+ROUNDS = {2: 8, 3: 13}
+"""Rounds of the fixed point by number of families. The distance to it shrinks in each at least to the part by which a
+collective is lengthened of what it overlaps, 1/2 or 2/3: half a percent of the lengthening is left."""
+
+SETTLED = 5e-4
+"""Change of the whole from round to round, as a part of it, at which there is nothing left to gain."""
 
 
 def crosses_nodes(graph: BlockGraph, cost: CostModel) -> NDArray[np.bool_]:
@@ -47,9 +50,8 @@ def families_of(graph: BlockGraph, cost: CostModel) -> tuple[NDArray[np.intp], .
     outside = crosses_nodes(graph, cost)[graph.template]
     stream = graph.structure.stream
     found = []
-    for family in FAMILIES:
-        numbers = [STREAMS.index(queue) for queue in family]
-        tasks = np.flatnonzero(outside & np.logical_or.reduce([stream == number for number in numbers]))
+    for queue in FAMILIES:
+        tasks = np.flatnonzero(outside & (stream == STREAMS.index(queue)))
         if len(tasks):
             found.append(tasks)
     return tuple(found) if len(found) > 1 else ()
@@ -83,16 +85,33 @@ def timeline_of(
 ) -> Timeline:
     """Run a block whose families of collectives share the interfaces of the node.
 
-    A collective that takes a alone and overlaps another one for o seconds takes d = a + o / 2, o being that of the
-    timeline which has d: a fixed point.
+    A collective that takes a alone takes a + l, l being what it loses on the timeline that has it so long: a fixed
+    point.
     """
     timeline = engine(TaskGraph(structure, alone_s), contention)
-    if not families:
-        return timeline
-    first, second = families
-    for _ in range(ROUNDS):
+    for _ in range(ROUNDS.get(len(families), 0)):
         duration = alone_s.copy()
-        duration[first] += overlap_s(first, second, timeline) / 2
-        duration[second] += overlap_s(second, first, timeline) / 2
-        timeline = engine(TaskGraph(structure, duration), contention)
+        for number, family in enumerate(families):
+            others = [each for place, each in enumerate(families) if place != number]
+            duration[family] += lost_s(family, others, timeline)
+        before, timeline = timeline.makespan_s, engine(TaskGraph(structure, duration), contention)
+        if abs(timeline.makespan_s - before) <= SETTLED * before:
+            break
     return timeline
+
+
+def lost_s(
+    tasks: NDArray[np.intp], others: list[NDArray[np.intp]], timeline: Timeline
+) -> NDArray[np.float64]:
+    """Seconds that each of `tasks` of one family loses to one or two other families, shape [tasks].
+
+    Beside one other it has half of the interfaces, beside two a third. With overlaps o1 and o2 and u of either, it is
+    beside both for b = o1 + o2 - u and loses (o1 + o2 - 2 b) / 2 + 2 b / 3.
+    """
+    overlaps = [overlap_s(tasks, other, timeline) for other in others]
+    if len(others) == 1:
+        return overlaps[0] / 2
+    first, second = overlaps
+    both = first + second - overlap_s(tasks, np.concatenate(others), timeline)
+    lost: NDArray[np.float64] = (first + second) / 2 - both / 3
+    return lost

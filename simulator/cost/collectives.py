@@ -73,6 +73,22 @@ def hierarchical(collective: str, message_bytes: float, links: Links) -> float:
     return rounds * (inside + between)
 
 
+def phased(collective: str, message_bytes: float, size: int, links: Links) -> float:
+    """Seconds of oneCCL on device memory: rings between nodes, one for each member of a node on its part of the
+    array, and an exchange inside nodes, one after the other; all-reduce does both twice.
+
+    Developer Guide and Reference, Environment Variables, Collective Algorithms Selection: scale-out and scale-up.
+    """
+    if links.nodes == 1:
+        return ring(collective, message_bytes, size, links)
+    rounds = 2 if collective == "all-reduce" else 1
+    inside_bytes = bus_factor("all-gather", links.local) * message_bytes if links.local > 1 else 0.0
+    inside = (links.local - 1) * links.latency_inside_s + inside_bytes / links.inside_bandwidth_bytes_per_s
+    moved = bus_factor("all-gather", links.nodes) * message_bytes / links.local
+    between = (links.nodes - 1) * links.latency_between_s + moved / links.device_share_bytes_per_s
+    return rounds * (inside + between)
+
+
 PEER_START_S = 0.4e-6
 """Start-up that each further peer of an all-to-all adds: from 2 to 8 devices 4 KB take 0.8 us more a peer on A100,
 0.2 on H100, 0.4 on B200 and GB200 (ai-dynamo/aiconfigurator 095f58a51, NCCL inside a node; median)."""
@@ -168,6 +184,8 @@ def _candidates(
         return [lambda num_bytes: all_to_all(num_bytes, size, links)]
     if collective == "broadcast":
         return [lambda num_bytes: broadcast(num_bytes, size, links)]
+    if "phased" in algorithms:
+        return [lambda num_bytes: phased(collective, num_bytes, size, links)]
     times = [lambda num_bytes: ring(collective, num_bytes, size, links)]
     if "tree" in algorithms and collective == "all-reduce" and links.nodes > 1:
         times.append(lambda num_bytes: tree(num_bytes, links))

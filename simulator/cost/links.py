@@ -98,13 +98,18 @@ LL128_EFFICIENCY = 120 / 128
 
 
 def links_of(
-    machine: Machine, placement: Placement, efficiency: float = 1.0, leaves_group: bool | None = None
+    machine: Machine,
+    placement: Placement,
+    efficiency: float = 1.0,
+    leaves_group: bool | None = None,
+    num_devices: int | None = None,
 ) -> tuple[Links, ...]:
     """Links of a group, once for each protocol of the collective library; a collective takes the faster one.
 
     The Simple protocol has the full bandwidth, LL128 the lower latency, where the profile knows it. `efficiency`
     is the stack's part of the network rate (fitted). `leaves_group`: whether the ring leaves a group of the network;
-    None: as it does on nodes in order.
+    None: as it does on nodes in order. `num_devices` of the job: of its groups the worst one counts; None: the group
+    that begins with the job's first device.
 
     Raises:
         UnknownFigure: the profile lacks a bandwidth or a latency.
@@ -115,7 +120,7 @@ def links_of(
     between = 0.0
     if placement.nodes > 1:
         between = known(machine, "network.latency", network.latency_s, needed_for=purpose)
-    left = _group_crossing(machine, placement, leaves_group)
+    left = _group_crossing(machine, placement, leaves_group, num_devices)
     simple = _links(machine, placement, efficiency, 1.0, inside, between, left)
     if node.latency_ll128_s is None or (placement.nodes > 1 and network.latency_ll128_s is None):
         return (simple,)
@@ -124,13 +129,22 @@ def links_of(
     return simple, ll128
 
 
-def _group_crossing(machine: Machine, placement: Placement, leaves_group: bool | None) -> float:
-    """What is left of the network's rate where the ring leaves a group (a dragonfly's, or a scalable unit)."""
+def _group_crossing(
+    machine: Machine, placement: Placement, leaves_group: bool | None, num_devices: int | None
+) -> float:
+    """What is left of the network's rate where a ring leaves a group (a dragonfly's, or a scalable unit).
+
+    Members of one family all meet at the end of a step, so the ring that lies worst counts: with r nodes from first
+    to last member, rings begin at every r-th node, and one straddles a boundary that no multiple of r meets.
+    """
     network = machine.network
     if network.group_nodes is None or network.group_crossing is None:
         return 1.0
     if leaves_group is None:
-        leaves_group = placement.reach(machine.node.devices) > network.group_nodes
+        reach = placement.reach(machine.node.devices)
+        nodes = reach if num_devices is None else -(-num_devices // machine.node.devices)
+        boundaries = range(network.group_nodes, nodes, network.group_nodes)
+        leaves_group = any(boundary % reach for boundary in boundaries)
     return network.group_crossing if leaves_group else 1.0
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from towtank.hardware_profiles.curves import load_curves
+from towtank.hardware_profiles.errors import UnknownFigure
 from towtank.hardware_profiles.records import Machine, chosen
 from towtank.simulator.cost.collectives import (
     collective_time,
@@ -21,6 +22,7 @@ from towtank.simulator.cost.experts import grouped_time
 from towtank.simulator.cost.links import Links, links_of, tensor_links
 from towtank.simulator.groups import Placement, dimensions, place
 from towtank.simulator.network.crossing import crossing_factor
+from towtank.simulator.network.matching import library_of
 from towtank.simulator.network.surroundings import Surroundings
 from towtank.simulator.operations import AttentionCore, Elementwise, Matmul, Message, Work
 from towtank.simulator.plan import Plan
@@ -58,6 +60,16 @@ class ComputeCosts:
         return elementwise_time(work, self.rates)
 
 
+@lru_cache(maxsize=64)
+def library_algorithms(machine: Machine) -> dict[str, tuple[str, ...]]:
+    """Algorithms of the library of the machine's devices by collective; empty where no library is known."""
+    try:
+        found = library_of(machine).algorithms
+    except UnknownFigure:
+        return {}
+    return {collective: tuple(names) for collective, names in found.items()}
+
+
 _SENT = ("pipeline", "world")
 """Groups whose messages go from neighbour to neighbour and meet nobody, in flows as here."""
 
@@ -91,6 +103,7 @@ class CostModel:
         """Time of compute on the slowest device over that on an average one."""
         self._placements: dict[str, tuple[Placement, tuple[Links, ...]]] = {}
         self._known: dict[Message, float] = {}
+        self._library = library_algorithms(machine)
 
     def placement(self, group: str) -> Placement:
         """Where a group lies."""
@@ -101,8 +114,10 @@ class CostModel:
         if found is None:
             placement = place(self.plan, group, self.machine.node.devices)
             efficiency = self.stack.fitted.network_efficiency * (1 - self.around.busy("interface"))
-            leaves = self._leaves_group(group, placement)
-            links = links_of(self.machine, placement, efficiency, leaves) if placement.size > 1 else ()
+            leaves, devices = self._leaves_group(group, placement), self.plan.num_devices
+            links = (
+                links_of(self.machine, placement, efficiency, leaves, devices) if placement.size > 1 else ()
+            )
             if group in ("tensor_x", "tensor_y", "tensor_xy"):
                 links = tensor_links(self.machine, links)
             found = self._placements[group] = (placement, self._shared(group, placement, links))
@@ -191,7 +206,7 @@ class CostModel:
             fastest = links[times.index(min(times))]
             return min(times) - multicast(0.0, message.fan_out, size, fastest)
         call = (message.collective, message.bytes, size)
-        algorithms = self.stack.communication.algorithms
+        algorithms = self._algorithms(message.collective)
         times = [collective_time(*call, protocol, algorithms) for protocol in links]
         fastest = links[times.index(min(times))]
         return min(times) - latency_of(*call, fastest, algorithms)
@@ -200,6 +215,11 @@ class CostModel:
         """What rings of a group that leaves its node get, siblings beside them; infinite for a group of one."""
         links = self._placed(group)[1]
         return links[0].ring_bandwidth_bytes_per_s if links else float("inf")
+
+    def _algorithms(self, collective: str) -> tuple[str, ...]:
+        """Algorithms of the library of the machine's devices; those of the stack where no library is known."""
+        stack = self.stack.communication.algorithms
+        return self._library.get(collective.replace("-", "_"), stack)
 
     def _message_time(self, message: Message) -> float:
         placement, links = self._placed(message.group)
@@ -216,7 +236,7 @@ class CostModel:
         measured = self._measured_time(message, placement)
         if measured is not None:
             return host + measured
-        algorithms = self.stack.communication.algorithms
+        algorithms = self._algorithms(message.collective)
         return host + min(
             collective_time(message.collective, message.bytes, placement.size, protocol, algorithms)
             for protocol in links

@@ -167,6 +167,16 @@ def hierarchical(
     return rounds(collective) * inner_s + outer_s
 
 
+def phased(collective: Collective, num_bytes: float, group: Group, links: Links, protocol: Protocol) -> float:
+    """Rings between the nodes on 1/local of the array, members at once, and a ring inside; one after the other."""
+    if group.nodes == 1 or group.local == 1:
+        return ring(collective, num_bytes, group, links, protocol)
+    inside = Group(group.local, 1, group.inside_bytes_per_s)
+    between = Group(group.nodes, group.nodes, float("inf"), group.between_bytes_per_s / group.local)
+    outer_s = ring(collective, num_bytes / group.local, between, links, protocol)
+    return rounds(collective) * ring("all_gather", num_bytes, inside, links, protocol) + outer_s
+
+
 def nvls(collective: Collective, num_bytes: float, group: Group, links: Links, protocol: Protocol) -> float:
     """Reduction in the switch: counted in bus bandwidth it may pass the rate of a port.
 
@@ -179,7 +189,14 @@ def nvls(collective: Collective, num_bytes: float, group: Group, links: Links, p
     return unit.start_s + pipelined(moved, unit.reach * group.port_bytes_per_s, links.fabric.fill_s)
 
 
-_TIMES = {"ring": ring, "tree": tree, "recursive": recursive, "hierarchical": hierarchical, "nvls": nvls}
+_TIMES = {
+    "ring": ring,
+    "tree": tree,
+    "recursive": recursive,
+    "hierarchical": hierarchical,
+    "phased": phased,
+    "nvls": nvls,
+}
 
 
 def choose(collective: Collective, num_bytes: float, group: Group, links: Links, library: Library) -> Choice:

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 import yaml
 
-Algorithm = Literal["ring", "tree", "nvls", "recursive", "hierarchical"]
+Algorithm = Literal["ring", "tree", "nvls", "recursive", "hierarchical", "phased"]
 Collective = Literal["all_reduce", "all_gather", "reduce_scatter"]
 Protocol = Literal["ll", "ll128", "simple"]
 PROTOCOLS: Final[tuple[Protocol, ...]] = ("ll", "ll128", "simple")

@@ -33,6 +33,7 @@ class _Shape:
     reduce_gradients: bool
     gradient_norm: bool
     gather_after_optimizer: bool
+    by_chunk: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,6 +76,7 @@ def pipeline_structure(
     reduce_gradients: bool = False,
     gradient_norm: bool = False,
     gather_after_optimizer: bool = False,
+    by_chunk: bool = False,
 ) -> PipelineStructure:
     """Task graph of one step of a pipeline under schedule `kind`.
 
@@ -88,6 +90,12 @@ def pipeline_structure(
     `reduce_gradients` without unrolling gives one GRADIENT_REDUCE a stage after its last backward pass.
     `gradient_norm` adds a task that waits for the gradients of every stage. The OPTIMIZER follows on the
     compute stream, and with `gather_after_optimizer` a PARAMETER_GATHER_AFTER.
+
+    `by_chunk`: in a pipeline the collectives of a chunk's layers wait for the passes of the chunk. Those of its
+    parameters begin when the pass before its first one is done, those of its gradients when all its backward passes
+    are, on stage s by s more of the stage's backward passes if there are as many: all stages begin together. Without
+    interleaving the first stage reduces layer by layer (Megatron-LM, core/pipeline_parallel/schedules.py with
+    --align-grad-reduce, its default).
 
     Cached. Raises ScheduleError with all faults.
     """
@@ -103,6 +111,7 @@ def pipeline_structure(
         reduce_gradients,
         gradient_norm,
         gather_after_optimizer,
+        by_chunk and num_stages > 1,
     )
     found = schedule_faults(kind, num_stages, num_chunks, num_micro_batches) or _layer_faults(shape)
     if found:
@@ -225,11 +234,13 @@ def _add_collectives_and_optimizer(
         unrolled[first : last + 1] = True
     if shape.unroll_first_forward:
         layers = np.flatnonzero(unrolled & (main.role == Role.FORWARD))
-        edges.append((add(Role.PARAMETER_GATHER, StreamKind.DATA, layers), layers))
+        gathers = add(Role.PARAMETER_GATHER, StreamKind.DATA, layers)
+        edges.append((gathers, layers))
+        edges += _before_chunks(passes, layers, gathers) if shape.by_chunk else []
     if shape.unroll_last_backward:
         layers = np.flatnonzero(unrolled & (main.role == Role.BACKWARD))
         reductions = add(Role.GRADIENT_REDUCE, StreamKind.DATA, layers)
-        edges.append((layers, reductions))
+        edges.append((_reducible(shape, passes, main, layers) if shape.by_chunk else layers, reductions))
         ready = reductions[np.searchsorted(main.stage[layers], stages, side="right") - 1]
     elif shape.reduce_gradients:
         reductions = add(Role.GRADIENT_REDUCE, StreamKind.DATA)
@@ -243,6 +254,26 @@ def _add_collectives_and_optimizer(
     edges.append((ready, optimizers))
     if shape.gather_after_optimizer:
         edges.append((optimizers, add(Role.PARAMETER_GATHER_AFTER, StreamKind.DATA)))
+
+
+def _before_chunks(passes: _Passes, layers: Indices, gathers: Indices) -> list[tuple[Indices, Indices]]:
+    """Edges to the first gather of each chunk from the pass before its first one; a stage's first pass has none."""
+    slot = np.searchsorted(passes.first, layers)
+    begins = (passes.first[np.minimum(slot, len(passes.first) - 1)] == layers) & (slot > 0)
+    begins[begins] = passes.stage[slot[begins] - 1] == passes.stage[slot[begins]]
+    return [(passes.last[slot[begins] - 1], gathers[begins])]
+
+
+def _reducible(shape: _Shape, passes: _Passes, main: _Tasks, layers: Indices) -> Indices:
+    """Compute task after which the gradient of each of `layers` (of last backward passes) is reduced."""
+    slot = np.searchsorted(passes.first, layers, side="right") - 1
+    backward = np.flatnonzero(main.role[passes.first] == Role.BACKWARD)
+    place = np.searchsorted(backward, slot) + passes.stage[slot]
+    final = np.searchsorted(passes.stage[backward], passes.stage[slot], side="right") - 1
+    ends = passes.last[backward[np.minimum(place, final)]]
+    at_once = (shape.num_chunks == 1) & (passes.stage[slot] == 0)
+    result: Indices = np.where(at_once, layers, ends)
+    return result
 
 
 def _beside(role: Role, kind: StreamKind, main: _Tasks, layers: Indices) -> _Tasks:

@@ -103,6 +103,9 @@ class Communication:
     expert_multicast: bool = False
     """A token goes to each device, and through the network to each node, once, however many of its experts are
     there (DeepEP, HybridEP); an all-to-all of NCCL sends every copy."""
+    collectives_by_chunk: bool = False
+    """In a pipeline, overlapped collectives of parameters and gradients begin chunk by chunk, on all stages together,
+    instead of layer by layer (`schedules.expand`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,7 +167,8 @@ def test_machine_is_plausible(name: str) -> None:
     whole = node.nics * node.nic_bandwidth_bytes_per_s
     assert 0.9 * whole <= node.injection_bytes_per_s <= whole * (1 + 1e-12)
     assert node.latency_s is not None and 0.5e-6 < node.latency_s < 10e-6
-    assert network.latency_s is not None and node.latency_s <= network.latency_s < 50e-6
+    # that of oneCCL, 80 us, is the longest
+    assert network.latency_s is not None and node.latency_s <= network.latency_s < 100e-6
     if node.latency_ll128_s is not None:
         assert node.latency_ll128_s < node.latency_s
     if network.latency_ll128_s is not None:

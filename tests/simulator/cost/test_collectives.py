@@ -1,5 +1,7 @@
 """Collective formulas against hand calculations. S = 800 MB; 8 devices; the numbers are in each test."""
 
+from dataclasses import replace
+
 import pytest
 
 from towtank.simulator.cost.collectives import (
@@ -10,6 +12,7 @@ from towtank.simulator.cost.collectives import (
     distinct,
     hierarchical,
     multicast,
+    phased,
     recursive,
     ring,
     send,
@@ -60,6 +63,18 @@ def test_hierarchical():
     once = 3 * 2e-6 + 6e-3 + 10e-6 + 20e-3
     assert hierarchical("all-gather", S, TWO_NODES) == pytest.approx(once)
     assert hierarchical("all-reduce", S, TWO_NODES) == pytest.approx(2 * once)
+
+
+def test_phases_of_a_node_and_between_nodes_follow_each_other():
+    # inside 3 steps of 2 us and 3/4 x 800 MB / 100 GB/s = 6 ms; between four nodes 3 steps of 10 us and
+    # 3/4 x 200 MB / 5 GB/s = 30 ms
+    four = replace(TWO_NODES, nodes=4)
+    once = 3 * 2e-6 + 6e-3 + 3 * 10e-6 + 30e-3
+    assert phased("all-gather", S, 16, four) == pytest.approx(once)
+    assert phased("all-reduce", S, 16, four) == pytest.approx(2 * once)
+    assert phased("all-gather", S, 8, ONE_NODE) == ring("all-gather", S, 8, ONE_NODE)
+    # the library has nothing else, however small the message
+    assert collective_time("all-gather", 8.0, 16, four, ("phased",)) == pytest.approx(36e-6, rel=1e-3)
 
 
 def test_all_to_all():

@@ -124,6 +124,24 @@ def test_a_ring_that_leaves_its_group_gets_what_is_left_of_the_network():
     assert Placement(4, 1, 4, 1024).reach(4) == 1024
 
 
+@pytest.mark.parametrize(
+    ("reach", "nodes", "part"),
+    [
+        (128, 240, 1.0),  # the job lies in one group
+        (128, 512, 0.75),  # nodes 128 to 255 straddle node 240
+        (120, 480, 1.0),  # 240 is a multiple of 120
+        (64, 256, 0.75),  # nodes 192 to 255 do, 16 of them in the next group
+        (480, 480, 0.75),
+    ],
+)
+def test_of_the_groups_of_a_job_the_one_that_straddles_counts(reach: int, nodes: int, part: float):
+    machine = load_machine("jupiter-booster")
+    alone = links_of(machine, Placement(reach, 1, 4, 4), num_devices=4 * min(reach, 240))[0]
+    found = links_of(machine, Placement(reach, 1, 4, 4), num_devices=4 * nodes)[0]
+    whole = alone.ring_bandwidth_bytes_per_s if reach <= 240 else 0.85 * 25e9
+    assert found.ring_bandwidth_bytes_per_s == pytest.approx(part * whole)
+
+
 def test_a_network_without_a_figure_for_its_groups_loses_nothing():
     machine = load_machine("frontier")
     assert machine.network.group_crossing is None

@@ -53,6 +53,9 @@ WIDE = Group(16, 4, 100.0, 80.0)
         # a ring inside (1 + 1.5 + 3) beside recursive steps between nodes on a quarter (1 + 10 + 7.5)
         (collectives.hierarchical, "all_gather", WIDE, 5.5 + 18.5),
         (collectives.hierarchical, "all_reduce", WIDE, 11 + 1 + 2 * (10 + 7.5)),
+        # a ring inside (5.5), and one of 3 steps between nodes on a quarter, 75 bytes at 10
+        (collectives.phased, "all_gather", WIDE, 5.5 + 1 + 15 + 7.5),
+        (collectives.phased, "all_reduce", WIDE, 11 + 1 + 30 + 15),
         # 2 s, 600 bytes of bus at 150
         (collectives.nvls, "all_reduce", NODE, 2 + 4),
     ],

@@ -190,3 +190,57 @@ def test_wrong_layers_are_refused(layers, message):
 def test_wrong_schedule_is_refused():
     with pytest.raises(ScheduleError, match="set the number of micro-batches to 4 or 8"):
         pipeline_structure("interleaved", 4, 2, 7)
+
+
+def chunked(kind, stages, chunks, micro_batches, by_chunk=True):
+    pipeline = pipeline_structure(
+        kind,
+        stages,
+        chunks,
+        micro_batches,
+        layers_per_chunk=((2,) * chunks,) * stages,
+        unroll_first_forward=True,
+        unroll_last_backward=True,
+        by_chunk=by_chunk,
+    )
+    return run(pipeline, {Role.FORWARD: 1.0, Role.BACKWARD: 2.0, Role.PARAMETER_GATHER: 0.5})
+
+
+def test_gradients_of_a_chunk_are_reduced_when_its_last_pass_is_done():
+    times = chunked("interleaved", 2, 2, 2)
+
+    def reduced(stage, chunk):
+        return times[f"gradient-reduce stage {stage} chunk {chunk} layer 1"][0]
+
+    # the first stage runs chunk 1 of both micro-batches, then chunk 0: it reduces each as soon as it is done
+    assert reduced(0, 1) == times["backward stage 0 chunk 1 micro-batch 1 layer 0"][1]
+    assert reduced(0, 0) == times["backward stage 0 chunk 0 micro-batch 1 layer 0"][1]
+    # the second one waits for another pass, so that both begin together; chunk 0 has none to wait for
+    assert reduced(1, 1) == times["backward stage 1 chunk 0 micro-batch 0"][1]
+    assert reduced(1, 0) == times["backward stage 1 chunk 0 micro-batch 1 layer 0"][1]
+    layerwise = chunked("interleaved", 2, 2, 2, by_chunk=False)
+    first = layerwise["gradient-reduce stage 0 chunk 0 layer 1"][0]
+    assert first == layerwise["backward stage 0 chunk 0 micro-batch 1 layer 1"][1] < reduced(0, 0)
+
+
+def test_without_interleaving_all_stages_but_the_first_reduce_after_their_passes():
+    times = chunked("1f1b", 2, 1, 2)
+    last = "chunk 0 micro-batch 1 layer"
+    for layer in (0, 1):
+        first, second = (times[f"gradient-reduce stage {stage} chunk 0 layer {layer}"][0] for stage in (0, 1))
+        assert first == times[f"backward stage 0 {last} {layer}"][1]
+        assert second == times[f"backward stage 1 {last} 0"][1]
+
+
+def test_parameters_of_a_later_chunk_are_gathered_when_its_turn_comes():
+    times = chunked("interleaved", 2, 2, 2)
+    assert times["parameter-gather stage 0 chunk 0 layer 0"][0] == 0
+    assert times["parameter-gather stage 1 chunk 0 layer 0"][0] == 0
+    before = times["forward stage 0 chunk 0 micro-batch 1"][1]
+    assert times["parameter-gather stage 0 chunk 1 layer 0"] == (before, before + 0.5)
+    assert times["parameter-gather stage 0 chunk 1 layer 1"] == (before + 0.5, before + 1.0)
+    assert times["forward stage 0 chunk 1 micro-batch 0 layer 0"][0] >= before + 0.5
+
+
+def test_one_stage_reduces_layer_by_layer():
+    assert chunked("1f1b", 1, 1, 2) == chunked("1f1b", 1, 1, 2, by_chunk=False)

@@ -16,20 +16,20 @@ from towtank.simulator.shared_interfaces import families_of, overlap_s, timeline
 
 
 def structure(streams: list[int]) -> GraphStructure:
-    """Tasks without dependencies on two streams of communication."""
+    """Tasks without dependencies on three streams of communication."""
     return GraphStructure(
         stream=np.array(streams, np.int32),
         predecessor_offset=np.zeros(len(streams) + 1, np.int64),
         predecessor=np.zeros(0, np.int32),
         order=np.arange(len(streams), dtype=np.int32),
-        device=np.zeros(2, np.int32),
-        communicates=np.array([True, True]),
+        device=np.zeros(3, np.int32),
+        communicates=np.array([True, True, True]),
     )
 
 
 def finishes(streams: list[int], alone: list[float], engine=evaluate) -> list[float]:
     tasks = np.array(streams)
-    families = (np.flatnonzero(tasks == 0), np.flatnonzero(tasks == 1))
+    families = tuple(np.flatnonzero(tasks == number) for number in sorted(set(streams)))
     timeline = timeline_of(structure(streams), np.array(alone), families, engine, Contention())
     return timeline.finish_s.tolist()
 
@@ -45,6 +45,13 @@ def test_the_longer_one_goes_on_at_full_rate(engine) -> None:
     assert finishes([0, 1], [1.0, 3.0], engine) == pytest.approx([2.0, 4.0], rel=0.01)
 
 
+@pytest.mark.parametrize("engine", [evaluate, simulate])
+def test_three_at_once_have_a_third_each(engine) -> None:
+    assert finishes([0, 1, 2], [1.0, 1.0, 1.0], engine) == pytest.approx([3.0, 3.0, 3.0], rel=0.01)
+    # thirds until 3, halves until 5, and the longest has the last second to itself
+    assert finishes([0, 1, 2], [1.0, 2.0, 3.0], engine) == pytest.approx([3.0, 5.0, 6.0], rel=0.01)
+
+
 def test_work_is_conserved_where_interfaces_are_never_idle() -> None:
     assert max(finishes([0, 0, 1, 0, 1], [1.0, 2.0, 2.5, 0.5, 4.0])) == pytest.approx(10.0, rel=0.01)
 
@@ -57,10 +64,10 @@ def test_overlap_of_intervals() -> None:
     assert overlap_s(np.array([0, 1]), np.array([2, 3]), timeline) == pytest.approx([0.5, 1.0])
 
 
-def families(machine: str, **degrees: int) -> int:
+def families(machine: str, stack: str = "axonn", **degrees: int) -> int:
     the_plan = plan(recompute="full", micro_batch=1, **degrees)
-    program = lower(gpt(), the_plan, stack_with("axonn"))
-    cost = CostModel(load_machine(machine), the_plan, stack_with("axonn"))
+    program = lower(gpt(), the_plan, stack_with(stack))
+    cost = CostModel(load_machine(machine), the_plan, stack_with(stack))
     return len(families_of(block_graph(program.backward[0][0]), cost))
 
 
@@ -69,6 +76,10 @@ def test_only_groups_that_leave_the_node_share() -> None:
     assert families("perlmutter", tensor_x=4, tensor_z=4) == 0
     assert families("perlmutter", tensor_x=8, tensor_z=4) == 2
     assert families("perlmutter", tensor_x=8, tensor_z=1) == 0
+    # gathers of weights beside scatters of gradients, and tensor collectives beside both
+    assert families("perlmutter", "torchtitan", data=16, zero_stage=3) == 2
+    assert families("perlmutter", "torchtitan", data=4, zero_stage=3) == 0
+    assert families("perlmutter", "torchtitan", data=4, tensor_x=8, zero_stage=3) == 3
 
 
 def test_a_step_whose_tensor_groups_leave_the_node_is_longer_than_its_queues_alone(monkeypatch) -> None:

@@ -185,3 +185,21 @@ def test_bound_alone_needs_no_engine():
     machine, stack = load_machine(MACHINE), calm()
     prediction = predict(gpt(), machine, the_plan, stack=stack)
     assert bound(gpt(), machine, the_plan, stack) == prediction.bound_s
+
+
+def test_collectives_that_wait_for_their_chunk_make_a_short_interleaved_step_longer() -> None:
+    # --align-grad-reduce of Megatron-LM, on by default; torchtitan's FSDP has nothing of the kind
+    aligned = stack_with("megatron-core")
+    assert aligned.communication.collectives_by_chunk
+    assert not stack_with("torchtitan").communication.collectives_by_chunk
+    layerwise = stack_with("megatron-core", communication={"collectives_by_chunk": False})
+    the_plan = plan(pipeline=4, virtual_stages=2, data=8, micro_batches=4, zero_stage=1)
+    model = gpt(hidden=2048, num_layers=16)
+    by_chunk, by_layer = (
+        predict(model, "perlmutter", the_plan, stack=stack).step_time_s for stack in (aligned, layerwise)
+    )
+    assert by_layer < by_chunk < 1.5 * by_layer
+    one_stage = plan(data=32, micro_batches=4, zero_stage=1)
+    assert predict(model, "perlmutter", one_stage, stack=aligned).step_time_s == pytest.approx(
+        predict(model, "perlmutter", one_stage, stack=layerwise).step_time_s, rel=1e-12
+    )

@@ -60,6 +60,18 @@ def test_a_step_of_32768_gcds_is_near_the_compiled_engine(x: int, y: int, z: int
     assert compiled.step_time_s == pytest.approx(flows.step_time_s, rel=0.03)
 
 
+@pytest.mark.parametrize("machine", ["dgx-h100:nodes=16", "polaris"])
+def test_gathers_and_scatters_of_fsdp_share_in_both_engines(machine: str) -> None:
+    # short sequences, so that weights take longer than compute; each queue alone would be a quarter faster
+    plan = Plan(data=128, zero_stage=3, global_batch=128, micro_batch=1, sequence=512)
+    model = replace(load_model("llama-2-70b"), num_layers=16)
+    compiled, flows = (
+        predict(model, machine, plan, stack="torchtitan", engine=engine) for engine in ("compiled", "flows")
+    )
+    assert compiled.step_time_s == pytest.approx(flows.step_time_s, rel=0.05)
+    assert compiled.breakdown_s["exposed reduce-scatter weight_shard"] > 0
+
+
 def cost_of(machine: str, plan: Plan, stack: str = "axonn") -> CostModel:
     return CostModel(load_machine(machine), plan, load_stack(stack), crossing=False)
 
