@@ -186,7 +186,7 @@ class CostModel:
             each, place_of = np.unique(num_bytes, return_inverse=True)
             seconds = [self.duration_s(Message(collective, group, float(size), fan_out)) for size in each]
             return np.array(seconds)[place_of]
-        algorithms = self.stack.communication.algorithms
+        algorithms = self._algorithms(collective)
         message = Message(collective, group, 1.0)
         host = self._meeting_time(message, placement) + self._listing_time(message, placement)
         times = [
