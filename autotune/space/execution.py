@@ -83,6 +83,9 @@ def chunks(task: TuningTask, draft: Draft, options: Options) -> Iterator[Rule]:
         (~interleaved | beside(count % p == 0)),
     )
     yield from _layers_in_chunks(task, p, v)
+    if not task.constraints.lifts("schedule") and "1f1b" in can.schedules:
+        alone = (names == "gpipe") & beside(p == 1)
+        yield "gpipe has a pipeline, or is 1f1b in more memory (usual limit of schedule)", ~alone
     most = beside(MOST_PASSES // (p * count))
     yield f"a step has at most {MOST_PASSES:,} passes of micro-batches", v <= most
     yield "", beside(count > 1) | first_of_each(v)
