@@ -67,6 +67,11 @@ class TemplateJudge:
         """Whether a switch is in force, shape [rows]."""
         return self._overlap[switch] > 0
 
+    def all(self) -> list[KeyFigures]:
+        """Figures of all templates."""
+        layers = [*self.forward.values(), *self.backward.values()]
+        return [*layers, *self.ends.values(), *self.predictions.values()]
+
     def sizes(self, plan: Plan) -> Sizes:
         """Sizes of a plan."""
         return local_sizes(self.task.model, plan, self.task.stack)
@@ -88,9 +93,7 @@ class TemplateJudge:
         size_key = (by_size.group, len(by_size.first))
         by_key = grouped([size_key, *((codes[chosen], size) for codes, size in lies)])
         size_of, grid_of = by_size.group[by_key.first], self.grid.keys.group[chosen[by_key.first]]
-        lowered = [
-            templates(self.sizes(self.columns.table.plan(int(row)))) for row in chosen[by_size.first]
-        ]
+        lowered = [templates(self.sizes(self.columns.table.plan(int(row)))) for row in chosen[by_size.first]]
         group = np.zeros(count, np.intp)
         group[chosen] = by_key.group
         return [
@@ -140,7 +143,15 @@ class TemplateJudge:
     def _tokens(self) -> list[Codes]:
         """What decides the sizes of operations."""
         columns = self.columns
-        names = ("sequence", "micro_batch", "context", "tensor_x", "tensor_y", "precision", "gradient_precision")
+        names = (
+            "sequence",
+            "micro_batch",
+            "context",
+            "tensor_x",
+            "tensor_y",
+            "precision",
+            "gradient_precision",
+        )
         split = columns.number("sequence_parallel") * (columns.number("tensor_x") > 1)
         return [*columns.fields(*names), compressed(split)]
 
@@ -211,7 +222,9 @@ class TemplateJudge:
         for (recomputed, cached), needed in needs.items():
             policy = compressed(selective * (not recomputed))
 
-            def templates(sizes: Sizes, recomputed: bool = recomputed, cached: bool = cached) -> list[Template]:
+            def templates(
+                sizes: Sizes, recomputed: bool = recomputed, cached: bool = cached
+            ) -> list[Template]:
                 return [backward_template(sizes, kind, recomputed, cached) for kind in self.kinds]
 
             found = self._evaluated([*keys, policy], groups, templates, np.flatnonzero(needed))
@@ -234,9 +247,7 @@ class TemplateJudge:
         """Projections of multi-token prediction, by whether it is their backward pass."""
 
         def templates(sizes: Sizes) -> list[Template]:
-            return [
-                prediction_projection_template(sizes, backward=backward) for backward in (False, True)
-            ]
+            return [prediction_projection_template(sizes, backward=backward) for backward in (False, True)]
 
         found = self._evaluated(self._backward_columns(), self._layer_groups(), templates)
         return dict(zip((False, True), found, strict=True))
