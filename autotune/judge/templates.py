@@ -67,6 +67,11 @@ class TemplateJudge:
         """Whether a switch is in force, shape [rows]."""
         return self._overlap[switch] > 0
 
+    def all(self) -> list[KeyFigures]:
+        """Figures of all templates."""
+        layers = [*self.forward.values(), *self.backward.values()]
+        return [*layers, *self.ends.values(), *self.predictions.values()]
+
     def sizes(self, plan: Plan) -> Sizes:
         """Sizes of a plan."""
         return local_sizes(self.task.model, plan, self.task.stack)

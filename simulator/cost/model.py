@@ -184,8 +184,8 @@ class CostModel:
             return np.zeros(len(num_bytes))
         if fan_out or collective == "all-to-all" or self._is_measured(collective, placement):
             each, place_of = np.unique(num_bytes, return_inverse=True)
-            seconds = [self.duration_s(Message(collective, group, float(size), fan_out)) for size in each]
-            return np.array(seconds)[place_of]
+            alone = [self.duration_s(Message(collective, group, float(size), fan_out)) for size in each]
+            return np.array(alone)[place_of]
         algorithms = self._algorithms(collective)
         message = Message(collective, group, 1.0)
         host = self._meeting_time(message, placement) + self._listing_time(message, placement)
@@ -193,7 +193,8 @@ class CostModel:
             collective_times(collective, num_bytes, placement.size, protocol, algorithms)
             for protocol in links
         ]
-        return host + np.minimum.reduce(times)
+        seconds: NDArray[np.float64] = host + np.minimum.reduce(times)
+        return seconds
 
     def moving_s(self, message: Message) -> float:
         """Seconds of a message's duration in which bytes cross links between nodes; 0 where it stays in one."""
