@@ -11,6 +11,31 @@ COMMANDS = {
         "--breakdown", "--devices", "--engine", "--help", "--ignore-config-key", "--json", "--machine", "--model",
         "--plan", "--profiles", "--quantiles", "--set", "--stack", "--trace", "-h",
     ],
+    "tune": [
+        "--budget", "--devices", "--finalists", "--finalists-engine", "--fix", "--force", "--free", "--global-batch",
+        "--help", "--json", "--machine", "--max", "--method", "--min", "--model", "--output", "--profiles",
+        "--sequence", "--stack", "--top", "--workers", "-h", "-o",
+    ],
+    "why": [
+        "--against", "--devices", "--help", "--json", "--machine", "--model", "--profiles", "--set", "--stack", "--top",
+        "-h", "PLAN.yaml",
+    ],
+    "compare": [
+        "--help", "--json", "--machine", "--model", "--profiles", "--set-a", "--set-b", "--stack", "-h", "A.yaml",
+        "B.yaml",
+    ],
+    "scale": [
+        "--budget", "--devices", "--fix", "--free", "--global-batch", "--grow", "--help", "--jobs", "--json",
+        "--machine", "--max", "--min", "--mode", "--model", "--plot", "--profiles", "--sequence", "--stack", "-h",
+    ],
+    "export": [
+        "--framework", "--help", "--ignore-config-key", "--json", "--machine", "--model", "--output", "--profiles",
+        "--set", "--stack", "--to", "-h", "-o", "PLAN",
+    ],
+    "import": [
+        "--define", "--devices", "--from", "--help", "--json", "--machine", "--model", "--output", "--set", "--stack",
+        "-h", "-o", "FILE",
+    ],
     "demo": ["--help", "--json", "-h"],
     "validate": ["--help", "--html", "--jobs", "--json", "--runs", "--where", "-h"],
     "network": [
@@ -30,7 +55,8 @@ COMMANDS = {
     "stacks": ["--help", "--json", "-h"],
     "stacks show": ["--help", "--json", "-h", "NAME"],
 }  # fmt: skip
-DEFAULTS = {"stack": "megatron-core", "engine": "compiled"}
+DEFAULTS = {"engine": "compiled"}
+"""Of predict; the stack is megatron-core where neither option nor plan file names one."""
 
 
 def _collect(command, path=""):
