@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from towtank.autotune.reasons import reason_between
+from towtank.autotune.reasons.constraints import broken_constraints
 from towtank.autotune.space.constraints import Constraints
 from towtank.autotune.task import TuningTask
 from towtank.simulator.axonn import (
@@ -155,7 +156,7 @@ def _plans(task: TuningTask, grid: Grid) -> tuple[list[Plan], str]:
         wanted = with_fixed(wanted, task.constraints)
         found = [
             *faults_of(task.model, task.machine, wanted, task.stack, task.devices),
-            *broken_constraints(wanted, task.constraints),
+            *broken_constraints(wanted, task),
         ]
         if found:
             faults = found
@@ -190,28 +191,6 @@ def with_fixed(plan: Plan, constraints: Constraints) -> Plan:
         if name not in _DECIDED and not name.startswith("overlap.") and len(values) == 1
     }
     return replace(plan, overlap=replace(plan.overlap, **switches), **others)
-
-
-def broken_constraints(plan: Plan, constraints: Constraints) -> list[str]:
-    """Constraints that a plan breaks, as sentences."""
-
-    def value(name: str) -> Any:
-        return getattr(plan.overlap, name[8:]) if name.startswith("overlap.") else getattr(plan, name)
-
-    fixed, least, most = constraints.fixed, constraints.least, constraints.most
-    return [
-        *(
-            f"{k} = {value(k)}, but it is fixed to {_either(v)}"
-            for k, v in fixed.items()
-            if value(k) not in v
-        ),
-        *(f"{k} = {value(k)}, but it must be {v} or more" for k, v in least.items() if value(k) < v),
-        *(f"{k} = {value(k)}, but it must be {v} or less" for k, v in most.items() if value(k) > v),
-    ]
-
-
-def _either(values: Sequence[Any]) -> str:
-    return " or ".join(map(str, values))
 
 
 def _bounded(task: TuningTask, grid: Grid) -> tuple[list[tuple[float, Plan]], str]:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from towtank.autotune.reasons.constraints import broken_constraints
 from towtank.autotune.reasons.difference import AS_FAST, slower_text, step_difference
 from towtank.autotune.reasons.records import Reason, Verdict
 from towtank.autotune.reasons.words import gibibytes
@@ -22,14 +23,18 @@ def reason(task: TuningTask, plan: Plan, winner: Prediction) -> str:
 
 
 def explain(task: TuningTask, plan: Plan, winner: Prediction) -> Reason:
-    """Why `plan` lost against the winner of a search: the first of illegal, does not fit, slower that holds.
+    """Why `plan` lost against the winner of a search: the first of illegal (or outside of the constraints), does
+    not fit, slower that holds.
 
     A legal plan that fits is predicted once, with the engine of the winner.
 
     Raises:
         UnknownFigure: the machine's profile lacks a figure that the prediction needs.
     """
-    faults = faults_of(task.model, task.machine, plan, task.stack, task.devices)
+    faults = [
+        *faults_of(task.model, task.machine, plan, task.stack, task.devices),
+        *broken_constraints(plan, task),
+    ]
     if faults:
         return Reason("illegal", f"illegal: {'; '.join(faults)}", rules=tuple(faults))
     capacity = task.machine.device.memory_capacity_bytes

@@ -39,7 +39,7 @@ def neighbours(model: ModelSpec, stack: Stack, plan: Plan) -> list[Neighbour]:
 def change(plan: Plan, other: Plan, stack: Stack, other_stack: Stack | None = None) -> str:
     """Fields in which two plans differ, such as `tensor_x 8 -> 4, data 8 -> 16`; what is in force, not what is
     written. `other_stack` None: both run under `stack`."""
-    old, new = _in_force(plan, stack), _in_force(other, other_stack or stack)
+    old, new = in_force(plan, stack), in_force(other, other_stack or stack)
     if plan.schedule_name == "interleaved" or other.schedule_name == "interleaved":
         old["schedule"] = new["schedule"] = None  # virtual_stages says it
     return ", ".join(
@@ -47,7 +47,7 @@ def change(plan: Plan, other: Plan, stack: Stack, other_stack: Stack | None = No
     )
 
 
-def _in_force(plan: Plan, stack: Stack) -> dict[str, Any]:
+def in_force(plan: Plan, stack: Stack) -> dict[str, Any]:
     """Every field, and every switch under `overlap.`, with what is taken where the plan says nothing."""
     values = {field.name: getattr(plan, field.name) for field in fields(plan) if field.name != "overlap"}
     values["schedule"] = plan.schedule_name
@@ -145,9 +145,9 @@ def _switches(model: ModelSpec, plan: Plan) -> Iterator[Plan]:
 
 
 def _overlaps(stack: Stack, plan: Plan) -> Iterator[Plan]:
-    in_force = resolve_overlap(plan, stack)
+    switches = resolve_overlap(plan, stack)
     for field in fields(Overlap):
-        flipped = not getattr(in_force, field.name)
+        flipped = not getattr(switches, field.name)
         yield replace(plan, overlap=replace(plan.overlap, **{field.name: flipped}))
 
 

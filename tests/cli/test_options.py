@@ -12,6 +12,31 @@ COMMANDS = {
         "--machine", "--model", "--placement", "--plan", "--profiles", "--quantiles", "--seed", "--set", "--stack",
         "--trace", "-h",
     ],
+    "tune": [
+        "--budget", "--devices", "--finalists", "--finalists-engine", "--fix", "--force", "--free", "--global-batch",
+        "--help", "--json", "--machine", "--max", "--method", "--min", "--model", "--output", "--profiles",
+        "--sequence", "--stack", "--top", "--workers", "-h", "-o",
+    ],
+    "why": [
+        "--against", "--devices", "--help", "--json", "--machine", "--model", "--profiles", "--set", "--stack", "--top",
+        "-h", "PLAN.yaml",
+    ],
+    "compare": [
+        "--help", "--json", "--machine", "--model", "--profiles", "--set-a", "--set-b", "--stack", "-h", "A.yaml",
+        "B.yaml",
+    ],
+    "scale": [
+        "--budget", "--devices", "--fix", "--free", "--global-batch", "--grow", "--help", "--jobs", "--json",
+        "--machine", "--max", "--min", "--mode", "--model", "--plot", "--profiles", "--sequence", "--stack", "-h",
+    ],
+    "export": [
+        "--framework", "--help", "--ignore-config-key", "--json", "--machine", "--model", "--output", "--profiles",
+        "--set", "--stack", "--to", "-h", "-o", "PLAN",
+    ],
+    "import": [
+        "--define", "--devices", "--from", "--help", "--json", "--machine", "--model", "--output", "--set", "--stack",
+        "-h", "-o", "FILE",
+    ],
     "demo": ["--help", "--json", "-h"],
     "validate": ["--help", "--html", "--jobs", "--json", "--runs", "--where", "-h"],
     "network": [
@@ -32,7 +57,12 @@ COMMANDS = {
     "stacks": ["--help", "--json", "-h"],
     "stacks show": ["--help", "--json", "-h", "NAME"],
 }  # fmt: skip
+<<<<<<< HEAD
 DEFAULTS = {"stack": "megatron-core", "engine": "compiled", "placement": "contiguous"}
+=======
+DEFAULTS = {"engine": "compiled"}
+"""Of predict; the stack is megatron-core where neither option nor plan file names one."""
+>>>>>>> f1df3e6f1493a8fa6f2b0c75d710c3a3300134a3
 
 
 def _collect(command, path=""):

@@ -5,9 +5,26 @@ from typing import TYPE_CHECKING
 from towtank.cli.text import count, gibibytes, paragraph, percent, seconds, table
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from towtank.autotune.axonn_method import AxonnRanking, GridRow
 
 _HEADS = ("AxoNN", "simulated", "x", "y", "z", "data", "communication", "step", "memory", "micro-batch")
+
+
+def axonn_answer(ranking: "AxonnRanking", output: "Path", json: bool) -> None:
+    """Print a ranking; `output` is where the fastest of its first grids was written, if one of them runs."""
+    from towtank.cli.text import emit, emit_json
+
+    written = any(row.prediction is not None for row in ranking.rows)
+    if json:
+        from towtank.autotune.axonn_method import axonn_to_mapping
+
+        emit_json(axonn_to_mapping(ranking) | ({"output": str(output)} if written else {}))
+        return
+    emit(axonn_text(ranking))
+    if written:
+        emit(f"\nplan: {output} (the fastest of AxoNN's first {len(ranking.rows)} grids)")
 
 
 def axonn_text(ranking: "AxonnRanking") -> str:

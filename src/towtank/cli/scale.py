@@ -46,10 +46,8 @@ class _Asked:
     growth: str
     global_batch: int
     sequence: int | None
-    fix: Sequence[str]
-    least: Sequence[str]
-    most: Sequence[str]
-    free: Sequence[str]
+    limits: tuple[Sequence[str], ...]
+    """Texts of --fix, --min, --max and --free."""
     budget: str | None
     plot: Path | None
     profiles: tuple[Path, ...]
@@ -116,40 +114,26 @@ def scale(
     of models, by layers (in proportion to the devices) or by hidden size (its square root). A point without a plan
     says why, and the rest goes on. Ctrl-C keeps the points that are done.
     """
+    limits, folders = (fix or (), least or (), most or (), free or ()), tuple(profiles or ())
     asked = _Asked(
-        model,
-        machine,
-        stack,
-        devices,
-        mode,
-        grow,
-        global_batch,
-        sequence,
-        fix or (),
-        least or (),
-        most or (),
-        free or (),
-        budget,
-        plot,
-        tuple(profiles or ()),
+        model, machine, stack, devices, mode, grow, global_batch, sequence, limits, budget, plot, folders
     )
     study, points = _study(asked)
-    found = _tuned(study, points, jobs)
-    title = _title(asked)
-    if plot is not None:
-        _write_plot(plot, found, title)
-    if json:
-        from towtank.cli.scale_text import scale_to_mapping
-        from towtank.cli.text import emit_json
+    _print(asked, study, _tuned(study, points, jobs), json)
 
+
+def _print(asked: _Asked, study: "Study", found: "list[TunedPoint]", json: bool) -> None:
+    from towtank.cli.scale_text import scale_text, scale_to_mapping
+    from towtank.cli.text import emit, emit_json
+
+    if asked.plot is not None:
+        _write_plot(asked.plot, found, _title(asked))
+    if json:
         emit_json(scale_to_mapping(found, study, asked.mode))
         return
-    from towtank.cli.scale_text import scale_text
-    from towtank.cli.text import emit
-
-    emit(scale_text(found, title, asked.mode))
-    if plot is not None:
-        emit(f"\nplot: {plot}")
+    emit(scale_text(found, _title(asked), asked.mode))
+    if asked.plot is not None:
+        emit(f"\nplot: {asked.plot}")
 
 
 def _study(asked: _Asked) -> "tuple[Study, tuple[ScalePoint, ...]]":
@@ -168,7 +152,7 @@ def _study(asked: _Asked) -> "tuple[Study, tuple[ScalePoint, ...]]":
     machine = inputs.take(lambda: load_machine(asked.machine, asked.profiles))
     stack = inputs.take(lambda: load_stack(asked.stack))
     counts = inputs.take(lambda: device_counts(asked.devices))
-    constraints = inputs.take(lambda: read_constraints(asked.fix, asked.least, asked.most, asked.free))
+    constraints = inputs.take(lambda: read_constraints(*asked.limits))
     budget_s = inputs.take(lambda: budget_seconds(asked.budget))
     inputs.take(lambda: _one_of("--mode", asked.mode, MODES))
     inputs.take(lambda: _one_of("--grow", asked.growth, GROWTHS))

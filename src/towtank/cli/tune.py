@@ -13,6 +13,7 @@ from towtank.cli.options import Json, Profiles
 if TYPE_CHECKING:
     from towtank.autotune.search.report import SearchReport
     from towtank.autotune.task import TuningTask
+    from towtank.simulator.plan import Plan
     from towtank.simulator.predict import EngineName
 
 EXAMPLES = """\
@@ -23,6 +24,7 @@ Examples:
       --fix tensor_x=4|8 --max pipeline=16 -o llama.yaml
   towtank tune --model llama-3.1-405b --machine eos --devices 8192 --global-batch 2048 --sequence 8192 --budget 60s
   towtank tune --model my/config.json --machine jupiter --devices 512 --global-batch 512 --json
+  towtank tune --model gpt-20b --machine perlmutter --devices 32 --global-batch 1024 --stack axonn --method axonn
 
 \b
 Dimensions for --fix, --min, --max and --free are fields of the plan (towtank.Plan), or overlap. and a switch.
@@ -31,6 +33,7 @@ Exit codes: 0 a plan was found, 2 wrong input or no plan fits, 130 stopped by Ct
 
 ANY_STACK = "any"
 _ENGINES = ("simpy", "flows")
+_METHODS = ("exact", "axonn")
 
 
 def _option(name: str, metavar: str, text: str) -> Any:
@@ -61,6 +64,14 @@ _Max = Annotated[list[str] | None, _option("--max", "FIELD=N", "Largest value of
 _Free = Annotated[
     list[str] | None,
     _option("--free", "FIELD", "All legal values instead of the usual ones; or all. Repeatable."),
+]
+_Method = Annotated[
+    str,
+    typer.Option(
+        "--method",
+        metavar="exact|axonn",
+        help="Search of all plans, or AxoNN's own ranking of grids beside the simulator's choice among these.",
+    ),
 ]
 _Top = Annotated[int, typer.Option("--top", metavar="N", min=1, help="Plans in the answer, all proven.")]
 _Budget = Annotated[
@@ -107,6 +118,7 @@ class Question:
     budget: str | None
     workers: int | None
     engine: str
+    method: str
     output: Path
     force: bool
     profiles: tuple[Path, ...]
@@ -123,6 +135,7 @@ def tune(
     least: _Min = None,
     most: _Max = None,
     free: _Free = None,
+    method: _Method = "exact",
     top: _Top = 10,
     budget: _Budget = None,
     workers: _Workers = None,
@@ -153,14 +166,17 @@ def tune(
         budget,
         workers,
         finalists_engine,
+        method,
         output,
         force,
         tuple(profiles or ()),
     )
     task, budget_s = _task(question)
+    if method == "axonn":
+        return _by_axonn(task, top, question, json)
     report = _searched(task, top, budget_s, question, finalists)
     if report.result.plans:
-        _write(output, _plan_text(report, question))
+        _write(output, _plan_text(report.result.plans[0].plan, question))
     _print(report, question, json)
     if report.result.stopped == "interrupt":
         complain("interrupted; the answer is the best of what was done")
@@ -185,7 +201,8 @@ def _task(question: Question) -> "tuple[TuningTask, float | None]":
         lambda: read_constraints(question.fix, question.least, question.most, question.free)
     )
     budget_s = inputs.take(lambda: budget_seconds(question.budget))
-    inputs.take(lambda: _check_engine(question.engine))
+    inputs.take(lambda: _one_of("--finalists-engine", question.engine, _ENGINES))
+    inputs.take(lambda: _one_of("--method", question.method, _METHODS))
     inputs.take(lambda: _check_workers(question.workers))
     inputs.take(lambda: _check_output(question.output, question.force))
     devices = question.devices
@@ -231,13 +248,11 @@ def budget_seconds(text: str | None) -> float | None:
     return seconds
 
 
-def _check_engine(engine: str) -> None:
-    if engine not in _ENGINES:
+def _one_of(option: str, word: str, known: Sequence[str]) -> None:
+    if word not in known:
         from towtank.hardware_profiles.nearest import did_you_mean
 
-        raise InputError(
-            f"--finalists-engine {engine} is unknown{did_you_mean(engine, _ENGINES)} (known: {', '.join(_ENGINES)})"
-        )
+        raise InputError(f"{option} {word} is unknown{did_you_mean(word, known)} (known: {', '.join(known)})")
 
 
 def _check_workers(workers: int | None) -> None:
@@ -284,13 +299,24 @@ def _searched(
     return search_report(result)
 
 
-def _plan_text(report: "SearchReport", question: Question) -> str:
-    """The winner as a plan file that names its job."""
+def _by_axonn(task: "TuningTask", top: int, question: Question, json: bool) -> None:
+    """AxoNN's own method: its ranking of grids, and the fastest of the first ones as the plan."""
+    from towtank.autotune.axonn_method import axonn_ranking
+    from towtank.cli.axonn_text import axonn_answer
+    from towtank.cli.progress import progress_bar
+
+    ranking = axonn_ranking(task, top, lambda done, total: progress_bar("grids", done=done, total=total))
+    chosen = min(ranking.rows, key=lambda row: row.step_time_s)
+    if chosen.prediction is not None:
+        _write(question.output, _plan_text(chosen.prediction.plan, question))
+    axonn_answer(ranking, question.output, json)
+
+
+def _plan_text(plan: "Plan", question: Question) -> str:
+    """A plan as a plan file that names its job."""
     from towtank.simulator.plan_file import dump_plan
 
-    return dump_plan(
-        report.result.plans[0].plan, model=question.model, machine=question.machine, stack=question.stack
-    )
+    return dump_plan(plan, model=question.model, machine=question.machine, stack=question.stack)
 
 
 def _write(path: Path, text: str) -> None:

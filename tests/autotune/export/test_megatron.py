@@ -270,6 +270,7 @@ FAULTS = {
     "part of a node": ({"data": 12, "global_batch": 12}, ["12 devices do not fill nodes of 8"]),
     "rank order": (
         {
+            "stack": "any",
             "tensor_x": 2,
             "data": 2,
             "rank_order": ("data", "tensor_x", "tensor_y", "context", "tensor_z", "pipeline"),
