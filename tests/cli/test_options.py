@@ -57,12 +57,8 @@ COMMANDS = {
     "stacks": ["--help", "--json", "-h"],
     "stacks show": ["--help", "--json", "-h", "NAME"],
 }  # fmt: skip
-<<<<<<< HEAD
-DEFAULTS = {"stack": "megatron-core", "engine": "compiled", "placement": "contiguous"}
-=======
-DEFAULTS = {"engine": "compiled"}
+DEFAULTS = {"engine": "compiled", "placement": "contiguous"}
 """Of predict; the stack is megatron-core where neither option nor plan file names one."""
->>>>>>> f1df3e6f1493a8fa6f2b0c75d710c3a3300134a3
 
 
 def _collect(command, path=""):
