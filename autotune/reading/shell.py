@@ -110,7 +110,7 @@ class _Reader:
         plain = True
         while self.at < len(self.text):
             letter = self.text[self.at]
-            if letter.isspace() or letter in _SEPARATORS or (letter == ")" and not open_field):
+            if letter.isspace() or letter in _SEPARATORS or letter == ")":
                 break
             if letter == "(" and source.endswith("=") and plain:
                 return _Word([], source, self._array())
@@ -192,12 +192,19 @@ class _Reader:
         if rest.startswith("${"):
             return self._braces(self._bracket(2, "}"))
         match = _NAME.match(rest, 1)
-        if match is None:  # arguments of the script: $@, $1
-            self.at += 2
-            return [] if rest[1:2] in "@*" else [rest[:2]]
+        if match is None:
+            return self._argument(rest[1:2])
         self.at += match.end()
         found = self.variables.get(match[0])
         return [f"${match[0]}"] if found is None else [" ".join(found[:1])]
+
+    def _argument(self, letter: str) -> list[str]:
+        """Values of `$@`, `$1` and their like: none, and the text itself; a single `$` is text too."""
+        if not letter or letter not in "@*#?!-$0123456789":
+            self.at += 1
+            return ["$"]
+        self.at += 2
+        return [] if letter in "@*" else [f"${letter}"]
 
     def _bracket(self, opening: int, closing: str) -> str:
         start = self.at + opening
