@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(\+?)=")
 _SEPARATORS = "\n;&|"
+_REDIRECTION = re.compile(r"(\d*|&)(>>|>|<)&?[ \t]*[^\s;|&]+")
 _OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -88,7 +89,9 @@ class _Reader:
         words: list[_Word] = []
         while self.at < len(self.text):
             letter = self.text[self.at]
-            if letter in _SEPARATORS:
+            if (sent := _REDIRECTION.match(self.text, self.at)) is not None:
+                self.at = sent.end()
+            elif letter in _SEPARATORS:
                 self.at += 1
                 if words:
                     return words

@@ -28,7 +28,7 @@ run --second '$NOT' "\$NOT" a#b; run --third && run --fourth
 
 def in_bash(script: str) -> list[list[str]]:
     """Commands called `run`, as bash expands them."""
-    function = "run() { printf '%s\\0' \"$#\" \"$@\"; }\n"
+    function = 'run() { printf \'%s\\0\' "$#" "$@"; }\n'
     done = subprocess.run(["bash", "-c", function + script], capture_output=True, text=True, check=True)
     words, commands = done.stdout.split("\0")[:-1], []
     while words:
@@ -44,7 +44,22 @@ def test_a_script_reads_as_in_bash():
 
 
 PIECE = st.sampled_from(
-    ["a", "--n", "=", "3", '"b c"', "'d e'", "${A}", '"$B"', "${B}", "${C:-7}", "$((A+2*3))", '"${L[@]}"', "\\ ", "x#y"]
+    [
+        "a",
+        "--n",
+        "=",
+        "3",
+        '"b c"',
+        "'d e'",
+        "${A}",
+        '"$B"',
+        "${B}",
+        "${C:-7}",
+        "$((A+2*3))",
+        '"${L[@]}"',
+        "\\ ",
+        "x#y",
+    ]
 )
 LINE = st.lists(st.lists(PIECE, min_size=1, max_size=3).map("".join), max_size=5).map(" ".join)
 
@@ -76,6 +91,11 @@ def test_what_only_a_run_knows_stays(script, words):
 def test_defined_variables_come_first():
     script = read_script("N=${N:-2}\nM=3\nrun $N $M $P", {"N": "8", "P": "5"})
     assert script.commands == [["run", "8", "3", "5"]]
+
+
+@pytest.mark.parametrize("end", ["2>&1", "> out.txt", ">>out 2>err", "&> both", "< in", "2>&1 | tee log"])
+def test_redirections_are_no_arguments(end):
+    assert read_script(f"run --a 1 {end}").commands[0] == ["run", "--a", "1"]
 
 
 def test_carriage_returns_and_continued_lines():
