@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from towtank.autotune.export.layout import Layout, layout_of, node_faults, order_faults
 from towtank.autotune.export.names import Names, names_of
 from towtank.autotune.export.records import Command, ExportError, File, Job, Translated
+from towtank.autotune.export.text import python
 from towtank.autotune.export.torchtitan_models import Shipped, shipped
 from towtank.simulator.lowering.sizes import resolve_overlap
 from towtank.simulator.plan import Dimension, Plan
@@ -71,7 +72,7 @@ def _recipe(job: Job, layout: Layout, names: Names, model: Shipped) -> list[str]
         f'    """{job.model.name} by the plan; data, optimizer and number of steps are yours to replace."""',
         f"    cfg = {model.config}()",
         *_model_lines(job, model, converter),
-        *(f"    cfg.training.{names[key]} = {value!r}" for key, value in _training(job).items()),
+        *(f"    cfg.training.{names[key]} = {python(value)}" for key, value in _training(job).items()),
         *_parallelism(job, layout, names),
         f"    cfg.activation_checkpoint = {_CHECKPOINTING[job.plan.recompute]}",
         *_compile(job, converter),
@@ -125,7 +126,7 @@ def _parallelism(job: Job, layout: Layout, names: Names) -> list[str]:
     }
     if plan.tensor_x == 1:
         del settings["sequence_parallel"]
-    lines = [f"    cfg.parallelism.{names[key]} = {value!r}" for key, value in settings.items()]
+    lines = [f"    cfg.parallelism.{names[key]} = {python(value)}" for key, value in settings.items()]
     if plan.pipeline > 1:
         lines.append(f'    cfg.parallelism.{names["schedule"]} = "{_SCHEDULES[plan.schedule_name]}"')
         lines.append(f"    cfg.parallelism.{names['micro_batch']} = {plan.micro_batch}")

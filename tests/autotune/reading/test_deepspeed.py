@@ -82,7 +82,8 @@ FAULTS = {
     "auto": ({"train_micro_batch_size_per_gpu": "auto"}, 16, ["is auto", "write the number"]),
     "no batch": ({"bf16": {"enabled": True}}, 16, ["neither train_batch_size nor"]),
     "stage": ({"train_batch_size": 16, "zero_optimization": {"stage": 4}}, 16, ["4 must be 0, 1, 2 or 3"]),
-    "degrees": ({"train_batch_size": 16, "tensor_parallel": {"autotp_size": 3}}, 16, ["3 x sequence_parallel_size 1"]),
+    "degrees": ({"train_batch_size": 16, "tensor_parallel": {"autotp_size": 3}}, 16,
+                ["3 x sequence_parallel_size 1"]),
     "not JSON": ("{", 16, ["is not JSON"]),
     "a list": ("[]", 16, ["JSON object"]),
 }  # fmt: skip

@@ -79,10 +79,12 @@ DUMP = {
     "tensor_model_parallel_size": 4, "pipeline_model_parallel_size": 2, "virtual_pipeline_model_parallel_size": 2,
     "num_layers_per_virtual_pipeline_stage": 8, "context_parallel_size": 2, "cp_comm_type": ["p2p"], "world_size": 64,
     "num_layers": 32, "hidden_size": 4096, "num_attention_heads": 32, "num_query_groups": 8, "seq_length": 4096,
-    "group_query_attention": True, "micro_batch_size": 2, "global_batch_size": 64, "sequence_parallel": True, "fp8": None,
+    "group_query_attention": True, "micro_batch_size": 2, "global_batch_size": 64, "sequence_parallel": True,
+    "fp8": None,
     "use_distributed_optimizer": True, "overlap_p2p_comm": True, "overlap_grad_reduce": True,
     "overlap_param_gather": True, "recompute_granularity": "full", "recompute_method": "uniform",
-    "recompute_num_layers": 1, "bf16": True, "expert_model_parallel_size": 1, "num_experts": None, "lr": 0.1, "rank": 0,
+    "recompute_num_layers": 1, "bf16": True, "expert_model_parallel_size": 1, "num_experts": None,
+    "lr": 0.1, "rank": 0,
 }  # fmt: skip
 DUMPED = Plan(
     tensor_x=4, pipeline=2, virtual_stages=2, context=2, data=4, zero_stage=1, sequence_parallel=True, micro_batch=2,
@@ -118,7 +120,8 @@ BASE = "--num-layers 32 --hidden-size 4096 --num-attention-heads 32 --micro-batc
 @pytest.mark.parametrize(
     ("more", "wanted"),
     [
-        ("--bf16 --use-distributed-optimizer --num-distributed-optimizer-instances 4", {"zero_stage": 1, "data_shard": 4}),
+        ("--bf16 --use-distributed-optimizer --num-distributed-optimizer-instances 4",
+         {"zero_stage": 1, "data_shard": 4}),
         ("--bf16 --use-megatron-fsdp --data-parallel-sharding-strategy optim_grads", {"zero_stage": 2}),
         ("--bf16 --use-megatron-fsdp", {"zero_stage": 3}),
         ("--bf16 --use-torch-fsdp2", {"zero_stage": 3}),
@@ -127,7 +130,8 @@ BASE = "--num-layers 32 --hidden-size 4096 --num-attention-heads 32 --micro-batc
         ("--bf16 --grad-reduce-in-bf16", {"gradient_precision": "bf16"}),
         ("--bf16 --fp8-format e4m3 --fp8-recipe mxfp8", {"precision": "mxfp8"}),
         ("--bf16 --fp4-format e2m1", {"precision": "nvfp4"}),
-        ("--bf16 --context-parallel-size 2 --cp-comm-type a2a", {"context": 2, "context_kind": "all-to-all", "data": 8}),
+        ("--bf16 --context-parallel-size 2 --cp-comm-type a2a",
+         {"context": 2, "context_kind": "all-to-all", "data": 8}),
         # without an option of their own, experts are split like the rest
         ("--bf16 --num-experts 8 --expert-model-parallel-size 4 --tensor-model-parallel-size 2 --sequence-parallel",
          {"expert": 4, "expert_tensor": 2}),
@@ -192,12 +196,14 @@ def test_layers_of_a_model_that_the_caller_names():
 
 FAULTS = {
     "no devices": (BASE, {}, ["how many devices", "--devices N"]),
-    "devices do not divide": (f"{BASE} --tensor-model-parallel-size 3", {"devices": 8}, ["3 does not divide 8", "--devices"]),
+    "devices do not divide": (f"{BASE} --tensor-model-parallel-size 3", {"devices": 8},
+                              ["3 does not divide 8", "--devices"]),
     "no micro-batch": ("--tensor-model-parallel-size 2 --bf16", {"devices": 2}, ["--micro-batch-size is missing"]),
     "variable": ("run x.py --micro-batch-size $MBS --bf16", {"devices": 2}, ["$MBS", "--define NAME=VALUE"]),
     "not a number": (f"{BASE} --tensor-model-parallel-size two", {"devices": 2}, ["'two' must be a whole number"]),
     "two kinds of context": (f"{BASE} --context-parallel-size 2 --cp-comm-type p2p a2a", {"devices": 2}, ["p2p a2a"]),
-    "shards in the tensor group": (f"{BASE} --tensor-parallel-num-weight-shards 4", {"devices": 4}, ["weights sharded"]),
+    "shards in the tensor group": (f"{BASE} --tensor-parallel-num-weight-shards 4", {"devices": 4},
+                                   ["weights sharded"]),
     "part of the layers": (
         f"{BASE} --recompute-granularity full --recompute-method block --recompute-num-layers 5", {"devices": 1},
         ["5 of 32 layers"],
