@@ -11,7 +11,7 @@ trap 'rm -rf "$work"' EXIT
 install=("$work/venv/bin/python" -m pip install --quiet --no-input --disable-pip-version-check)
 grep --invert-match --extended-regexp '^(fsspec|huggingface_hub)==' "$root/constraints-ci.txt" >"$work/constraints.txt"
 "${install[@]}" --constraint "$work/constraints.txt" torchtitan==0.3.0 deepspeed==0.19.8
-"${install[@]}" --no-deps --target "$work/megatron" --python-version 3.12 --only-binary :all: \
+"${install[@]}" --no-deps --ignore-requires-python --target "$work/megatron" --python-version 3.12 --only-binary :all: \
     megatron-core==0.19.2 megatron-bridge==0.6.2
 cd "$root"
 TOWTANK_MEGATRON="$work/megatron" "$work/venv/bin/pytest" --quiet --numprocesses 0 -m exports
