@@ -11,7 +11,7 @@ from towtank.autotune.export.layout import Layout, layout_of, node_faults, order
 from towtank.autotune.export.names import Names, names_of
 from towtank.autotune.export.records import Command, ExportError, File, Job, Translated
 from towtank.autotune.export.text import python
-from towtank.autotune.export.torchtitan_models import Shipped, shipped
+from towtank.autotune.export.torchtitan_models import Shipped, built_lines, shipped
 from towtank.simulator.lowering.sizes import resolve_overlap
 from towtank.simulator.plan import Dimension, Plan
 
@@ -59,6 +59,8 @@ def _recipe(job: Job, layout: Layout, names: Names, model: Shipped) -> list[str]
         f"from {registry} import model_registry",
         f"from {registry}.config_registry import {model.config}",
     ]
+    if model.built:
+        imports = ["from dataclasses import replace", "", *imports, "from torchtitan.models import llama3"]
     if job.model.mtp_layers:
         imports += [
             "from torchtitan.models.common.config_utils import decoder_vocab_size",
@@ -86,9 +88,14 @@ def _checkpointing_import(plan: Plan) -> list[str]:
 
 
 def _model_lines(job: Job, model: Shipped, converter: str | None) -> list[str]:
-    more = f", converters=[{converter}.Config(model_compile_enabled=True)]" if converter else ""
     mtp = job.model.mtp_layers
-    more += f", num_mtp_layers={mtp}" if mtp else ""
+    convert = f"{converter}.Config(model_compile_enabled=True)" if converter else ""
+    if model.built:
+        lines = [f'    spec = model_registry("{model.flavor}")', *built_lines(job.model)]
+        if converter:
+            lines.append(f"    spec.model = {convert}.build().convert(spec.model)")
+        return [*lines, "    cfg.model_spec = spec"]
+    more = (f", converters=[{convert}]" if converter else "") + (f", num_mtp_layers={mtp}" if mtp else "")
     lines = [f'    cfg.model_spec = model_registry("{model.flavor}"{more})']
     if mtp:
         lines.append("    cfg.loss = MTPLoss.Config(global_vocab_size=decoder_vocab_size(cfg.model_spec))")

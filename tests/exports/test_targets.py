@@ -47,12 +47,14 @@ PLANS = {
                                          "global_batch": 1024, "precision": "fp8", "recompute": "selective"}),
     "windows and sinks": ("gpt-oss-120b", {"expert": 16, "data": 64, "zero_stage": 1, "global_batch": 64}),
     "learned positions": ("gpt3-175b", {**GRID, "pipeline": 8, "data": 2, "precision": "fp16", "global_batch": 32}),
+    "a Llama of its own": ("llama2-70b", {**GRID, "pipeline": 2, "data": 2, "global_batch": 8}),
     "biases of queries": ("qwen2.5-72b", {**GRID, "pipeline": 4, "data": 2, "global_batch": 16}),
 }  # fmt: skip
 NO_TORCHTITAN = {
     "long context": "zero_stage = 1", "experts": "no Mixtral", "split experts": "no Mixtral",
     "some layers recomputed": "recompute_every",
     "windows and sinks": "zero_stage = 1", "latent attention": "zero_stage = 1", "learned positions": "no GPT-3",
+    "a Llama of its own": ("llama2-70b", {**GRID, "pipeline": 2, "data": 2, "global_batch": 8}),
     "biases of queries": "no Qwen2.5", "experts, overlapped": "overlap.expert",
     "fp8": "needs a device", "mxfp8": "needs a device", "nvfp4": "needs a device",
 }  # fmt: skip
@@ -120,7 +122,13 @@ def test_torchtitan(name, tmp_path, monkeypatch):
     if plan.pipeline > 1:
         assert len(parts) == plan.pipeline * plan.virtual_stages
         assert sum(name.startswith("layers.") for part in parts for name in part) == job.model.num_layers
-    assert len(config.model_spec.model.layers) == job.model.num_layers
+    shape = config.model_spec.model
+    assert (len(shape.layers), shape.dim, shape.vocab_size) == (
+        job.model.num_layers,
+        job.model.hidden,
+        job.model.vocab,
+    )
+    assert shape.layers[0].attention.n_heads == job.model.attention.heads
 
 
 @pytest.mark.parametrize("name", DEEPSPEED)
