@@ -135,6 +135,18 @@ def test_bad_export(towtank, plan_file, monkeypatch, tmp_path, words, phrases):
         assert phrase in outcome.err
 
 
+def test_a_plan_that_only_the_target_runs_needs_no_stack(towtank, tmp_path):
+    path = tmp_path / "plan.yaml"
+    path.write_text("model: gpt-20b\nmachine: perlmutter\ntensor_y: 2\ntensor_z: 2\nglobal_batch: 8\n")
+    outcome = towtank("export", str(path), "--to", "megatron-axonn")
+    assert outcome.code == 0, outcome.err
+    assert "--column-tensor-model-parallel-size 2" in outcome.out
+    refused = towtank("export", str(path), "--to", "megatron")
+    assert refused.code == 2 and "tensor_y = 2" in refused.err
+    named = towtank("export", str(path), "--to", "megatron-axonn", "--stack", "megatron-core")
+    assert named.code == 2 and "megatron-core cannot run tensor_y = 2" in named.err
+
+
 def test_there_and_back(towtank, plan_file, tmp_path):
     script, again = tmp_path / "train.sh", tmp_path / "again.yaml"
     assert towtank("export", str(plan_file), "--to", "megatron", "-o", str(script)).code == 0
