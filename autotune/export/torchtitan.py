@@ -11,7 +11,7 @@ from towtank.autotune.export.layout import Layout, layout_of, node_faults, order
 from towtank.autotune.export.names import Names, names_of
 from towtank.autotune.export.records import Command, ExportError, File, Job, Translated
 from towtank.autotune.export.text import python
-from towtank.autotune.export.torchtitan_models import Shipped, built_lines, shipped
+from towtank.autotune.export.torchtitan_models import Shipped, built_lines, modules, shipped
 from towtank.simulator.lowering.sizes import resolve_overlap
 from towtank.simulator.plan import Dimension, Plan
 
@@ -40,11 +40,15 @@ def translate(job: Job, name: str = "torchtitan_recipe.py") -> Translated:
     if plan.tensor_y > 1:
         faults.append(f"tensor_y = {plan.tensor_y}: torchtitan splits no input features; set tensor_y = 1")
         raise ExportError(faults + _plan_faults(plan), f"export to {TARGET}")
+    module = name.removesuffix(".py")
+    if "." in module or module in modules():
+        faults.append(
+            f"{name}: torchtitan imports the recipe by this name, which is taken or has a dot; choose another"
+        )
     layout, layout_faults = layout_of(job)
     faults += layout_faults + _faults(job, layout)
     if faults or model is None:
         raise ExportError(faults, f"export to {TARGET}")
-    module = name.removesuffix(".py")
     command = Command((), (), f'-m torchtitan.train --module {module} --config {FUNCTION} "$@"')
     text = "\n".join(_recipe(job, layout, names, model)) + "\n"
     return Translated(TARGET, command, (File(name, text),), tuple(_notes(job, layout)))

@@ -53,6 +53,11 @@ def shipped(model: ModelSpec) -> tuple[Shipped | None, list[str]]:
     ]
 
 
+def modules() -> set[str]:
+    """Names of torchtitan's own modules of models."""
+    return {entry["module"] for entry in _entries()}
+
+
 def _like_llama(model: ModelSpec) -> bool:
     """Whether Llama's layer computes this model, whatever its sizes."""
     attention = model.attention

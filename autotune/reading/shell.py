@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_POSITION = re.compile(r"\d+(?=:?[-=])")  # an argument of the script that has a default
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(\+?)=")
 _SEPARATORS = "\n;&|"
 _REDIRECTION = re.compile(r"(\d*|&)(>>|>|<)&?[ \t]*[^\s;|&]+")
@@ -226,7 +227,7 @@ class _Reader:
         return self.text[start : self.at - 1]
 
     def _braces(self, inside: str) -> list[str]:
-        name = _NAME.match(inside)
+        name = _NAME.match(inside) or _POSITION.match(inside)
         if name is None:
             return [f"${{{inside}}}"]
         found, rest = self.variables.get(name[0]), inside[name.end() :]
@@ -234,6 +235,8 @@ class _Reader:
             return list(found) if found is not None else []
         if rest[:2] in (":-", ":=") or rest[:1] in ("-", "="):
             default = rest.lstrip(":")[1:]
+            if len(default) > 1 and default[0] == default[-1] and default[0] in "'\"":
+                default = default[1:-1]
             return (
                 [" ".join(found)] if found and found[0] else _Reader(f'"{default}"', self.variables)._double()
             )

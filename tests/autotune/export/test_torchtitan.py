@@ -148,6 +148,12 @@ def test_what_it_cannot_run(job, fields, phrase):
     assert phrase in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["llama3.py", "a.b.py"])
+def test_names_that_python_finds_elsewhere(job, name):
+    with pytest.raises(ExportError, match="choose another"):
+        translate(job(), name)
+
+
 def test_what_it_does_by_itself_is_a_note(job):
     notes = translate(job(data=8, zero_stage=3, global_batch=8, overlap=Overlap(all_gather=False))).notes
     assert "overlap.all_gather = false: torchtitan overlaps it by itself" in notes

@@ -82,6 +82,7 @@ def test_words_are_those_of_bash(lines):
         ("run 'open", ["run", "open"]),
         ('run "open', ["run", "open"]),
         ("run $", ["run", "$"]),
+        ('run "${1:-"a b"}" ${2} ${3-c}', ["run", "a b", "${2}", "c"]),
     ],
 )
 def test_what_only_a_run_knows_stays(script, words):
