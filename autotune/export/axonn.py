@@ -7,7 +7,7 @@ micro-batch is that of a data-parallel group and is split over depth, so it is o
 
 from towtank.autotune.export.layout import chunk_layers, node_faults, order_faults
 from towtank.autotune.export.names import Names, names_of
-from towtank.autotune.export.records import Command, ExportError, Job, Translated, Values
+from towtank.autotune.export.records import Command, ExportError, Job, Translated, Values, is_on
 from towtank.autotune.export.text import array, option
 from towtank.simulator.lowering.sizes import resolve_overlap
 from towtank.simulator.models.records import Attention, ModelSpec
@@ -66,7 +66,7 @@ def translate(job: Job) -> Translated:
 
 
 def _entries(names: Names, values: Values, keys: tuple[str, ...]) -> list[str]:
-    return [option(names[key], values[key]) for key in keys if values.get(key) not in (None, False)]
+    return [option(names[key], values[key]) for key in keys if is_on(values, key)]
 
 
 def _plan(job: Job) -> Values:

@@ -5,6 +5,7 @@ from towtank.autotune.export.family_model import model_values
 from towtank.autotune.export.megatron import environment
 from towtank.autotune.export.names import names_of
 from towtank.autotune.export.records import Command, ExportError, File, Job, Translated, Values
+from towtank.autotune.export.text import python
 
 TARGET = "megatron-bridge"
 
@@ -97,7 +98,7 @@ _FOOT = (
 
 
 def _code(key: str, value: object) -> str:
-    return str(value) if key in _AS_CODE else repr(value)
+    return str(value) if key in _AS_CODE else python(value)
 
 
 def _plan(values: Values) -> Values:
@@ -107,8 +108,9 @@ def _plan(values: Values) -> Values:
         settings["batch_pipeline"] = not values["overlap_pipeline"]
     if "virtual_stages" in settings and settings["virtual_stages"] == 1:
         del settings["virtual_stages"]
-    if values.get("distributed_optimizer"):
-        settings["optimizer_sharded"] = True
+    settings["distributed_optimizer"] = settings["optimizer_sharded"] = bool(
+        values.get("distributed_optimizer")
+    )
     if values.get("fsdp"):
         settings["job_fsdp"] = True
     for switch in ("overlap_gradients", "overlap_parameters", "overlap_tensor", "overlap_expert"):

@@ -3,7 +3,7 @@
 from towtank.autotune.export.family import plan_values
 from towtank.autotune.export.family_model import model_values
 from towtank.autotune.export.names import Names, names_of
-from towtank.autotune.export.records import Command, ExportError, Job, Translated, Values
+from towtank.autotune.export.records import Command, ExportError, Job, Translated, Values, is_on
 from towtank.autotune.export.text import array, option
 
 TARGET = "megatron"
@@ -58,7 +58,7 @@ def translate(job: Job) -> Translated:
 
 def _entries(names: Names, values: Values, keys: tuple[str, ...]) -> list[str]:
     """Options that are on, in the order of `keys`."""
-    return [option(names[key], values[key]) for key in keys if values.get(key) not in (None, False)]
+    return [option(names[key], values[key]) for key in keys if is_on(values, key)]
 
 
 def environment(job: Job, values: Values) -> tuple[tuple[str, str], ...]:

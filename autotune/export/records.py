@@ -13,6 +13,11 @@ Values = dict[str, Value]
 """Value of each option by our key; a switch that is off is missing or False."""
 
 
+def is_on(values: Values, key: str) -> bool:
+    """Whether an option is written; a value of zero is one."""
+    return key in values and values[key] is not False
+
+
 class ExportError(PlanError):
     """A target cannot run a plan as it was meant; `faults` holds every reason."""
 

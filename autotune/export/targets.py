@@ -10,6 +10,7 @@ from towtank.autotune.export.script import header, launch_script
 from towtank.autotune.export.slurm import batch_script
 from towtank.autotune.export.text import comment
 from towtank.simulator.plan_rules import faults_of
+from towtank.simulator.stacks.load import load_stack
 
 SLURM = "slurm"
 _WITH_FILE: dict[str, tuple[Callable[[Job, str], Translated], str]] = {
@@ -46,6 +47,13 @@ def export(job: Job, target: str, framework: str | None = None, stem: str | None
     else:
         files = (File(f"{stem}.sh", launch_script(job, noted)),)
     return Export(target, files, noted.notes)
+
+
+def with_usual_stack(job: Job, target: str, framework: str | None = None) -> Job:
+    """The job with the stack of its target, where the usual stack cannot run the plan and that one can."""
+    own = load_stack(names_of(framework or "megatron" if target == SLURM else target).stack)
+    legal = [not faults_of(job.model, job.machine, job.plan, stack) for stack in (job.stack, own)]
+    return replace(job, stack=own) if legal == [False, True] else job
 
 
 def _translated(job: Job, software: str, stem: str) -> Translated:

@@ -34,6 +34,11 @@ def option(name: str, value: object) -> str:
     return f"{name} {shlex.quote(str(value))}"
 
 
+def python(value: object) -> str:
+    """A value as Python source, texts in double quotes."""
+    return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
 def exports(environment: Iterable[tuple[str, str]]) -> list[str]:
     """Lines that export variables."""
     return [f"export {name}={value}" for name, value in environment]

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from towtank.autotune.export.layout import Layout, layout_of, node_faults, order_faults
 from towtank.autotune.export.names import Names, names_of
 from towtank.autotune.export.records import Command, ExportError, File, Job, Translated
-from towtank.autotune.export.torchtitan_models import Shipped, shipped
+from towtank.autotune.export.text import python
+from towtank.autotune.export.torchtitan_models import Shipped, built_lines, modules, shipped
 from towtank.simulator.lowering.sizes import resolve_overlap
 from towtank.simulator.plan import Dimension, Plan
 
@@ -39,11 +40,15 @@ def translate(job: Job, name: str = "torchtitan_recipe.py") -> Translated:
     if plan.tensor_y > 1:
         faults.append(f"tensor_y = {plan.tensor_y}: torchtitan splits no input features; set tensor_y = 1")
         raise ExportError(faults + _plan_faults(plan), f"export to {TARGET}")
+    module = name.removesuffix(".py")
+    if "." in module or module in modules():
+        faults.append(
+            f"{name}: torchtitan imports the recipe by this name, which is taken or has a dot; choose another"
+        )
     layout, layout_faults = layout_of(job)
     faults += layout_faults + _faults(job, layout)
     if faults or model is None:
         raise ExportError(faults, f"export to {TARGET}")
-    module = name.removesuffix(".py")
     command = Command((), (), f'-m torchtitan.train --module {module} --config {FUNCTION} "$@"')
     text = "\n".join(_recipe(job, layout, names, model)) + "\n"
     return Translated(TARGET, command, (File(name, text),), tuple(_notes(job, layout)))
@@ -58,6 +63,8 @@ def _recipe(job: Job, layout: Layout, names: Names, model: Shipped) -> list[str]
         f"from {registry} import model_registry",
         f"from {registry}.config_registry import {model.config}",
     ]
+    if model.built:
+        imports = ["from dataclasses import replace", "", *imports, "from torchtitan.models import llama3"]
     if job.model.mtp_layers:
         imports += [
             "from torchtitan.models.common.config_utils import decoder_vocab_size",
@@ -71,7 +78,7 @@ def _recipe(job: Job, layout: Layout, names: Names, model: Shipped) -> list[str]
         f'    """{job.model.name} by the plan; data, optimizer and number of steps are yours to replace."""',
         f"    cfg = {model.config}()",
         *_model_lines(job, model, converter),
-        *(f"    cfg.training.{names[key]} = {value!r}" for key, value in _training(job).items()),
+        *(f"    cfg.training.{names[key]} = {python(value)}" for key, value in _training(job).items()),
         *_parallelism(job, layout, names),
         f"    cfg.activation_checkpoint = {_CHECKPOINTING[job.plan.recompute]}",
         *_compile(job, converter),
@@ -85,9 +92,14 @@ def _checkpointing_import(plan: Plan) -> list[str]:
 
 
 def _model_lines(job: Job, model: Shipped, converter: str | None) -> list[str]:
-    more = f", converters=[{converter}.Config(model_compile_enabled=True)]" if converter else ""
     mtp = job.model.mtp_layers
-    more += f", num_mtp_layers={mtp}" if mtp else ""
+    convert = f"{converter}.Config(model_compile_enabled=True)" if converter else ""
+    if model.built:
+        lines = [f'    spec = model_registry("{model.flavor}")', *built_lines(job.model)]
+        if converter:
+            lines.append(f"    spec.model = {convert}.build().convert(spec.model)")
+        return [*lines, "    cfg.model_spec = spec"]
+    more = (f", converters=[{convert}]" if converter else "") + (f", num_mtp_layers={mtp}" if mtp else "")
     lines = [f'    cfg.model_spec = model_registry("{model.flavor}"{more})']
     if mtp:
         lines.append("    cfg.loss = MTPLoss.Config(global_vocab_size=decoder_vocab_size(cfg.model_spec))")
@@ -125,7 +137,7 @@ def _parallelism(job: Job, layout: Layout, names: Names) -> list[str]:
     }
     if plan.tensor_x == 1:
         del settings["sequence_parallel"]
-    lines = [f"    cfg.parallelism.{names[key]} = {value!r}" for key, value in settings.items()]
+    lines = [f"    cfg.parallelism.{names[key]} = {python(value)}" for key, value in settings.items()]
     if plan.pipeline > 1:
         lines.append(f'    cfg.parallelism.{names["schedule"]} = "{_SCHEDULES[plan.schedule_name]}"')
         lines.append(f"    cfg.parallelism.{names['micro_batch']} = {plan.micro_batch}")

@@ -92,8 +92,14 @@ def _typed(text: str) -> object:
 def _command(script: Script, known: Sequence[str]) -> list[str] | None:
     """The command, or else the array or variable, with most of the known options."""
     held = [[part for value in values for part in value.split()] for values in script.variables.values()]
+    commands: list[list[str]] = []
+    for words in script.commands:  # a line that starts with an option goes on with the line before
+        if commands and words[0].startswith("-"):
+            commands[-1] += words
+        else:
+            commands.append(list(words))
     best, most = None, 0
-    for words in [*script.commands, *held]:
+    for words in [*commands, *held]:
         names = {word.partition("=")[0] for word in words}
         found = len(names & set(known)) * 1000 + sum(word.startswith("--") for word in words)
         if found > most:
@@ -135,7 +141,8 @@ def _processes(launcher: Sequence[str], script: Script, text: str) -> int | None
 
     def whole(*names: str) -> int | None:
         for name in names:
-            value = str(given.get(name, ""))
+            found = given.get(name, "")
+            value = str(found[0] if isinstance(found, list) else found)  # a program may follow the number
             if value.isdecimal() and int(value) > 0:
                 return int(value)
         return None

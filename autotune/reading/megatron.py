@@ -42,7 +42,7 @@ def read(
     world = devices or arguments.devices
     if world is None:
         options.faults.append("how many devices the job has is not said; give --devices N")
-    plan = _plan(options, stack, world or 1, found or model)
+    plan = _plan(options, stack, world, found or model)
     for option in _NO_PLAN:
         if (shards := options.number(option)) is not None and shards > plan.tensor_x:
             options.faults.append(
@@ -81,10 +81,11 @@ def _by_option(arguments: Arguments) -> dict[str, object]:
     return values
 
 
-def _plan(options: Options, stack: Stack, world: int, model: ModelSpec | None) -> Plan:
+def _plan(options: Options, stack: Stack, devices: int | None, model: ModelSpec | None) -> Plan:
     tensor, context = _degree(options, "tensor_x"), _degree(options, "context")
     pipeline = _degree(options, "pipeline")
     others = tensor * context * pipeline
+    world = devices or others
     if world % others:
         options.faults.append(
             f"tensor {tensor} x context {context} x pipeline {pipeline} = {others} does not divide {world} devices; "

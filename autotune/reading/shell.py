@@ -11,8 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_POSITION = re.compile(r"\d+(?=:?[-=])")  # an argument of the script that has a default
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(\+?)=")
 _SEPARATORS = "\n;&|"
+_REDIRECTION = re.compile(r"(\d*|&)(>>|>|<)&?[ \t]*[^\s;|&]+")
 _OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -88,7 +90,9 @@ class _Reader:
         words: list[_Word] = []
         while self.at < len(self.text):
             letter = self.text[self.at]
-            if letter in _SEPARATORS:
+            if (sent := _REDIRECTION.match(self.text, self.at)) is not None:
+                self.at = sent.end()
+            elif letter in _SEPARATORS:
                 self.at += 1
                 if words:
                     return words
@@ -110,7 +114,7 @@ class _Reader:
         plain = True
         while self.at < len(self.text):
             letter = self.text[self.at]
-            if letter.isspace() or letter in _SEPARATORS or (letter == ")" and not open_field):
+            if letter.isspace() or letter in _SEPARATORS or letter == ")":
                 break
             if letter == "(" and source.endswith("=") and plain:
                 return _Word([], source, self._array())
@@ -192,12 +196,19 @@ class _Reader:
         if rest.startswith("${"):
             return self._braces(self._bracket(2, "}"))
         match = _NAME.match(rest, 1)
-        if match is None:  # arguments of the script: $@, $1
-            self.at += 2
-            return [] if rest[1:2] in "@*" else [rest[:2]]
+        if match is None:
+            return self._argument(rest[1:2])
         self.at += match.end()
         found = self.variables.get(match[0])
         return [f"${match[0]}"] if found is None else [" ".join(found[:1])]
+
+    def _argument(self, letter: str) -> list[str]:
+        """Values of `$@`, `$1` and their like: none, and the text itself; a single `$` is text too."""
+        if not letter or letter not in "@*#?!-$0123456789":
+            self.at += 1
+            return ["$"]
+        self.at += 2
+        return [] if letter in "@*" else [f"${letter}"]
 
     def _bracket(self, opening: int, closing: str) -> str:
         start = self.at + opening
@@ -216,7 +227,7 @@ class _Reader:
         return self.text[start : self.at - 1]
 
     def _braces(self, inside: str) -> list[str]:
-        name = _NAME.match(inside)
+        name = _NAME.match(inside) or _POSITION.match(inside)
         if name is None:
             return [f"${{{inside}}}"]
         found, rest = self.variables.get(name[0]), inside[name.end() :]
@@ -224,6 +235,8 @@ class _Reader:
             return list(found) if found is not None else []
         if rest[:2] in (":-", ":=") or rest[:1] in ("-", "="):
             default = rest.lstrip(":")[1:]
+            if len(default) > 1 and default[0] == default[-1] and default[0] in "'\"":
+                default = default[1:-1]
             return (
                 [" ".join(found)] if found and found[0] else _Reader(f'"{default}"', self.variables)._double()
             )

@@ -24,16 +24,17 @@ PLANS = {
     "FSDP": ("llama3-8b", {"data": 64, "zero_stage": 3, "global_batch": 64, "recompute": "selective"}),
     "HSDP": ("llama3-70b", {"data": 64, "zero_stage": 3, "data_shard": 8, "global_batch": 64, "recompute": "full"}),
     "z": ("llama3-8b", {"tensor_z": 8, "data": 4, "global_batch": 32}),
-    "long context": ("llama3.1-405b", {**GRID, "context": 16, "pipeline": 7, "data": 2, "zero_stage": 1, "global_batch": 28,
-                                       "sequence": 131072, "recompute": "full"}),
+    "long context": ("llama3.1-405b", {**GRID, "context": 16, "pipeline": 7, "data": 2, "zero_stage": 1,
+                                       "global_batch": 28, "sequence": 131072, "recompute": "full"}),
     "FSDP over context": ("llama3-70b", {**GRID, "context": 4, "data": 4, "zero_stage": 3, "global_batch": 8}),
     "uneven": ("llama3.1-405b", {**GRID, "pipeline": 16, "data": 4, "global_batch": 64}),
     "interleaved": ("llama3.1-405b", {**GRID, "pipeline": 9, "virtual_stages": 7, "data": 2, "global_batch": 36}),
-    "uneven, interleaved": ("llama3-8b", {"pipeline": 4, "virtual_stages": 2, "stage_layers": (3, 4, 4, 4, 4, 4, 4, 5),
-                                          "data": 2, "global_batch": 16}),
+    "uneven, interleaved": ("llama3-8b", {"pipeline": 4, "virtual_stages": 2,
+                                          "stage_layers": (3, 4, 4, 4, 4, 4, 4, 5), "data": 2, "global_batch": 16}),
     "some layers recomputed": ("llama3-8b", {"pipeline": 2, "data": 4, "recompute": "full", "recompute_every": 4,
                                              "global_batch": 16}),
-    "fp8": ("llama3-70b", {**GRID, "pipeline": 4, "data": 2, "zero_stage": 1, "precision": "fp8", "global_batch": 16}),
+    "fp8": ("llama3-70b", {**GRID, "pipeline": 4, "data": 2, "zero_stage": 1, "precision": "fp8",
+                           "global_batch": 16}),
     "mxfp8": ("llama3-70b", {**GRID, "pipeline": 4, "data": 2, "precision": "mxfp8", "global_batch": 16}),
     "nvfp4": ("llama3-70b", {**GRID, "data": 2, "precision": "nvfp4", "global_batch": 16}),
     "experts": ("mixtral-8x7b", {"tensor_x": 2, "sequence_parallel": True, "expert": 8, "data": 16, "zero_stage": 1,
@@ -42,15 +43,18 @@ PLANS = {
     "experts, overlapped": ("qwen3-30b-a3b", {"expert": 8, "data": 16, "pipeline": 4, "virtual_stages": 2,
                                               "global_batch": 64, "overlap": Overlap(expert=True)}),
     "experts, FSDP": ("qwen3-30b-a3b", {"expert": 8, "data": 64, "zero_stage": 3, "global_batch": 64}),
-    "latent attention": ("deepseek-v3", {"expert": 64, "pipeline": 16, "data": 64, "zero_stage": 1, "global_batch": 1024,
-                                         "precision": "fp8", "recompute": "selective"}),
+    "latent attention": ("deepseek-v3", {"expert": 64, "pipeline": 16, "data": 64, "zero_stage": 1,
+                                         "global_batch": 1024, "precision": "fp8", "recompute": "selective"}),
     "windows and sinks": ("gpt-oss-120b", {"expert": 16, "data": 64, "zero_stage": 1, "global_batch": 64}),
     "learned positions": ("gpt3-175b", {**GRID, "pipeline": 8, "data": 2, "precision": "fp16", "global_batch": 32}),
+    "a Llama of its own": ("llama2-70b", {**GRID, "pipeline": 2, "data": 2, "global_batch": 8}),
     "biases of queries": ("qwen2.5-72b", {**GRID, "pipeline": 4, "data": 2, "global_batch": 16}),
 }  # fmt: skip
 NO_TORCHTITAN = {
-    "long context": "zero_stage = 1",     "experts": "no Mixtral", "split experts": "no Mixtral", "some layers recomputed": "recompute_every",
+    "long context": "zero_stage = 1", "experts": "no Mixtral", "split experts": "no Mixtral",
+    "some layers recomputed": "recompute_every",
     "windows and sinks": "zero_stage = 1", "latent attention": "zero_stage = 1", "learned positions": "no GPT-3",
+    "a Llama of its own": ("llama2-70b", {**GRID, "pipeline": 2, "data": 2, "global_batch": 8}),
     "biases of queries": "no Qwen2.5", "experts, overlapped": "overlap.expert",
     "fp8": "needs a device", "mxfp8": "needs a device", "nvfp4": "needs a device",
 }  # fmt: skip
@@ -118,7 +122,13 @@ def test_torchtitan(name, tmp_path, monkeypatch):
     if plan.pipeline > 1:
         assert len(parts) == plan.pipeline * plan.virtual_stages
         assert sum(name.startswith("layers.") for part in parts for name in part) == job.model.num_layers
-    assert len(config.model_spec.model.layers) == job.model.num_layers
+    shape = config.model_spec.model
+    assert (len(shape.layers), shape.dim, shape.vocab_size) == (
+        job.model.num_layers,
+        job.model.hidden,
+        job.model.vocab,
+    )
+    assert shape.layers[0].attention.n_heads == job.model.attention.heads
 
 
 @pytest.mark.parametrize("name", DEEPSPEED)

@@ -102,6 +102,8 @@ def export(
         inputs=inputs,
     )
     job = Job(loaded.model, loaded.machine, loaded.plan, loaded.stack, str(loaded.references.machine))
+    if not loaded.references.stack_named:
+        job = targets.with_usual_stack(job, to, framework)
     result = targets.export(job, to, framework, None if output is None else output.stem)
     written = [] if output is None else _write(result, output)
     if json:

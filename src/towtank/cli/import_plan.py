@@ -1,5 +1,7 @@
 """`towtank import`: a plan from the configuration of other software."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -66,6 +68,19 @@ _Defined = Annotated[
 ]
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What the user asks for, as given."""
+
+    file: Path
+    source: str | None
+    devices: int | None
+    model: str | None
+    stack: str | None
+    settings: Sequence[str]
+    define: Sequence[str]
+
+
 def import_plan(
     file: _File,
     source: _Source = None,
@@ -79,29 +94,14 @@ def import_plan(
     json: Json = False,
 ) -> None:
     """Read a plan from arguments of Megatron-LM or from DeepSpeed JSON."""
-    from towtank.autotune.reading import sources
-    from towtank.simulator.models.load import load_model
-    from towtank.simulator.plan_file import dump_plan, parse_settings
-    from towtank.simulator.stacks.load import load_stack
+    from towtank.simulator.plan_file import dump_plan
 
-    inputs = Inputs()
-    inputs.take(lambda: _source(source, sources.SOURCES))
-    inputs.take(lambda: _devices(devices))
-    changes = inputs.take(lambda: parse_settings(",".join(settings or ())))
-    defined = inputs.take(lambda: _definitions(define or ()))
-    the_model = inputs.take(lambda: load_model(model)) if model else None
-    the_stack = inputs.take(lambda: load_stack(stack)) if stack else None
-    inputs.check()
-    found = sources.import_plan(
-        file, source, devices=devices, model=the_model, stack=the_stack, defined=defined or {}
-    )
-    plan = _changed(found.plan, changes or {})
-    from towtank.autotune.export.names import names_of
-
+    asked = _Asked(file, source, devices, model, stack, settings or (), define or ())
+    found, plan = _read(asked)
     named = {
         "model": model or found.model,
         "machine": machine,
-        "stack": stack or names_of(found.source).stack,
+        "stack": stack or _usual_stack(found.source),
     }
     text = dump_plan(plan, model=named["model"], machine=named["machine"], stack=named["stack"])
     if output is not None:
@@ -110,6 +110,39 @@ def import_plan(
         _print_json(found, plan, named)
     else:
         _print(found, text, output)
+
+
+def _read(asked: _Asked) -> "tuple[Imported, Plan]":
+    """Load everything, so that all faults are told at once, then read the file and change what was asked."""
+    from towtank.autotune.reading import sources
+    from towtank.simulator.models.load import load_model
+    from towtank.simulator.plan_file import parse_settings, plan_file_from_mapping, plan_to_mapping
+    from towtank.simulator.stacks.load import load_stack
+
+    inputs = Inputs()
+    inputs.take(lambda: _source(asked.source, sources.SOURCES))
+    inputs.take(lambda: _devices(asked.devices))
+    changes = inputs.take(lambda: parse_settings(",".join(asked.settings)))
+    defined = inputs.take(lambda: _definitions(asked.define))
+    model = inputs.take(lambda: load_model(str(asked.model))) if asked.model else None
+    stack = inputs.take(lambda: load_stack(str(asked.stack))) if asked.stack else None
+    inputs.check()
+    found = sources.import_plan(
+        asked.file,
+        asked.source,
+        devices=asked.devices,
+        model=model,
+        stack=stack,
+        defined=defined,
+    )
+    plan = plan_file_from_mapping(plan_to_mapping(found.plan), changes, "--set").plan
+    return found, plan
+
+
+def _usual_stack(source: str) -> str:
+    from towtank.autotune.export.names import names_of
+
+    return names_of(source).stack
 
 
 def _source(word: str | None, known: tuple[str, ...]) -> None:
@@ -124,18 +157,12 @@ def _devices(devices: int | None) -> None:
         raise InputError(f"--devices {devices} must be 1 or more")
 
 
-def _definitions(texts: "list[str] | tuple[str, ...]") -> dict[str, str]:
+def _definitions(texts: Sequence[str]) -> dict[str, str]:
     parts = [text.partition("=") for text in texts]
     wrong = [name + sign + value for name, sign, value in parts if not sign or not name.isidentifier()]
     if wrong:
         raise InputError(f"--define {', '.join(wrong)} is not NAME=VALUE")
     return {name: value for name, _, value in parts}
-
-
-def _changed(plan: "Plan", changes: dict[str, Any]) -> "Plan":
-    from towtank.simulator.plan_file import plan_file_from_mapping, plan_to_mapping
-
-    return plan_file_from_mapping(plan_to_mapping(plan), changes, "--set").plan
 
 
 def _write(path: Path, text: str) -> None:

@@ -24,6 +24,8 @@ class References:
     model: str | None
     machine: str | None
     stack: str
+    stack_named: bool
+    """Whether somebody named the stack; it is the usual one otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ def _references(
     if path is not None:  # options are relative to the working directory, the file perhaps to itself
         model = model if options[0] is not None else _beside(path, model)
         stack = stack if options[2] is not None else _beside(path, stack)
-    return References(model, machine, stack or DEFAULT_STACK)
+    return References(model, machine, stack or DEFAULT_STACK, stack is not None)
 
 
 def _beside(plan_path: Path, reference: str | None) -> str | None:
