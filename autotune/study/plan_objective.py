@@ -9,6 +9,7 @@ from typing import Any
 from towtank.autotune.space.canonical import canonical
 from towtank.autotune.study.measures import (
     Prices,
+    Simulated,
     check_known,
     measures_named,
     need_busy_share,
@@ -151,10 +152,14 @@ class PlanObjective:
         """
         return json.dumps(plan_to_mapping(self.plan(parameters)), sort_keys=True, separators=(",", ":"))
 
+    def simulated(self, parameters: Parameters) -> Simulated:
+        """Put the plan of a legal configuration on the clock."""
+        plan = self.plan(parameters)
+        return self._clocks[plan.num_devices].simulate(plan, need_busy_share(self._measures))
+
     def evaluate(self, parameters: Parameters) -> Outcome:
         """Simulate the plan."""
-        plan = self.plan(parameters)
-        simulated = self._clocks[plan.num_devices].simulate(plan, need_busy_share(self._measures))
+        simulated = self.simulated(parameters)
         values = values_of(self._measures, simulated, self._task.machine, self._prices)
         return Outcome(values, {MEMORY: simulated.peak_memory_bytes - self._capacity_bytes})
 

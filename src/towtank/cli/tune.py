@@ -9,6 +9,8 @@ import typer
 
 from towtank.cli.failure import INTERRUPTED, WRONG_INPUT, InputError, Inputs, complain
 from towtank.cli.options import Json, Profiles
+from towtank.cli.records_as_options import with_records
+from towtank.cli.tune_study import NO_WISH, StudyWish, run_asked, run_worker
 
 if TYPE_CHECKING:
     from towtank.autotune.search.report import SearchReport
@@ -23,6 +25,10 @@ Examples:
       --fix tensor_x=4|8 --max pipeline=16 -o llama.yaml
   towtank tune --model llama-3.1-405b --machine eos --devices 8192 --global-batch 2048 --sequence 8192 --budget 60s
   towtank tune --model my/config.json --machine jupiter --devices 512 --global-batch 512 --json
+  towtank tune --model llama3-8b --machine dgx-h100:nodes=4 --global-batch 64 --stack megatron-core \\
+      --method optuna --trials 300 --study llama
+  towtank tune --model llama3-8b --machine aws-p5-h100:nodes=4 --global-batch 64 --measure throughput --measure cost
+  towtank tune --worker --study llama --storage /shared/llama.journal
 
 \b
 Dimensions for --fix, --min, --max and --free are fields of the plan (towtank.Plan), or overlap. and a switch.
@@ -37,19 +43,19 @@ def _option(name: str, metavar: str, text: str) -> Any:
     return typer.Option(name, metavar=metavar, help=text, show_default=False)
 
 
-_Model = Annotated[str, _option("--model", "M", "Name of a model, or a model YAML or config.json.")]
-_Machine = Annotated[str, _option("--machine", "X", "Machine such as selene or dgx-h100:nodes=64.")]
+_Model = Annotated[str | None, _option("--model", "M", "Name of a model, or a model YAML or config.json.")]
+_Machine = Annotated[str | None, _option("--machine", "X", "Machine such as selene or dgx-h100:nodes=64.")]
 _Devices = Annotated[
     int | None, _option("--devices", "N", "Devices that every plan occupies; default: all of the machine.")
 ]
-_Batch = Annotated[int, _option("--global-batch", "N", "Sequences of one step.")]
-_Sequence = Annotated[
-    int | None, _option("--sequence", "N", "Tokens of one sequence; default: the model's.")
-]
+_Batch = Annotated[int | None, _option("--global-batch", "N", "Sequences of one step.")]
+_Sequence = Annotated[int | None, _option("--sequence", "N", "Tokens of one sequence; default: the model's.")]
 _Stack = Annotated[
     str,
     typer.Option(
-        "--stack", metavar="S", help="Software that limits the space; any: every dimension that some stack has."
+        "--stack",
+        metavar="S",
+        help="Software that limits the space; any: every dimension that some stack has.",
     ),
 ]
 _Fix = Annotated[
@@ -67,11 +73,10 @@ _Budget = Annotated[
     str | None,
     _option("--budget", "TIME", "Stop after so long, such as 60s, and say how far the answer can be behind."),
 ]
-_Workers = Annotated[
-    int | None, _option("--workers", "N", "Processes that simulate; default: one a core.")
-]
+_Workers = Annotated[int | None, _option("--workers", "N", "Processes that simulate; default: one a core.")]
 _Finalists = Annotated[
-    int, typer.Option("--finalists", metavar="N", min=0, help="Best plans that the reference engine runs too.")
+    int,
+    typer.Option("--finalists", metavar="N", min=0, help="Best plans that the reference engine runs too."),
 ]
 _FinalistsEngine = Annotated[
     str,
@@ -113,10 +118,11 @@ class Question:
     profiles: tuple[Path, ...]
 
 
+@with_records
 def tune(
-    model: _Model,
-    machine: _Machine,
-    global_batch: _Batch,
+    model: _Model = None,
+    machine: _Machine = None,
+    global_batch: _Batch = None,
     devices: _Devices = None,
     sequence: _Sequence = None,
     stack: _Stack = ANY_STACK,
@@ -133,6 +139,7 @@ def tune(
     force: _Force = False,
     json: Json = False,
     profiles: Profiles = None,
+    study: StudyWish = NO_WISH,
 ) -> None:
     """Search all legal plans of a model on a machine and write the best one to plan.yaml.
 
@@ -140,6 +147,11 @@ def tune(
     simulated, so the answer is proven best under the compiled engine. No plan in it fails to fit. Ctrl-C keeps what
     is done.
     """
+    if study.worker:
+        run_worker(study, tuple(profiles or ()), json)
+        return
+    if model is None or machine is None or global_batch is None:
+        raise InputError(_missing(model=model, machine=machine, global_batch=global_batch))
     question = Question(
         model,
         machine,
@@ -159,6 +171,9 @@ def tune(
         tuple(profiles or ()),
     )
     task, budget_s = _task(question)
+    if study.is_asked:
+        _study(task, question, study, json)
+        return
     report = _searched(task, top, budget_s, question, finalists)
     if report.result.plans:
         _write(output, _plan_text(report, question))
@@ -167,6 +182,24 @@ def tune(
         complain("interrupted; the answer is the best of what was done")
         raise typer.Exit(INTERRUPTED)
     if not report.result.plans:
+        raise typer.Exit(WRONG_INPUT)
+
+
+def _missing(**given: object) -> str:
+    names = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is None]
+    return f"{', '.join(names)} must be given (only --worker needs none: it reads the study)"
+
+
+def _study(task: "TuningTask", question: Question, study: StudyWish, json: bool) -> None:
+    """What else than the exact search for the shortest step is asked; its best plan goes to the same file."""
+    from towtank.autotune.study.plan_objective import References
+    from towtank.simulator.plan_file import dump_plan
+
+    plan = run_asked(task, References(question.model, question.machine, question.stack), study, json)
+    if plan is not None:
+        text = dump_plan(plan, model=question.model, machine=question.machine, stack=question.stack)
+        _write(question.output, text)
+    elif study.slurm is None:
         raise typer.Exit(WRONG_INPUT)
 
 
@@ -326,5 +359,3 @@ def _commands(question: Question) -> list[str]:
     folders = [word for folder in question.profiles for word in ("--profiles", str(folder))]
     path = str(question.output)
     return [join(["towtank", "predict", "--plan", path, *folders]), join(["towtank", "why", path, *folders])]
-
-
