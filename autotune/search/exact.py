@@ -24,10 +24,8 @@ from towtank.simulator.predict import EngineName
 
 _FIRST_ROUND, _LARGEST_ROUND = 32, 2048
 """Plans of a round; in between, half of what was simulated so far."""
-_WORTH_WORKERS = 20_000
-"""Legal plans from which on workers are started while memory and bounds are judged."""
 _LONG_QUEUE = 600
-"""Plans left to simulate that are worth the start of workers later on."""
+"""Plans left to simulate that are worth the start of workers."""
 
 
 class Budget:
@@ -146,7 +144,7 @@ def tune(
     budget, tell = Budget(budget_s), progress or (lambda progress: None)
     crew = Crew(task, workers or os.cpu_count() or 1)
     try:
-        judged = _judge(task, top, crew, tell)
+        judged = _judge(task, top, tell)
         if judged.queue is None:
             return _nothing_fits(task, judged, budget)
         stopped = _simulate(judged.queue, crew, budget, tell)
@@ -171,7 +169,7 @@ class _Judged:
     """None where no plan fits."""
 
 
-def _judge(task: TuningTask, top: int, crew: Crew, tell: Report) -> _Judged:
+def _judge(task: TuningTask, top: int, tell: Report) -> _Judged:
     """All legal plans, their memory, and the bounds of those that fit."""
     from towtank.autotune.judge.bound import step_bound_s
     from towtank.autotune.judge.memory import peak_memory_bytes
@@ -180,8 +178,6 @@ def _judge(task: TuningTask, top: int, crew: Crew, tell: Report) -> _Judged:
     tell(Progress("plans", 0, 0, None))
     table = legal_plans(task)
     tell(Progress("memory and bounds", 0, table.num_rows, None))
-    if table.num_rows >= _WORTH_WORKERS:
-        crew.call()
     capacity = known(
         task.machine.device,
         "memory_capacity",

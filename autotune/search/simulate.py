@@ -6,7 +6,7 @@ is one pass, or with contention two, over the passes of its pipeline.
 """
 
 from collections import OrderedDict
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,18 +17,21 @@ from towtank.autotune.task import TuningTask
 from towtank.simulator.cost.model import CostModel
 from towtank.simulator.lowering.sizes import Sizes, local_sizes
 from towtank.simulator.lowering.stages import Chunk, chunks_of, distinct_stages, segments_of
-from towtank.simulator.lowering.weights import gradient_messages, parameter_messages, stage_weights
+from towtank.simulator.lowering.weights import Weights, gradient_messages, parameter_messages, stage_weights
 from towtank.simulator.operations import Message
 from towtank.simulator.plan import Plan
 from towtank.simulator.predict import possible_overlap
 from towtank.simulator.program import send_message
 from towtank.simulator.schedules import schedule
-from towtank.simulator.schedules.slots import Slots
 from towtank.simulator.step_ends import gradient_norm_s, optimizer_s, unrolled_weights
 from towtank.simulator.waiting import slowest
 
-_SLOTS_KEPT = 40_000_000
-"""Slots of schedules that are kept: 7 bytes each."""
+if TYPE_CHECKING:
+    from towtank.autotune.search.kernels.pipeline import Step
+    from towtank.autotune.search.kernels.walk import Walk
+
+_PASSES_KEPT = 8_000_000
+"""Passes of schedules that are kept: 14 bytes each."""
 
 
 class _Group(NamedTuple):
@@ -44,18 +47,16 @@ class _Layout(NamedTuple):
 
     groups: tuple[_Group, ...]
     layers: NDArray[np.int64]
+    most_layers: int
 
 
 class _Ends(NamedTuple):
     """Seconds of one stage besides its passes."""
 
-    norm: float
-    optimizer: float
-    reduce_all: float
-    gather_all: float
-    reduce: tuple[tuple[float, ...], ...]
-    """By [chunk][layer]."""
-    gather: tuple[tuple[float, ...], ...]
+    whole: NDArray[np.float64]
+    """Reduction of all gradients, norm, optimizer, gather of all parameters, shape [4, 1]."""
+    layered: NDArray[np.float64]
+    """Gathers and reductions [2, 1, chunks, layers] where they go layer by layer."""
 
 
 class StepClock:
@@ -72,8 +73,8 @@ class StepClock:
         self._gathers = TraceMemo(
             lambda sizes: bool(parameter_messages(sizes, stage_weights(sizes, chunks_of(sizes)[0])))
         )
-        self._slots: OrderedDict[tuple[str, int, int, int], Slots] = OrderedDict()
-        self._num_slots = 0
+        self._walks: OrderedDict[tuple[str, int, int, int], Walk] = OrderedDict()
+        self._num_passes = 0
 
     def seconds(self, plan: Plan) -> float:
         """Step time in seconds of a plan that has passed its rules and occupies the devices of the task.
@@ -81,71 +82,60 @@ class StepClock:
         Raises:
             UnknownFigure: the machine's profile lacks a figure that the step needs.
         """
-        from towtank.autotune.search.kernels.pipeline import Order, pipeline_makespan
+        from towtank.autotune.search.kernels.pipeline import pipeline_makespan
 
         # not through its cache, which would hash model, plan and stack each time
         sizes = local_sizes.__wrapped__(
             self.task.model, possible_overlap(plan, self.task.machine), self.task.stack
         )
-        plan = sizes.plan
-        layout = self._layout(sizes)
-        slots = self._order(plan)
-        gathers = self._gathers(sizes)
-        order = Order(
-            slots.phase,
-            slots.chunk,
-            slots.micro_batch,
-            layout.layers,
-            plan.num_micro_batches,
-            blocking_sends=not sizes.overlap.pipeline,
-            unroll_first_forward=gathers and bool(sizes.overlap.parameter_gather),
-            unroll_last_backward=bool(sizes.overlap.data_gradients),
-            gather_after=gathers and not sizes.overlap.parameter_gather,
-        )
-        return float(pipeline_makespan(order, self._durations(sizes, layout), self._slowdown))
+        return pipeline_makespan(self._walk(sizes.plan), self._step(sizes), self._slowdown)
 
     def _cost(self, sizes: Sizes) -> CostModel:
         task = self.task
         return CostModel(task.machine, sizes.plan, task.stack, task.profile_dirs, pace=self._pace)
 
-    def _order(self, plan: Plan) -> Slots:
-        """Schedule of a plan; those used last are kept up to a total size."""
+    def _walk(self, plan: Plan) -> "Walk":
+        """Passes of a plan's schedule in order; those used last are kept up to a total size."""
+        from towtank.autotune.search.kernels.walk import walk
+
         key = (plan.schedule_name, plan.pipeline, plan.virtual_stages, plan.num_micro_batches)
-        found = self._slots.get(key)
+        found = self._walks.get(key)
         if found is None:
-            found = self._slots[key] = schedule.__wrapped__(*key)
-            self._num_slots += found.phase.size
-            while self._num_slots > _SLOTS_KEPT and len(self._slots) > 1:
-                self._num_slots -= self._slots.popitem(last=False)[1].phase.size
-        self._slots.move_to_end(key)
+            found = self._walks[key] = walk(schedule.__wrapped__(*key), *key[2:])
+            self._num_passes += found.num_passes
+            while self._num_passes > _PASSES_KEPT and len(self._walks) > 1:
+                self._num_passes -= self._walks.popitem(last=False)[1].num_passes
+        self._walks.move_to_end(key)
         return found
 
-    def _durations(self, sizes: Sizes, layout: _Layout) -> "Durations":
-        from towtank.autotune.search.kernels.pipeline import Durations
+    def _step(self, sizes: Sizes) -> "Step":
+        """Durations of a step by its groups of stages, and how it is built."""
+        from towtank.autotune.search.kernels.pipeline import Step
 
+        layout, gathers, overlap = self._layout(sizes), self._gathers(sizes), sizes.overlap
         stages, chunks = layout.layers.shape
-        most = max(1, int(layout.layers.max()))
-        passes, layered = np.zeros((2, stages, chunks)), np.zeros((2, stages, chunks, most))
+        passes, layered = np.zeros((2, stages, chunks)), np.zeros((2, stages, chunks, layout.most_layers))
         ends = np.empty((4, stages))
-        for group in layout.groups:
-            members = group.members
-            for chunk in group.chunks:
+        for members, group, signature in layout.groups:
+            for chunk in group:
                 passes[0, members, chunk.index] = self._pass(sizes, chunk, backward=False)
                 passes[1, members, chunk.index] = self._pass(sizes, chunk, backward=True)
-            found = self._ends(sizes, group.signature, group.chunks)
-            ends[:, members] = np.array(found[:4])[:, None]
-            for index in range(chunks):
-                layered[0, members, index, : len(found.gather[index])] = found.gather[index]
-                layered[1, members, index, : len(found.reduce[index])] = found.reduce[index]
-        return Durations(
+            found = self._ends(sizes, signature, group)
+            ends[:, members] = found.whole
+            layered[:, members, :, : found.layered.shape[3]] = found.layered
+        return Step(
+            layers=layout.layers,
+            blocking_sends=not overlap.pipeline,
+            unroll_first_forward=gathers and bool(overlap.parameter_gather),
+            unroll_last_backward=bool(overlap.data_gradients),
+            gathers_after=gathers and not overlap.parameter_gather,
             passes=passes,
-            layer_parts=passes / np.maximum(layout.layers, 1),
             gather=layered[0],
             reduce=layered[1],
             send=self._send(sizes) if stages > 1 else 0.0,
-            norm=ends[0],
-            optimizer=ends[1],
-            reduce_all=ends[2],
+            reduce_all=ends[0],
+            norm=ends[1],
+            optimizer=ends[2],
             gather_after=ends[3],
         )
 
@@ -159,31 +149,29 @@ class StepClock:
     def _end_seconds(self, sizes: Sizes, chunks: tuple[Chunk, ...]) -> _Ends:
         """What a stage does besides its passes."""
         cost = self._cost(sizes)
-        whole = stage_weights(sizes, chunks)
+        all_weights = stage_weights(sizes, chunks)
 
         def total(messages: list[Message]) -> float:
             return sum((cost.duration_s(message) for message in messages), 0.0)
 
-        reduce, gather = [], []
-        reduce_all = total(gradient_messages(sizes, whole))
+        reduce_all = total(gradient_messages(sizes, all_weights))
+        layered = np.zeros((2, 1, len(chunks), max(1, *(chunk.num_layers for chunk in chunks))))
         for chunk in chunks:
-            weights = [each for _, each in unrolled_weights(sizes, chunk)]
-            known = {
-                each: (total(gradient_messages(sizes, each)), total(parameter_messages(sizes, each)))
-                for each in set(weights)
-            }
-            reduce.append(tuple(known[each][0] for each in weights))
-            if chunk.num_layers == 0:  # as `step` has it: the first chunk reduces the gradients of the whole stage
-                reduce[-1] = (reduce_all if chunk.index == 0 else 0.0,)
-            gather.append(tuple(known[each][1] for each in weights))
-        return _Ends(
+            known: dict[Weights, tuple[float, float]] = {}
+            for layer, weights in unrolled_weights(sizes, chunk):
+                if weights not in known:
+                    gather, reduce = parameter_messages(sizes, weights), gradient_messages(sizes, weights)
+                    known[weights] = total(gather), total(reduce)
+                layered[:, 0, chunk.index, max(0, layer)] = known[weights]
+            if chunk.num_layers == 0:  # as `step` has it: the first chunk reduces the gradients of the stage
+                layered[1, 0, chunk.index, 0] = reduce_all if chunk.index == 0 else 0.0
+        whole = (
+            reduce_all,
             gradient_norm_s(sizes, chunks, cost),
             optimizer_s(sizes, chunks, cost),
-            reduce_all,
-            total(parameter_messages(sizes, whole)),
-            tuple(reduce),
-            tuple(gather),
+            total(parameter_messages(sizes, all_weights)),
         )
+        return _Ends(np.array(whole)[:, None], layered)
 
 
 def _layout(sizes: Sizes) -> _Layout:
@@ -197,4 +185,4 @@ def _layout(sizes: Sizes) -> _Layout:
         for members in distinct_stages(sizes)
     )
     layers = np.array([[chunk.num_layers for chunk in chunks] for chunks in stages], np.int64)
-    return _Layout(groups, layers)
+    return _Layout(groups, layers, max(1, int(layers.max())))

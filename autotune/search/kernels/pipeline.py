@@ -1,6 +1,7 @@
 """Makespan of a pipeline straight from its schedule: the graph of `schedules.expand` without building it."""
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -8,334 +9,316 @@ from numba.extending import register_jitable
 from numpy.typing import NDArray
 
 from towtank.autotune.search.kernels.lanes import stretch, union
+from towtank.autotune.search.kernels.walk import FIRST_FORWARD, LAST_BACKWARD, Walk
 
-_FORWARD = 0
+Array = NDArray[Any]
 _SEND_FORWARD, _SEND_BACKWARD, _DATA = 0, 1, 2
 
 
-class Order(NamedTuple):
-    """What runs in which order: passes [stages, slots] of a schedule, and how the step is built around them."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """How a step is built around the passes of its schedule, and its durations in seconds.
 
-    phase: NDArray[Any]
-    chunk: NDArray[Any]
-    micro_batch: NDArray[Any]
-    layers: NDArray[Any]
+    `passes` [2, stages, chunks] of forward and backward passes; collectives of single layers
+    [stages, chunks, most layers], of whole stages and ends [stages].
+    """
+
+    layers: NDArray[np.int64]
     """Layers [stages, chunks]."""
-    num_micro_batches: int
     blocking_sends: bool
     unroll_first_forward: bool
     unroll_last_backward: bool
-    gather_after: bool
-
-
-class Durations(NamedTuple):
-    """Seconds. Passes [2, stages, chunks] and each layer's part of them; collectives [stages, chunks, most layers]."""
-
-    passes: NDArray[Any]
-    layer_parts: NDArray[Any]
-    gather: NDArray[Any]
-    reduce: NDArray[Any]
+    gathers_after: bool
+    passes: NDArray[np.float64]
+    gather: NDArray[np.float64]
+    reduce: NDArray[np.float64]
     send: float
-    reduce_all: NDArray[Any]
-    """Reduction of the gradients of a whole stage [stages], where they are not reduced layer by layer."""
-    norm: NDArray[Any]
-    optimizer: NDArray[Any]
-    gather_after: NDArray[Any]
+    reduce_all: NDArray[np.float64]
+    norm: NDArray[np.float64]
+    optimizer: NDArray[np.float64]
+    gather_after: NDArray[np.float64]
 
 
-class _Lanes(NamedTuple):
-    """Tasks of all streams. Compute [tasks] from `first[s]`; communication [tasks] from `comm_first[s, kind]`."""
-
-    first: NDArray[Any]
-    seconds: NDArray[Any]
-    start: NDArray[Any]
-    finish: NDArray[Any]
-    comm_first: NDArray[Any]
-    comm_start: NDArray[Any]
-    comm_finish: NDArray[Any]
-
-
-class _State(NamedTuple):
-    """Of each stage: the next slot, the next compute task, when compute is free, tasks of communication so far."""
-
-    slot: NDArray[Any]
-    task: NDArray[Any]
-    free: NDArray[Any]
-    computed: NDArray[Any]
-    """Finish of the last pass."""
-    comm_task: NDArray[Any]
-    comm_free: NDArray[Any]
-    gathered: NDArray[Any]
-    """Gathers that layers have waited for."""
-    arrival: NDArray[Any]
-    """When the input of a pass [phase, stage, chunk, micro-batch] is there; -1 until known."""
-    waits: NDArray[Any]
-    ready: NDArray[Any]
-    """Stack of stages that can go on; the last place is its height."""
+def pipeline_makespan(order: Walk, step: Step, slowdown: float) -> float:
+    """Seconds of one step; `slowdown` of compute beside communication."""
+    return float(
+        _makespan(
+            (order.stage, order.cell, order.source, order.direction, order.end),
+            step.layers,
+            (step.blocking_sends, step.unroll_first_forward, step.unroll_last_backward, step.gathers_after),
+            (step.passes.ravel(), (step.passes / np.maximum(step.layers, 1)).ravel()),
+            (step.gather, step.reduce),
+            step.send,
+            (step.reduce_all, step.norm, step.optimizer, step.gather_after),
+            slowdown,
+        )
+    )
 
 
 @register_jitable  # type: ignore[untyped-decorator]
-def _unrolled(order: Order, phase: int, micro_batch: int) -> bool:
-    if phase == _FORWARD:
-        return order.unroll_first_forward and micro_batch == 0
-    return order.unroll_last_backward and micro_batch == order.num_micro_batches - 1
+def _fill(
+    stage: Array,
+    cell: Array,
+    direction: Array,
+    end: Array,
+    layers: Array,
+    flags: tuple[bool, bool, bool, bool],
+    passes: Array,
+    parts: Array,
+    send: float,
+    first: Array,
+    alone: Array,
+    tail: tuple[Array, Array, Array, Array],
+) -> None:
+    """Durations of the compute tasks: those of stage s begin at `first[s]`, in the order of issue."""
+    cursor = first[:-1].copy()
+    per_stage = layers.ravel()
+    for k in range(len(stage)):
+        s, which = stage[k], cell[k]
+        count = per_stage[which % len(per_stage)]
+        unrolled = (end[k] == FIRST_FORWARD and flags[1]) or (end[k] == LAST_BACKWARD and flags[2])
+        if unrolled and count > 0:
+            for _ in range(count):
+                alone[cursor[s]] = parts[which]
+                cursor[s] += 1
+        else:
+            alone[cursor[s]] = passes[which]
+            cursor[s] += 1
+        if flags[0] and direction[k] >= 0:
+            alone[cursor[s]] = send
+            cursor[s] += 1
+    for s in range(len(first) - 1):
+        alone[cursor[s]] = tail[1][s]
+        alone[cursor[s] + 1] = tail[2][s]
 
 
 @register_jitable  # type: ignore[untyped-decorator]
-def _has_input(stages: int, chunks: int, phase: int, stage: int, chunk: int) -> bool:
-    if phase == _FORWARD:
-        return stage > 0 or chunk > 0
-    return stage < stages - 1 or chunk < chunks - 1
+def _places(
+    stage: Array, direction: Array, layers: Array, blocking: bool
+) -> tuple[Array, Array]:
+    """Where the compute tasks of each stage begin [stages + 1], and its sends and data collectives [stages, 3]."""
+    stages, chunks = layers.shape
+    first, comm_first = np.zeros(stages + 1, np.int64), np.zeros((stages, 3), np.int64)
+    sends = np.zeros((stages, 2), np.int64)
+    count = np.zeros(stages, np.int64)
+    for k in range(len(stage)):
+        count[stage[k]] += 1
+        if direction[k] >= 0:
+            sends[stage[k], direction[k]] += 1
+    beside = 2 * chunks * max(1, layers.max()) + 2
+    place = 0
+    for s in range(stages):
+        room = count[s] + beside + (sends[s].sum() if blocking else 0)
+        first[s + 1] = first[s] + room
+        comm_first[s, _SEND_FORWARD] = place
+        comm_first[s, _SEND_BACKWARD] = comm_first[s, _SEND_FORWARD] + sends[s, 0]
+        comm_first[s, _DATA] = comm_first[s, _SEND_BACKWARD] + sends[s, 1]
+        place = comm_first[s, _DATA] + beside
+    return first, comm_first
 
 
 @register_jitable  # type: ignore[untyped-decorator]
-def _sends(stages: int, chunks: int, phase: int, stage: int, chunk: int) -> bool:
-    return _has_input(stages, chunks, 1 - phase, stage, chunk)
-
-
-@register_jitable  # type: ignore[untyped-decorator]
-def _fill(order: Order, seconds: Durations, first: NDArray[Any], alone: NDArray[Any]) -> None:
-    """Durations of all compute tasks, in the order of each stage; `first` [stages + 1] is where a stage begins."""
-    stages, slots = order.phase.shape
-    chunks = order.layers.shape[1]
-    task = 0
-    for stage in range(stages):
-        first[stage] = task
-        for slot in range(slots):
-            phase, chunk = order.phase[stage, slot], order.chunk[stage, slot]
-            if _unrolled(order, phase, order.micro_batch[stage, slot]) and order.layers[stage, chunk]:
-                for _ in range(order.layers[stage, chunk]):
-                    alone[task] = seconds.layer_parts[phase, stage, chunk]
-                    task += 1
-            else:
-                alone[task] = seconds.passes[phase, stage, chunk]
-                task += 1
-            if order.blocking_sends and _sends(stages, chunks, phase, stage, chunk):
-                alone[task] = seconds.send
-                task += 1
-        alone[task] = seconds.norm[stage]
-        alone[task + 1] = seconds.optimizer[stage]
-        task += 2
-    first[stages] = task
-
-
-@register_jitable  # type: ignore[untyped-decorator]
-def _compute(state: _State, lanes: _Lanes, stage: int, earliest: float) -> float:
-    """Run the next compute task of a stage, not before `earliest`; when it finishes."""
-    task = state.task[stage]
-    begin = max(state.free[stage], earliest)
-    lanes.start[task] = begin
-    lanes.finish[task] = begin + lanes.seconds[task]
-    state.free[stage] = lanes.finish[task]
-    state.task[stage] = task + 1
-    return state.free[stage]
-
-
-@register_jitable  # type: ignore[untyped-decorator]
-def _communicate(
-    state: _State, lanes: _Lanes, stage: int, kind: int, earliest: float, seconds: float
-) -> float:
-    """Run the next task of a communication stream, not before `earliest`; when it finishes."""
-    task = state.comm_task[stage, kind]
-    begin = max(state.comm_free[stage, kind], earliest)
-    lanes.comm_start[task] = begin
-    lanes.comm_finish[task] = begin + seconds
-    state.comm_free[stage, kind] = lanes.comm_finish[task]
-    state.comm_task[stage, kind] = task + 1
-    return state.comm_free[stage, kind]
-
-
-@register_jitable  # type: ignore[untyped-decorator]
-def _gather_all(order: Order, seconds: Durations, lanes: _Lanes, state: _State) -> None:
+def _gather_all(
+    stage: Array,
+    cell: Array,
+    end: Array,
+    layers: Array,
+    gather: Array,
+    comm_start: Array,
+    comm_finish: Array,
+    comm_cursor: Array,
+    comm_free: Array,
+) -> None:
     """Gathers of parameters before the first forward passes: from time 0, one after the other."""
-    stages, slots = order.phase.shape
-    for stage in range(stages):
-        for slot in range(slots):
-            if order.phase[stage, slot] != _FORWARD or order.micro_batch[stage, slot]:
-                continue
-            chunk = order.chunk[stage, slot]
-            for layer in range(max(1, order.layers[stage, chunk])):
-                _communicate(state, lanes, stage, _DATA, 0.0, seconds.gather[stage, chunk, layer])
+    chunks = layers.shape[1]
+    for k in range(len(stage)):
+        if end[k] == FIRST_FORWARD:
+            s, chunk = stage[k], cell[k] % chunks
+            for layer in range(max(1, layers[s, chunk])):
+                task = comm_cursor[s, _DATA]
+                comm_start[task] = comm_free[s, _DATA]
+                comm_finish[task] = comm_free[s, _DATA] + gather[s, chunk, layer]
+                comm_free[s, _DATA] = comm_finish[task]
+                comm_cursor[s, _DATA] = task + 1
 
 
 @register_jitable  # type: ignore[untyped-decorator]
-def _layers(
-    order: Order,
-    seconds: Durations,
-    lanes: _Lanes,
-    state: _State,
-    stage: int,
+def _layer_by_layer(
+    begin: float,
+    s: int,
     chunk: int,
-    phase: int,
-    earliest: float,
+    count: int,
+    kind: int,
+    seconds: Array,
+    start: Array,
+    finish: Array,
+    cursor: Array,
+    gathered: Array,
+    comm_start: Array,
+    comm_finish: Array,
+    comm_cursor: Array,
+    comm_free: Array,
+    reduce: Array,
 ) -> float:
-    """Run a pass layer by layer: each waits for its parameters, or its gradients are reduced behind it."""
-    count, finish = max(1, order.layers[stage, chunk]), 0.0
+    """A pass in layers: each waits for its parameters, or its gradients are reduced behind it; when it ends."""
     for part in range(count):
-        begin = earliest if part == 0 else 0.0
-        if phase == _FORWARD:
-            gather = lanes.comm_first[stage, _DATA] + state.gathered[stage]
-            state.gathered[stage] += 1
-            finish = _compute(state, lanes, stage, max(begin, lanes.comm_finish[gather]))
+        if kind == FIRST_FORWARD:
+            begin = max(begin, comm_finish[gathered[s]])
+            gathered[s] += 1
+        task = cursor[s]
+        start[task] = begin
+        begin = begin + seconds[task]
+        finish[task] = begin
+        cursor[s] = task + 1
+        if kind == LAST_BACKWARD:
+            beside = comm_cursor[s, _DATA]
+            comm_start[beside] = max(comm_free[s, _DATA], begin)
+            comm_finish[beside] = comm_start[beside] + reduce[s, chunk, count - 1 - part]
+            comm_free[s, _DATA] = comm_finish[beside]
+            comm_cursor[s, _DATA] = beside + 1
+    return begin
+
+
+@register_jitable  # type: ignore[untyped-decorator]
+def _run(
+    walk: tuple[Array, Array, Array, Array, Array],
+    layers: Array,
+    flags: tuple[bool, bool, bool, bool],
+    layered: tuple[Array, Array],
+    send: float,
+    compute: tuple[Array, Array, Array, Array],
+    comm: tuple[Array, Array, Array, Array, Array],
+) -> tuple[Array, Array, Array]:
+    """All passes on the clock: per stage the next compute task, when compute is free, finish of the last pass."""
+    stage, cell, source, direction, end = walk
+    first, seconds, start, finish = compute
+    _, comm_start, comm_finish, comm_cursor, comm_free = comm
+    cursor, gathered = first[:-1].copy(), comm_cursor[:, _DATA].copy()
+    free, computed = np.zeros(len(cursor)), np.zeros(len(cursor))
+    chunks, sent, blocking = layers.shape[1], np.empty(len(stage)), flags[0]
+    if flags[1]:
+        _gather_all(
+            stage, cell, end, layers, layered[0], comm_start, comm_finish, comm_cursor, comm_free
+        )
+    for k in range(len(stage)):
+        s = stage[k]
+        begin = free[s]
+        if source[k] >= 0:
+            begin = max(begin, sent[source[k]])
+        if end[k] > 0 and flags[end[k]]:
+            chunk = cell[k] % chunks
+            begin = _layer_by_layer(
+                begin, s, chunk, max(1, layers[s, chunk]), end[k], seconds, start, finish, cursor,
+                gathered, comm_start, comm_finish, comm_cursor, comm_free, layered[1],
+            )  # fmt: skip
         else:
-            finish = _compute(state, lanes, stage, begin)
-            _communicate(state, lanes, stage, _DATA, finish, seconds.reduce[stage, chunk, count - 1 - part])
-    return finish
+            task = cursor[s]
+            start[task] = begin
+            begin = begin + seconds[task]
+            finish[task] = begin
+            cursor[s] = task + 1
+        computed[s] = begin
+        way = direction[k]
+        if way >= 0 and blocking:
+            task = cursor[s]
+            start[task] = begin
+            begin = begin + seconds[task]
+            finish[task] = begin
+            cursor[s] = task + 1
+            sent[k] = begin
+        elif way >= 0:
+            task = comm_cursor[s, way]
+            comm_start[task] = max(comm_free[s, way], begin)
+            comm_finish[task] = comm_start[task] + send
+            comm_free[s, way] = sent[k] = comm_finish[task]
+            comm_cursor[s, way] = task + 1
+        free[s] = begin
+    return cursor, free, computed
 
 
 @register_jitable  # type: ignore[untyped-decorator]
-def _hand_on(
-    seconds: Durations,
-    order: Order,
-    lanes: _Lanes,
-    state: _State,
-    stage: int,
-    chunk: int,
-    phase: int,
-    finish: float,
-) -> tuple[int, int, float]:
-    """Send the result of a pass: (stage and chunk that receive it, when)."""
-    stages = order.phase.shape[0]
-    if order.blocking_sends:
-        there = _compute(state, lanes, stage, 0.0)
-    else:
-        there = _communicate(state, lanes, stage, _SEND_FORWARD + phase, finish, seconds.send)
-    if phase == _FORWARD:
-        return (stage + 1, chunk, there) if stage < stages - 1 else (0, chunk + 1, there)
-    return (stage - 1, chunk, there) if stage > 0 else (stages - 1, chunk - 1, there)
-
-
-@register_jitable  # type: ignore[untyped-decorator]
-def _advance(order: Order, seconds: Durations, lanes: _Lanes, state: _State, stage: int) -> None:
-    """Run a stage until it waits for another one."""
-    stages, slots = order.phase.shape
-    chunks = order.layers.shape[1]
-    while state.slot[stage] < slots:
-        slot = state.slot[stage]
-        phase, chunk = order.phase[stage, slot], order.chunk[stage, slot]
-        micro_batch = order.micro_batch[stage, slot]
-        earliest = 0.0
-        if _has_input(stages, chunks, phase, stage, chunk):
-            earliest = state.arrival[phase, stage, chunk, micro_batch]
-            if earliest < 0:
-                state.waits[stage] = True
-                return
-        if _unrolled(order, phase, micro_batch):
-            finish = _layers(order, seconds, lanes, state, stage, chunk, phase, earliest)
-        else:
-            finish = _compute(state, lanes, stage, earliest)
-        state.computed[stage] = finish
-        state.slot[stage] = slot + 1
-        if _sends(stages, chunks, phase, stage, chunk):
-            to, to_chunk, there = _hand_on(seconds, order, lanes, state, stage, chunk, phase, finish)
-            state.arrival[phase, to, to_chunk, micro_batch] = there
-            if state.waits[to]:
-                state.waits[to] = False
-                state.ready[state.ready[stages]] = to
-                state.ready[stages] += 1
-
-
-@register_jitable  # type: ignore[untyped-decorator]
-def _finish_step(order: Order, seconds: Durations, lanes: _Lanes, state: _State) -> float:
+def _finish_step(
+    flags: tuple[bool, bool, bool, bool],
+    tail: tuple[Array, Array, Array, Array],
+    at: tuple[Array, Array, Array],
+    compute: tuple[Array, Array, Array, Array],
+    comm: tuple[Array, Array, Array, Array, Array],
+) -> float:
     """Reduce what is left, norm of the gradients of all stages, optimizer, gathers behind it; the makespan."""
-    stages = order.phase.shape[0]
+    cursor, free, computed = at
+    _, seconds, start, finish = compute
+    _, comm_start, comm_finish, comm_cursor, comm_free = comm
     reduced, makespan = 0.0, 0.0
-    for stage in range(stages):
-        if not order.unroll_last_backward:
-            _communicate(state, lanes, stage, _DATA, state.computed[stage], seconds.reduce_all[stage])
-        reduced = max(reduced, state.comm_free[stage, _DATA])
-    for stage in range(stages):
-        _compute(state, lanes, stage, reduced)
-        finish = _compute(state, lanes, stage, 0.0)
-        if order.gather_after:
-            finish = _communicate(state, lanes, stage, _DATA, finish, seconds.gather_after[stage])
-        makespan = max(makespan, finish)
+    for s in range(len(cursor)):
+        if not flags[2]:
+            task = comm_cursor[s, _DATA]
+            comm_start[task] = max(comm_free[s, _DATA], computed[s])
+            comm_free[s, _DATA] = comm_finish[task] = comm_start[task] + tail[0][s]
+            comm_cursor[s, _DATA] = task + 1
+        reduced = max(reduced, comm_free[s, _DATA])
+    for s in range(len(cursor)):
+        begin = max(free[s], reduced)
+        for task in range(cursor[s], cursor[s] + 2):
+            start[task] = begin
+            begin = begin + seconds[task]
+            finish[task] = begin
+        cursor[s] += 2
+        if flags[3]:
+            task = comm_cursor[s, _DATA]
+            comm_start[task] = max(comm_free[s, _DATA], begin)
+            begin = comm_finish[task] = comm_start[task] + tail[3][s]
+            comm_cursor[s, _DATA] = task + 1
+        makespan = max(makespan, begin)
     return makespan
 
 
 @register_jitable  # type: ignore[untyped-decorator]
-def _run(order: Order, seconds: Durations, lanes: _Lanes, state: _State) -> float:
-    """One pass of the engine over all tasks: the makespan; -1 if stages wait for each other."""
-    stages, slots = order.phase.shape
-    state.slot[:], state.gathered[:], state.free[:], state.comm_free[:] = 0, 0, 0.0, 0.0
-    state.task[:], state.comm_task[:] = lanes.first[:-1], lanes.comm_first
-    state.arrival[:], state.waits[:] = -1.0, False
-    if order.unroll_first_forward:
-        _gather_all(order, seconds, lanes, state)
-    for stage in range(stages):
-        state.ready[stage] = stages - 1 - stage
-    state.ready[stages] = stages
-    while state.ready[stages] > 0:
-        state.ready[stages] -= 1
-        _advance(order, seconds, lanes, state, state.ready[state.ready[stages]])
-    if state.slot.min() < slots:
-        return -1.0
-    return _finish_step(order, seconds, lanes, state)
-
-
-@register_jitable  # type: ignore[untyped-decorator]
-def _stretch_all(order: Order, lanes: _Lanes, state: _State, slowdown: float) -> None:
-    """Lengthen compute tasks by the communication of their stage; `lanes.seconds` afterwards hold that."""
+def _stretch_all(
+    cursor: Array,
+    compute: tuple[Array, Array, Array, Array],
+    comm: tuple[Array, Array, Array, Array, Array],
+    slowdown: float,
+) -> None:
+    """Lengthen compute tasks by the communication of their stage."""
+    first, seconds, start, finish = compute
+    comm_first, comm_start, comm_finish, comm_cursor, _ = comm
     most = 0
-    for stage in range(order.phase.shape[0]):
-        most = max(most, int((state.comm_task[stage] - lanes.comm_first[stage]).sum()))
+    for s in range(len(cursor)):
+        most = max(most, (comm_cursor[s] - comm_first[s]).sum())
     time, progress = np.empty(2 * most + 2), np.empty(2 * most + 2)
-    for stage in range(order.phase.shape[0]):
-        cursor, end = lanes.comm_first[stage].copy(), state.comm_task[stage].copy()
-        count = union(lanes.comm_start, lanes.comm_finish, cursor, end, time)
+    for s in range(len(cursor)):
+        count = union(comm_start, comm_finish, comm_first[s].copy(), comm_cursor[s].copy(), time)
         if count:
-            lane = slice(lanes.first[stage], lanes.first[stage + 1])
-            alone = lanes.seconds[lane].copy()
-            stretch(
-                alone,
-                lanes.start[lane],
-                lanes.finish[lane],
-                lanes.seconds[lane],
-                time,
-                progress,
-                count,
-                slowdown,
-            )
-
-
-@register_jitable  # type: ignore[untyped-decorator]
-def _lanes_and_state(order: Order, seconds: Durations) -> tuple[_Lanes, _State]:
-    stages, slots = order.phase.shape
-    chunks = order.layers.shape[1]
-    longest = max(1, order.layers.max())
-    room = stages * (slots * (2 if order.blocking_sends else 1) + 2 * chunks * longest + 2)
-    first, alone = np.empty(stages + 1, np.int64), np.empty(room)
-    _fill(order, seconds, first, alone)
-    sends = 0 if order.blocking_sends else chunks * order.num_micro_batches
-    beside = 2 * chunks * longest + 2
-    comm_first = np.empty((stages, 3), np.int64)
-    for stage in range(stages):
-        comm_first[stage, _SEND_FORWARD] = stage * (2 * sends + beside)
-        comm_first[stage, _SEND_BACKWARD] = comm_first[stage, _SEND_FORWARD] + sends
-        comm_first[stage, _DATA] = comm_first[stage, _SEND_BACKWARD] + sends
-    comm = stages * (2 * sends + beside)
-    lanes = _Lanes(first, alone, np.empty(room), np.empty(room), comm_first, np.empty(comm), np.empty(comm))
-    state = _State(
-        np.empty(stages, np.int64),
-        np.empty(stages, np.int64),
-        np.empty(stages),
-        np.empty(stages),
-        np.empty((stages, 3), np.int64),
-        np.empty((stages, 3)),
-        np.empty(stages, np.int64),
-        np.empty((2, stages, chunks, order.num_micro_batches)),
-        np.empty(stages, np.bool_),
-        np.empty(stages + 1, np.int64),
-    )
-    return lanes, state
+            lane = slice(first[s], cursor[s])
+            alone = seconds[lane].copy()
+            stretch(alone, start[lane], finish[lane], seconds[lane], time, progress, count, slowdown)
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
-def pipeline_makespan(order: Order, seconds: Durations, slowdown: float) -> float:
-    """Seconds of one step; `slowdown` of compute beside communication. -1 if stages wait for each other."""
-    lanes, state = _lanes_and_state(order, seconds)
-    makespan = _run(order, seconds, lanes, state)
-    if slowdown > 0 and makespan >= 0:
-        _stretch_all(order, lanes, state, slowdown)
-        makespan = _run(order, seconds, lanes, state)
+def _makespan(
+    walk: tuple[Array, Array, Array, Array, Array],
+    layers: Array,
+    flags: tuple[bool, bool, bool, bool],
+    passes: tuple[Array, Array],
+    layered: tuple[Array, Array],
+    send: float,
+    tail: tuple[Array, Array, Array, Array],
+    slowdown: float,
+) -> float:
+    stage, cell, _, direction, end = walk
+    first, comm_first = _places(stage, direction, layers, flags[0])
+    seconds = np.empty(first[-1])
+    _fill(
+        stage, cell, direction, end, layers, flags, passes[0], passes[1], send, first, seconds, tail
+    )
+    compute = (first, seconds, np.empty(first[-1]), np.empty(first[-1]))
+    room = comm_first[-1, _DATA] + 2 * layers.shape[1] * max(1, layers.max()) + 2
+    comm = (comm_first, np.empty(room), np.empty(room), comm_first.copy(), np.zeros(comm_first.shape))
+    at = _run(walk, layers, flags, layered, send, compute, comm)
+    makespan = _finish_step(flags, tail, at, compute, comm)
+    if slowdown > 0:
+        _stretch_all(at[0], compute, comm, slowdown)
+        comm = (comm_first, comm[1], comm[2], comm_first.copy(), np.zeros(comm_first.shape))
+        at = _run(walk, layers, flags, layered, send, compute, comm)
+        makespan = _finish_step(flags, tail, at, compute, comm)
     return makespan
