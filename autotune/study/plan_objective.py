@@ -73,6 +73,7 @@ class PlanObjective:
             number: PlanClock(replace(task, devices=number)) for number in devices or (task.devices,)
         }
         self._references = references or References(task.model.name, task.machine.name, task.stack.name)
+        self._canonical: dict[Plan, Plan] = {}
         self._measures = measures_named(measures)
         check_known(self._measures, task.machine, self._prices)
         self._space: PlanSpace = plan_space(task.model, task.machine, task.stack, plans, task.constraints)
@@ -135,7 +136,14 @@ class PlanObjective:
         Raises:
             RefusedError: it is not legal.
         """
-        task, plan = self._task, self._space.plan(parameters)
+        plan = self._space.plan(parameters)
+        if plan not in self._canonical:
+            self._canonical[plan] = self._checked(plan)
+        return self._canonical[plan]
+
+    def _checked(self, plan: Plan) -> Plan:
+        """The canonical name of a plan, if it is legal."""
+        task = self._task
         faults = faults_of(task.model, task.machine, plan, task.stack)
         if plan.num_devices not in self._clocks:
             faults.append(f"the plan occupies {plan.num_devices} devices")

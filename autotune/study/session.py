@@ -72,11 +72,14 @@ def create_or_continue(place: str, name: str, objective: Objective, settings: Se
     storage = open_storage(place)
     study = _study(storage, place, name, objective)
     identity = _plain({"schema": SCHEMA, **objective.identity()})
+    has_trials = bool(
+        study.get_trials(deepcopy=False)
+    )  # looked at first: another process may make it just now
     attributes = study.user_attrs
     if IDENTITY in attributes:
         _check_same(name, place, attributes[IDENTITY], identity)
         _check_sampler_is(name, attributes.get(SETTINGS), settings)
-    elif study.get_trials(deepcopy=False):
+    elif has_trials:
         raise StudyError(
             f"study {name} in {shown(place)} was not made by towtank tune; choose another --study"
         )
