@@ -9,6 +9,7 @@ from typing import Any
 from towtank.autotune.space.canonical import canonical
 from towtank.autotune.study.measures import (
     Prices,
+    Simulated,
     check_known,
     measures_named,
     need_busy_share,
@@ -72,6 +73,7 @@ class PlanObjective:
             number: PlanClock(replace(task, devices=number)) for number in devices or (task.devices,)
         }
         self._references = references or References(task.model.name, task.machine.name, task.stack.name)
+        self._canonical: dict[Plan, Plan] = {}
         self._measures = measures_named(measures)
         check_known(self._measures, task.machine, self._prices)
         self._space: PlanSpace = plan_space(task.model, task.machine, task.stack, plans, task.constraints)
@@ -134,7 +136,14 @@ class PlanObjective:
         Raises:
             RefusedError: it is not legal.
         """
-        task, plan = self._task, self._space.plan(parameters)
+        plan = self._space.plan(parameters)
+        if plan not in self._canonical:
+            self._canonical[plan] = self._checked(plan)
+        return self._canonical[plan]
+
+    def _checked(self, plan: Plan) -> Plan:
+        """The canonical name of a plan, if it is legal."""
+        task = self._task
         faults = faults_of(task.model, task.machine, plan, task.stack)
         if plan.num_devices not in self._clocks:
             faults.append(f"the plan occupies {plan.num_devices} devices")
@@ -151,10 +160,14 @@ class PlanObjective:
         """
         return json.dumps(plan_to_mapping(self.plan(parameters)), sort_keys=True, separators=(",", ":"))
 
+    def simulated(self, parameters: Parameters) -> Simulated:
+        """Put the plan of a legal configuration on the clock."""
+        plan = self.plan(parameters)
+        return self._clocks[plan.num_devices].simulate(plan, need_busy_share(self._measures))
+
     def evaluate(self, parameters: Parameters) -> Outcome:
         """Simulate the plan."""
-        plan = self.plan(parameters)
-        simulated = self._clocks[plan.num_devices].simulate(plan, need_busy_share(self._measures))
+        simulated = self.simulated(parameters)
         values = values_of(self._measures, simulated, self._task.machine, self._prices)
         return Outcome(values, {MEMORY: simulated.peak_memory_bytes - self._capacity_bytes})
 

@@ -4,7 +4,6 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from towtank.autotune.study.leases import Watch, Worker
@@ -17,7 +16,7 @@ from towtank.autotune.study.records import (
     StudyError,
 )
 from towtank.autotune.study.samplers import check_sampler
-from towtank.autotune.study.storage import MEMORY, open_storage, shown
+from towtank.autotune.study.storage import exists, open_storage, shown
 from towtank.simulator.plan import Plan
 from towtank.simulator.plan_file import plan_from_mapping
 
@@ -73,11 +72,14 @@ def create_or_continue(place: str, name: str, objective: Objective, settings: Se
     storage = open_storage(place)
     study = _study(storage, place, name, objective)
     identity = _plain({"schema": SCHEMA, **objective.identity()})
+    has_trials = bool(
+        study.get_trials(deepcopy=False)
+    )  # looked at first: another process may make it just now
     attributes = study.user_attrs
     if IDENTITY in attributes:
         _check_same(name, place, attributes[IDENTITY], identity)
         _check_sampler_is(name, attributes.get(SETTINGS), settings)
-    elif study.get_trials(deepcopy=False):
+    elif has_trials:
         raise StudyError(
             f"study {name} in {shown(place)} was not made by towtank tune; choose another --study"
         )
@@ -97,11 +99,17 @@ def find(place: str, name: str) -> tuple[OpenStudy, Mapping[str, Any]]:
     """
     import optuna
 
+    if not exists(place):
+        raise StudyError(
+            f"there is no {shown(place)}; make it with `towtank tune --study {name} --storage {shown(place)}` and "
+            "the model, or name the storage of a study that is there"
+        )
     storage = open_storage(place)
     try:
         study = optuna.load_study(study_name=name, storage=storage, sampler=_no_sampler())
     except KeyError:
         names = ", ".join(sorted(optuna.get_all_study_names(storage))) or "none"
+        close_storage(storage)
         raise StudyError(
             f"{shown(place)} has no study {name} (there: {names}); make it with `towtank tune --study {name} "
             f"--storage {shown(place)}` and the model, or give the name of one that is there"
@@ -122,7 +130,7 @@ def plans_of(place: str, name: str) -> list[Plan]:
     """
     import optuna
 
-    if place == MEMORY or ("://" not in place and not Path(place).exists()):
+    if not exists(place):
         return []
     storage = open_storage(place)
     try:

@@ -36,11 +36,10 @@ def slurm_script(storage: str, study: str, job: Job, command: Sequence[str] = ("
         command: the program, as words.
 
     Raises:
-        StudyError: the storage cannot be shared, or a figure is wrong; all at once.
+        StudyError: the storage cannot be shared, or a figure is wrong.
     """
-    faults = [*_storage_faults(storage, job.nodes), *_job_faults(job)]
-    if faults:
-        raise StudyError(*faults)
+    check_shared(storage, job.nodes)
+    check_job(job)
     worker = [*command, "tune", "--worker", "--storage", storage, "--study", study]
     directives = [
         f"--job-name=towtank-{study}",
@@ -66,25 +65,34 @@ def slurm_script(storage: str, study: str, job: Job, command: Sequence[str] = ("
     )
 
 
-def _storage_faults(storage: str, nodes: int) -> list[str]:
+def check_shared(storage: str, nodes: int) -> None:
+    """Check that workers on so many nodes can share the storage.
+
+    Raises:
+        StudyError: they cannot, or it has a password.
+    """
     if storage == MEMORY:
-        return [
+        raise StudyError(
             "workers cannot share a storage in memory; give --storage FILE.journal on a shared file system"
-        ]
+        )
     if has_password(storage):
-        return [
+        raise StudyError(
             f"storage {shown(storage)} has a password, which a script must not contain; leave it out and put it "
             "into ~/.pgpass"
-        ]
+        )
     if storage.startswith("sqlite:") and nodes > 1:
-        return [
+        raise StudyError(
             f"storage {storage}: locks of SQLite do not hold across nodes; use a journal file on a shared file "
             "system, or PostgreSQL"
-        ]
-    return []
+        )
 
 
-def _job_faults(job: Job) -> list[str]:
+def check_job(job: Job) -> None:
+    """Check the figures of an array.
+
+    Raises:
+        StudyError: everything that is wrong with them.
+    """
     faults = [
         f"--slurm-{name} {value} must be 1 or more"
         for name, value in (("nodes", job.nodes), ("workers", job.workers))
@@ -95,4 +103,5 @@ def _job_faults(job: Job) -> list[str]:
     for directive in job.directives:
         if not directive.startswith("-") or "\n" in directive:
             faults.append(f"--slurm-option {directive!r} must be an option of sbatch, such as --account=abc")
-    return faults
+    if faults:
+        raise StudyError(*faults)

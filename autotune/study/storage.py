@@ -61,6 +61,13 @@ def _without_password(text: str) -> str:
     return f"{scheme}{sign}{user}:***{at}{host}" if at and colon else text
 
 
+def exists(storage: str) -> bool:
+    """Whether there can be a study already: files are looked for, databases are not asked."""
+    if storage == MEMORY:
+        return False
+    return storage.startswith("postgresql") or Path(storage.removeprefix("sqlite:///")).exists()
+
+
 def open_storage(storage: str) -> "BaseStorage":
     """Open what `storage_of` has named; a file or tables that are not there yet are made.
 

@@ -9,6 +9,8 @@ import typer
 
 from towtank.cli.failure import INTERRUPTED, WRONG_INPUT, InputError, Inputs, complain
 from towtank.cli.options import Json, Profiles
+from towtank.cli.records_as_options import with_records
+from towtank.cli.tune_study import NO_WISH, StudyWish, run_asked, run_worker
 
 if TYPE_CHECKING:
     from towtank.autotune.search.report import SearchReport
@@ -24,6 +26,10 @@ Examples:
       --fix tensor_x=4|8 --max pipeline=16 -o llama.yaml
   towtank tune --model llama-3.1-405b --machine eos --devices 8192 --global-batch 2048 --sequence 8192 --budget 60s
   towtank tune --model my/config.json --machine jupiter --devices 512 --global-batch 512 --json
+  towtank tune --model llama3-8b --machine dgx-h100:nodes=4 --global-batch 64 --stack megatron-core \\
+      --method optuna --trials 300 --study llama
+  towtank tune --model llama3-8b --machine aws-p5-h100:nodes=4 --global-batch 64 --measure throughput --measure cost
+  towtank tune --worker --study llama --storage /shared/llama.journal
   towtank tune --model gpt-20b --machine perlmutter --devices 32 --global-batch 1024 --stack axonn --method axonn
 
 \b
@@ -33,19 +39,18 @@ Exit codes: 0 a plan was found, 2 wrong input or no plan fits, 130 stopped by Ct
 
 ANY_STACK = "any"
 _ENGINES = ("simpy", "flows")
-_METHODS = ("exact", "axonn")
 
 
 def _option(name: str, metavar: str, text: str) -> Any:
     return typer.Option(name, metavar=metavar, help=text, show_default=False)
 
 
-_Model = Annotated[str, _option("--model", "M", "Name of a model, or a model YAML or config.json.")]
-_Machine = Annotated[str, _option("--machine", "X", "Machine such as selene or dgx-h100:nodes=64.")]
+_Model = Annotated[str | None, _option("--model", "M", "Name of a model, or a model YAML or config.json.")]
+_Machine = Annotated[str | None, _option("--machine", "X", "Machine such as selene or dgx-h100:nodes=64.")]
 _Devices = Annotated[
     int | None, _option("--devices", "N", "Devices that every plan occupies; default: all of the machine.")
 ]
-_Batch = Annotated[int, _option("--global-batch", "N", "Sequences of one step.")]
+_Batch = Annotated[int | None, _option("--global-batch", "N", "Sequences of one step.")]
 _Sequence = Annotated[int | None, _option("--sequence", "N", "Tokens of one sequence; default: the model's.")]
 _Stack = Annotated[
     str,
@@ -64,14 +69,6 @@ _Max = Annotated[list[str] | None, _option("--max", "FIELD=N", "Largest value of
 _Free = Annotated[
     list[str] | None,
     _option("--free", "FIELD", "All legal values instead of the usual ones; or all. Repeatable."),
-]
-_Method = Annotated[
-    str,
-    typer.Option(
-        "--method",
-        metavar="exact|axonn",
-        help="Search of all plans, or AxoNN's own ranking of grids beside the simulator's choice among these.",
-    ),
 ]
 _Top = Annotated[int, typer.Option("--top", metavar="N", min=1, help="Plans in the answer, all proven.")]
 _Budget = Annotated[
@@ -118,16 +115,16 @@ class Question:
     budget: str | None
     workers: int | None
     engine: str
-    method: str
     output: Path
     force: bool
     profiles: tuple[Path, ...]
 
 
+@with_records
 def tune(
-    model: _Model,
-    machine: _Machine,
-    global_batch: _Batch,
+    model: _Model = None,
+    machine: _Machine = None,
+    global_batch: _Batch = None,
     devices: _Devices = None,
     sequence: _Sequence = None,
     stack: _Stack = ANY_STACK,
@@ -135,7 +132,6 @@ def tune(
     least: _Min = None,
     most: _Max = None,
     free: _Free = None,
-    method: _Method = "exact",
     top: _Top = 10,
     budget: _Budget = None,
     workers: _Workers = None,
@@ -145,6 +141,7 @@ def tune(
     force: _Force = False,
     json: Json = False,
     profiles: Profiles = None,
+    study: StudyWish = NO_WISH,
 ) -> None:
     """Search all legal plans of a model on a machine and write the best one to plan.yaml.
 
@@ -152,6 +149,11 @@ def tune(
     simulated, so the answer is proven best under the compiled engine. No plan in it fails to fit. Ctrl-C keeps what
     is done.
     """
+    if study.worker:
+        run_worker(study, tuple(profiles or ()), json)
+        return
+    if model is None or machine is None or global_batch is None:
+        raise InputError(_missing(model=model, machine=machine, global_batch=global_batch))
     question = Question(
         model,
         machine,
@@ -166,14 +168,17 @@ def tune(
         budget,
         workers,
         finalists_engine,
-        method,
         output,
         force,
         tuple(profiles or ()),
     )
     task, budget_s = _task(question)
-    if method == "axonn":
-        return _by_axonn(task, top, question, json)
+    if study.method == "axonn":
+        _by_axonn(task, top, question, json)
+        return
+    if study.is_asked:
+        _study(task, question, study, json)
+        return
     report = _searched(task, top, budget_s, question, finalists)
     if report.result.plans:
         _write(output, _plan_text(report.result.plans[0].plan, question))
@@ -182,6 +187,24 @@ def tune(
         complain("interrupted; the answer is the best of what was done")
         raise typer.Exit(INTERRUPTED)
     if not report.result.plans:
+        raise typer.Exit(WRONG_INPUT)
+
+
+def _missing(**given: object) -> str:
+    names = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is None]
+    return f"{', '.join(names)} must be given (only --worker needs none: it reads the study)"
+
+
+def _study(task: "TuningTask", question: Question, study: StudyWish, json: bool) -> None:
+    """What else than the exact search for the shortest step is asked; its best plan goes to the same file."""
+    from towtank.autotune.study.plan_objective import References
+    from towtank.simulator.plan_file import dump_plan
+
+    plan = run_asked(task, References(question.model, question.machine, question.stack), study, json)
+    if plan is not None:
+        text = dump_plan(plan, model=question.model, machine=question.machine, stack=question.stack)
+        _write(question.output, text)
+    elif study.slurm is None:
         raise typer.Exit(WRONG_INPUT)
 
 
@@ -202,7 +225,6 @@ def _task(question: Question) -> "tuple[TuningTask, float | None]":
     )
     budget_s = inputs.take(lambda: budget_seconds(question.budget))
     inputs.take(lambda: _one_of("--finalists-engine", question.engine, _ENGINES))
-    inputs.take(lambda: _one_of("--method", question.method, _METHODS))
     inputs.take(lambda: _check_workers(question.workers))
     inputs.take(lambda: _check_output(question.output, question.force))
     devices = question.devices

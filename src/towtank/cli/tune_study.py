@@ -2,8 +2,8 @@
 
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,21 +13,11 @@ from towtank.cli.failure import INTERRUPTED, InputError, Inputs, complain
 
 if TYPE_CHECKING:
     from towtank.autotune.study.plan_objective import PlanObjective, References
-    from towtank.autotune.study.records import Finished, StudyCounts
     from towtank.autotune.study.session import OpenStudy
     from towtank.autotune.task import TuningTask
     from towtank.simulator.plan import Plan
 
-STUDY_EXAMPLES = """\
-\b
-  towtank tune --model llama3-8b --machine dgx-h100:nodes=4 --devices 32 --global-batch 64 \\
-      --method optuna --trials 300 --sampler tpe --seed 1 --study llama
-  towtank tune --model llama3-8b --machine aws-p5-h100:nodes=4 --devices 32 --global-batch 64 \\
-      --measure throughput --measure headroom --measure cost
-  towtank tune --worker --storage /shared/llama.journal --study llama
-"""
-
-METHODS = ("exact", "optuna")
+METHODS = ("exact", "optuna", "axonn")
 _SEEDS = 16
 """Plans of the exact search that a study starts from."""
 
@@ -36,119 +26,162 @@ def _option(name: str, metavar: str, text: str, **more: Any) -> Any:
     return typer.Option(name, metavar=metavar, help=text, show_default=False, **more)
 
 
-Measures = Annotated[
-    list[str] | None,
-    _option(
-        "--measure",
-        "NAME",
-        "What counts: step_time, throughput, headroom, energy, cost or devices. Repeated: the Pareto front.",
-    ),
-]
-Trials = Annotated[
-    int,
-    typer.Option("--trials", metavar="N", min=1, help="Plans that a study tries in all, over all workers."),
-]
-Sampler = Annotated[
-    str, typer.Option("--sampler", metavar="NAME", help="Sampler of a study: tpe, random, nsgaii, qmc, ...")
-]
-Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of the sampler.")]
-Storage = Annotated[
-    str | None,
-    _option(
-        "--storage",
-        "WHERE",
-        "Where the study is kept: memory, a journal file (default: STUDY.journal here), sqlite:///FILE, or "
-        "postgresql+psycopg://USER@HOST/DATABASE.",
-        envvar="TOWTANK_STORAGE",
-    ),
-]
-Study = Annotated[
-    str, typer.Option("--study", metavar="NAME", help="Name of the study; the same name continues it.")
-]
-Price = Annotated[
-    float | None,
-    _option("--price-per-device-hour", "USD", "Price for the measure cost; default: the machine's.", min=0.0),
-]
-IsWorker = Annotated[
-    bool,
-    _option(
-        "--worker", "", "Work on the study in --storage, beside any number of other workers.", is_flag=True
-    ),
-]
-Lease = Annotated[
-    float,
-    typer.Option(
-        "--lease", metavar="SECONDS", min=1.0, help="Silence after which a worker elsewhere counts as dead."
-    ),
-]
-SlurmFile = Annotated[
-    Path | None, _option("--slurm", "FILE", "Make the study and write a Slurm array of workers for it.")
-]
-SlurmNodes = Annotated[int, typer.Option("--slurm-nodes", metavar="N", help="Nodes of the array.")]
-SlurmWorkers = Annotated[int, typer.Option("--slurm-workers", metavar="N", help="Workers on each node.")]
-SlurmTime = Annotated[str, typer.Option("--slurm-time", metavar="TIME", help="Time limit of the array.")]
-SlurmOptions = Annotated[
-    list[str] | None,
-    _option("--slurm-option", "OPTION", "Option of sbatch such as --account=abc. Repeatable."),
-]
+def _defaulted(name: str, metavar: str, text: str, **more: Any) -> Any:
+    return typer.Option(name, metavar=metavar, help=text, **more)
 
 
 @dataclass(frozen=True)
-class SlurmWish:
-    """The array that the user asks for, as given."""
+class StudyWish:
+    """Options of `towtank tune` that speak of methods, measures, studies and their workers, as given."""
 
-    file: Path
-    nodes: int = 1
-    workers: int = 1
-    time: str = "01:00:00"
-    options: Sequence[str] = ()
+    method: Annotated[
+        str,
+        _defaulted(
+            "--method",
+            "exact|optuna|axonn",
+            "exact: proven among the enumerated plans; optuna: a study around their best, which also changes splits "
+            "of layers, recompute intervals, switches and rank orders; axonn: AxoNN's own ranking of grids beside the "
+            "simulator's choice among them.",
+        ),
+    ] = "exact"
+    measure: Annotated[
+        list[str] | None,
+        _option(
+            "--measure",
+            "NAME",
+            "What counts: step_time, throughput, headroom, energy, cost, devices. Repeated: the Pareto front, exact "
+            "under --method exact.",
+        ),
+    ] = None
+    or_devices: Annotated[
+        list[int] | None,
+        _option("--or-devices", "N", "Another number of devices that a plan may occupy. Repeatable.", min=1),
+    ] = None
+    price: Annotated[
+        float | None,
+        _option(
+            "--price-per-device-hour", "USD", "Price for the measure cost; default: the machine's.", min=0.0
+        ),
+    ] = None
+    trials: Annotated[
+        int,
+        _defaulted(
+            "--trials", "N", "Plans that a study tries in all, those of other workers counted.", min=1
+        ),
+    ] = 200
+    sampler: Annotated[
+        str,
+        _defaulted("--sampler", "NAME", "Sampler of a study, such as tpe, random, nsgaii, qmc, brute-force."),
+    ] = "tpe"
+    seed: Annotated[int, _defaulted("--seed", "N", "Seed of the sampler.", min=0)] = 0
+    study: Annotated[
+        str, _defaulted("--study", "NAME", "Name of the study; the same name goes on with it.")
+    ] = "tune"
+    storage: Annotated[
+        str | None,
+        _option(
+            "--storage",
+            "WHERE",
+            "Where a study is kept: memory, a journal file (default: STUDY.journal here), sqlite:///FILE, or "
+            "postgresql+psycopg://USER@HOST/DATABASE. Also TOWTANK_STORAGE.",
+            envvar="TOWTANK_STORAGE",
+            show_envvar=False,
+        ),
+    ] = None
+    worker: Annotated[
+        bool,
+        typer.Option("--worker", help="Work on the study in --storage, beside any number of other workers."),
+    ] = False
+    lease: Annotated[
+        float,
+        _defaulted(
+            "--lease", "SECONDS", "Silence after which a worker on another node counts as dead.", min=1.0
+        ),
+    ] = 60.0
+    slurm: Annotated[
+        Path | None,
+        _option("--slurm", "FILE", "Make the study and write a Slurm array of workers; try nothing."),
+    ] = None
+    slurm_nodes: Annotated[int, _defaulted("--slurm-nodes", "N", "Nodes of the array.")] = 1
+    slurm_workers: Annotated[int, _defaulted("--slurm-workers", "N", "Workers on each node.")] = 1
+    slurm_time: Annotated[str, _defaulted("--slurm-time", "TIME", "Time limit of the array.")] = "01:00:00"
+    slurm_option: Annotated[
+        list[str] | None,
+        _option("--slurm-option", "OPTION", "Option of sbatch, such as --account=abc. Repeatable."),
+    ] = None
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Names of what counts."""
+        return tuple(self.measure or ("step_time",))
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether the exact search for the shortest step is not what is asked."""
+        return self.method != "exact" or self.slurm is not None or bool(self.measure or self.or_devices)
 
 
-@dataclass(frozen=True)
-class StudyOptions:
-    """How a study is to run, as given."""
-
-    measures: Sequence[str] = ("step_time",)
-    trials: int = 200
-    sampler: str = "tpe"
-    seed: int = 0
-    storage: str | None = None
-    study: str = "tune"
-    price: float | None = None
-    lease_s: float = 60.0
-    slurm: SlurmWish | None = None
-    json: bool = False
-    devices: Sequence[int] = field(default=())
-    """Numbers of devices to choose from; those of the task if empty."""
+NO_WISH = StudyWish()
+"""Nothing asked."""
 
 
-def run_study(task: "TuningTask", references: "References", options: StudyOptions) -> "Plan | None":
-    """Make or continue a study of the task and work on it; the best plan, or None where none fits.
-
-    With `options.slurm` the study is made, the script written, and nothing tried.
+def run_asked(task: "TuningTask", references: "References", wish: StudyWish, json: bool) -> "Plan | None":
+    """Do what the options ask for; the best plan, or None where none fits or only a script was written.
 
     Raises:
-        TuningError, UnknownFigure: something that was asked cannot be had.
+        InputError, TuningError, UnknownFigure: something that was asked cannot be had.
         typer.Exit: the user stopped it; what is done is printed and kept.
     """
+    if wish.method not in METHODS:
+        from towtank.hardware_profiles.nearest import did_you_mean
+
+        raise InputError(
+            f"--method {wish.method} is unknown{did_you_mean(wish.method, METHODS)} (known: {', '.join(METHODS)})"
+        )
+    if wish.method == "exact" and wish.slurm is None:
+        return _run_front(task, wish, json)
+    return _run_study(task, references, wish, json)
+
+
+def _run_front(task: "TuningTask", wish: StudyWish, json: bool) -> "Plan | None":
+    """The exact Pareto front of all legal plans."""
+    from towtank.autotune.study.exact_front import space_front
+    from towtank.autotune.study.measures import Prices, check_known, measures_named
+    from towtank.cli.tune_study_progress import front_bar
+    from towtank.cli.tune_study_text import print_front
+
+    measures, prices = measures_named(wish.measures), Prices(wish.price)
+    check_known(measures, task.machine, prices)
+    with front_bar() as report:
+        front = space_front(task, measures, devices=_devices(task, wish), prices=prices, report=report)
+    return print_front(front, json)
+
+
+def _devices(task: "TuningTask", wish: StudyWish) -> tuple[int, ...]:
+    """Numbers of devices that plans may occupy, that of the task first."""
+    return tuple(dict.fromkeys((task.devices, *(wish.or_devices or ()))))
+
+
+def _run_study(task: "TuningTask", references: "References", wish: StudyWish, json: bool) -> "Plan | None":
+    """Make or continue a study of the task and work on it; with --slurm make it and write the script."""
     from towtank.autotune.study.session import create_or_continue
     from towtank.autotune.study.storage import storage_of
 
-    _check_name(options.study)
-    _check_options(options)
-    place = storage_of(options.storage, options.study)
-    objective = _objective(task, references, options, place)
-    opened = create_or_continue(place, options.study, objective, _settings(options))
+    _check_name(wish.study)
+    _check_wish(wish)
+    place = storage_of(wish.storage, wish.study)
+    objective = _objective(task, references, wish, place)
+    opened = create_or_continue(place, wish.study, objective, _settings(wish))
     try:
-        if options.slurm is not None:
-            _write_slurm(options.slurm, place, options.study)
+        if wish.slurm is not None:
+            _write_slurm(wish, wish.slurm, place)
             return None
-        return _work(opened, objective, options.json)
+        return _work(opened, objective, json)
     finally:
         opened.close()
 
 
-def run_worker(storage: str | None, study: str, profiles: Sequence[Path], json: bool) -> None:
+def run_worker(wish: StudyWish, profiles: tuple[Path, ...], json: bool) -> None:
     """Work on a study that is there until it is done.
 
     Raises:
@@ -158,13 +191,13 @@ def run_worker(storage: str | None, study: str, profiles: Sequence[Path], json: 
     from towtank.autotune.study.session import find
     from towtank.autotune.study.storage import MEMORY, storage_of
 
-    _check_name(study)
-    place = storage_of(storage, study)
+    _check_name(wish.study)
+    place = storage_of(wish.storage, wish.study)
     if place == MEMORY:
         raise InputError("--worker needs a --storage that others can reach, and memory is this process's own")
-    opened, identity = find(place, study)
+    opened, identity = find(place, wish.study)
     try:
-        _work(opened, _objective_of(identity, tuple(profiles)), json)
+        _work(opened, _objective_of(identity, profiles), json)
     finally:
         opened.close()
 
@@ -176,22 +209,23 @@ def _check_name(study: str) -> None:
         )
 
 
-def _check_options(options: StudyOptions) -> None:
+def _check_wish(wish: StudyWish) -> None:
     """Everything that is wrong with measures, sampler and storage, before the exact search takes its time."""
     from towtank.autotune.errors import TuningError
     from towtank.autotune.study.measures import measures_named
     from towtank.autotune.study.samplers import check_sampler
-    from towtank.autotune.study.slurm import slurm_script
+    from towtank.autotune.study.slurm import check_job, check_shared
     from towtank.autotune.study.storage import storage_of
 
     checks: list[Callable[[], object]] = [
-        lambda: measures_named(options.measures),
-        lambda: check_sampler(options.sampler, len(options.measures)),
-        lambda: storage_of(options.storage, options.study),
+        lambda: measures_named(wish.measures),
+        lambda: check_sampler(wish.sampler, len(wish.measures)),
+        lambda: storage_of(wish.storage, wish.study),
     ]
-    if options.slurm is not None:
-        job = _job(options.slurm)
-        checks.append(lambda: slurm_script(storage_of(options.storage, options.study), options.study, job))
+    if wish.slurm is not None:
+        job = _job(wish)
+        checks.append(lambda: check_job(job))
+        checks.append(lambda: check_shared(storage_of(wish.storage, wish.study), job.nodes))
     faults = []
     for check in checks:
         try:
@@ -202,34 +236,32 @@ def _check_options(options: StudyOptions) -> None:
         raise TuningError(faults)
 
 
-def _settings(options: StudyOptions) -> Any:
+def _settings(wish: StudyWish) -> Any:
     from towtank.autotune.study.records import Settings
 
-    return Settings(options.trials, options.sampler, options.seed, options.lease_s)
+    return Settings(wish.trials, wish.sampler, wish.seed, wish.lease)
 
 
-def _objective(
-    task: "TuningTask", references: "References", options: StudyOptions, place: str
-) -> "PlanObjective":
+def _objective(task: "TuningTask", references: "References", wish: StudyWish, place: str) -> "PlanObjective":
     """Plans as trials, around those of the study if it exists, else around the best of the exact search."""
     from towtank.autotune.study.measures import Prices, check_known, measures_named
     from towtank.autotune.study.plan_objective import PlanObjective
     from towtank.autotune.study.session import plans_of
 
-    prices = Prices(options.price)
-    check_known(measures_named(options.measures), task.machine, prices)
-    plans = plans_of(place, options.study) or _best_plans(task, options)
+    prices = Prices(wish.price)
+    check_known(measures_named(wish.measures), task.machine, prices)
+    plans = plans_of(place, wish.study) or _best_plans(task, wish)
     return PlanObjective(
-        task, plans, options.measures, references=references, prices=prices, devices=options.devices
+        task, plans, wish.measures, references=references, prices=prices, devices=_devices(task, wish)
     )
 
 
-def _best_plans(task: "TuningTask", options: StudyOptions) -> list["Plan"]:
+def _best_plans(task: "TuningTask", wish: StudyWish) -> list["Plan"]:
     """Plans to start from: the best of the exact search; where none fits, the one that lacks the least."""
     from towtank.autotune.search.exact import tune
 
     found, closest = [], []
-    for number in options.devices or (task.devices,):
+    for number in _devices(task, wish):
         result = tune(replace(task, devices=number), top=_SEEDS)
         found += [(ranked.step_time_s, ranked.plan) for ranked in result.plans]
         closest += [result.closest] if result.closest is not None else []
@@ -296,18 +328,20 @@ def _hashable(value: Any) -> Any:
 def _work(opened: "OpenStudy", objective: "PlanObjective", json: bool) -> "Plan | None":
     """Work, print what came out, and end with 130 if the user stopped it."""
     from towtank.autotune.study.work import result_of, work
+    from towtank.cli.tune_study_progress import study_bar
     from towtank.cli.tune_study_text import print_study
 
     previous = signal.signal(signal.SIGTERM, _interrupt)  # Slurm says so before it kills
     stopped = False
     try:
-        result = work(opened, objective, _bar(opened.settings.trials))
+        with study_bar(opened.settings.trials, objective.measures) as show:
+            result = work(opened, objective, show)
     except KeyboardInterrupt:
         stopped = True
         result = result_of(opened, objective)
     finally:
         signal.signal(signal.SIGTERM, previous)
-    plan = print_study(result, opened, json)
+    plan = print_study(result, opened, objective, json)
     if stopped:
         complain("interrupted; what is done is kept, and the same command goes on with it")
         raise typer.Exit(INTERRUPTED)
@@ -318,44 +352,21 @@ def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _bar(total: int) -> Callable[["StudyCounts", "Finished | None"], None]:
-    """A line on the standard error stream with counts and the best so far."""
-    width = 24
-
-    def show(counts: "StudyCounts", best: "Finished | None") -> None:
-        if not sys.stderr.isatty():
-            return
-        done = min(counts.finished, total)
-        filled = width * done // total
-        parts = [f"{done} of {total} plans", f"{counts.infeasible} do not fit"]
-        if counts.running:
-            parts.append(f"{counts.running} running")
-        if best is not None:
-            parts.append(f"best {best.outcome.values[0]:.4g}")
-        end = "\n" if done >= total else ""
-        line = f"\r  [{'#' * filled}{'.' * (width - filled)}] {', '.join(parts)}"
-        sys.stderr.write(f"{line:<96}{end}")
-        sys.stderr.flush()
-
-    return show
-
-
-def _job(wish: SlurmWish) -> Any:
+def _job(wish: StudyWish) -> Any:
     from towtank.autotune.study.slurm import Job
 
-    return Job(wish.nodes, wish.workers, wish.time, tuple(wish.options))
+    return Job(wish.slurm_nodes, wish.slurm_workers, wish.slurm_time, tuple(wish.slurm_option or ()))
 
 
-def _write_slurm(wish: SlurmWish, place: str, study: str) -> None:
+def _write_slurm(wish: StudyWish, path: Path, place: str) -> None:
     from towtank.autotune.study.slurm import slurm_script
     from towtank.cli.text import emit
 
-    text = slurm_script(place, study, _job(wish), (sys.executable, "-m", "towtank.cli"))
+    text = slurm_script(place, wish.study, _job(wish), (sys.executable, "-m", "towtank.cli"))
     try:
-        wish.file.write_text(text)
-        wish.file.chmod(0o755)
+        path.write_text(text)
+        path.chmod(0o755)
     except OSError as error:
-        raise InputError(f"--slurm {wish.file}: cannot be written: {error.strerror or error}") from error
-    emit(
-        f"{wish.file}: {wish.nodes} x {wish.workers} workers on study {study}; start them with `sbatch {wish.file}`"
-    )
+        raise InputError(f"--slurm {path}: cannot be written: {error.strerror or error}") from error
+    size = f"{wish.slurm_nodes} x {wish.slurm_workers} workers"
+    emit(f"{path}: {size} on study {wish.study}; start them with `sbatch {path}`")

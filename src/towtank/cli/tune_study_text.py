@@ -7,7 +7,8 @@ from towtank.cli.text import count, emit, emit_json, gibibytes, paragraph, secon
 
 if TYPE_CHECKING:
     from towtank.autotune.study.exact_front import Front
-    from towtank.autotune.study.records import Measure, StudyResult
+    from towtank.autotune.study.plan_objective import PlanObjective
+    from towtank.autotune.study.records import Finished, Measure, StudyResult
     from towtank.autotune.study.session import OpenStudy
     from towtank.simulator.plan import Plan
 
@@ -58,13 +59,15 @@ def _plan_table(measures: Sequence["Measure"], rows: Sequence[tuple["Plan", Sequ
     return table(lines, heads, right=range(len(measures) + 1))
 
 
-def print_study(result: "StudyResult", opened: "OpenStudy", json: bool) -> "Plan | None":
+def print_study(
+    result: "StudyResult", opened: "OpenStudy", objective: "PlanObjective", json: bool
+) -> "Plan | None":
     """Print what a study has found; the best plan, or None where none fits."""
     from towtank.autotune.study.plan_objective import plan_of_name
 
     rows = [(plan_of_name(trial.name), trial.outcome.values) for trial in result.best]
     if json:
-        emit_json(_study_document(result, opened))
+        emit_json(_study_document(result, opened, objective))
     else:
         emit(_study_text(result, opened, rows))
     return rows[0][0] if rows else None
@@ -99,10 +102,8 @@ def _study_text(
     return "\n".join(lines)
 
 
-def _study_document(result: "StudyResult", opened: "OpenStudy") -> dict[str, Any]:
-    from towtank.autotune.study.plan_objective import MEMORY, plan_of_name
+def _study_document(result: "StudyResult", opened: "OpenStudy", objective: "PlanObjective") -> dict[str, Any]:
     from towtank.autotune.study.storage import shown
-    from towtank.simulator.plan_file import plan_to_mapping
 
     counts = result.counts
     return {
@@ -112,12 +113,9 @@ def _study_document(result: "StudyResult", opened: "OpenStudy") -> dict[str, Any
         "storage": shown(opened.place),
         "sampler": opened.settings.sampler,
         "seed": opened.settings.seed,
-        "measures": [
-            {"name": measure.name, "direction": measure.direction, "unit": measure.unit}
-            for measure in result.measures
-        ],
+        "measures": _measures(result.measures),
         "counts": {
-            "complete": counts.complete,
+            "simulated": counts.complete,
             "do_not_fit": counts.infeasible,
             "failed": counts.failed,
             "running": counts.running,
@@ -127,15 +125,32 @@ def _study_document(result: "StudyResult", opened: "OpenStudy") -> dict[str, Any
         "exhausted": result.exhausted,
         "proven": False,
         "plans": [
-            {
-                "rank": rank,
-                "trial": trial.number,
-                "plan": plan_to_mapping(plan_of_name(trial.name)),
-                "values": dict(zip((m.name for m in result.measures), trial.outcome.values, strict=True)),
-                "memory_left_bytes": -trial.outcome.constraints[MEMORY],
-            }
-            for rank, trial in enumerate(result.best, start=1)
+            _trial_document(rank, trial, result.measures, objective)
+            for rank, trial in enumerate(
+                result.best[: None if len(result.measures) > 1 else _MOST_ROWS], start=1
+            )
         ],
+    }
+
+
+def _measures(measures: Sequence["Measure"]) -> list[dict[str, str]]:
+    return [{"name": each.name, "direction": each.direction, "unit": each.unit} for each in measures]
+
+
+def _trial_document(
+    rank: int, trial: "Finished", measures: Sequence["Measure"], objective: "PlanObjective"
+) -> dict[str, Any]:
+    from towtank.autotune.study.plan_objective import plan_of_name
+    from towtank.simulator.plan_file import plan_to_mapping
+
+    simulated = objective.simulated(trial.parameters)
+    return {
+        "rank": rank,
+        "trial": trial.number,
+        "plan": plan_to_mapping(plan_of_name(trial.name)),
+        "step_time_s": simulated.step_time_s,
+        "peak_memory_bytes": simulated.peak_memory_bytes,
+        "values": dict(zip((each.name for each in measures), trial.outcome.values, strict=True)),
     }
 
 
@@ -172,10 +187,7 @@ def _front_document(front: "Front") -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "method": "exact",
-        "measures": [
-            {"name": measure.name, "direction": measure.direction, "unit": measure.unit}
-            for measure in front.measures
-        ],
+        "measures": _measures(front.measures),
         "counts": {
             "legal": counts.legal,
             "do_not_fit": counts.do_not_fit,

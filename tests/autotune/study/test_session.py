@@ -7,7 +7,7 @@ import pytest
 import toy
 
 from towtank.autotune.study import storage as storages
-from towtank.autotune.study.records import Measure, Settings, StudyError, StudyResult
+from towtank.autotune.study.records import Measure, Outcome, Real, Settings, StudyError, StudyResult
 from towtank.autotune.study.session import OpenStudy, create_or_continue, find
 from towtank.autotune.study.work import work
 
@@ -53,6 +53,22 @@ def test_brute_force_tries_everything_once_and_says_so() -> None:
     assert (result.counts.complete, result.counts.failed) == (48, 6)  # a = 0 cannot be measured
     assert result.counts.infeasible == 6  # a = 9 breaks the constraint
     assert [trial.name for trial in result.best[:2]] == ["7u0", "6u0"]
+
+
+def test_real_numbers_are_parameters_too() -> None:
+    class Bowl(toy.Toy):
+        def name_of(self, parameters: "toy.Parameters") -> str:
+            return f"{parameters['x']:.12g}"
+
+        def evaluate(self, parameters: "toy.Parameters") -> "toy.Outcome":
+            return Outcome(((float(parameters["x"]) - 3.0) ** 2,), {})
+
+    bowl = Bowl(seeds=({"x": 9.0},))
+    bowl.space = {"x": Real(1.0, 10.0, logarithmic=True)}
+    _, result = run(bowl, Settings(40, "tpe", seed=1))
+    assert result.best[0].outcome.values[0] < 0.1
+    with pytest.raises(StudyError, match="tries every value, but a parameter is a real number"):
+        run(bowl, Settings(40, "brute-force"))
 
 
 def test_a_study_goes_on_where_it_stopped(tmp_path: Path) -> None:
