@@ -6,10 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from towtank.simulator.block_graph import STREAMS
-from towtank.simulator.block_time import host_call_s
+from towtank.simulator.block_time import host_call_s, time_block
 from towtank.simulator.cost.model import CostModel
-from towtank.simulator.operations import Message, Operation, Segment, Stream
-from towtank.simulator.shared_interfaces import FAMILIES, ROUNDS, may_share
+from towtank.simulator.engines.compiled import evaluate
+from towtank.simulator.graph import Contention
+from towtank.simulator.operations import Block, Message, Operation, Segment, Stream
+from towtank.simulator.shared_interfaces import FAMILIES, may_share
 
 _COMPUTE = STREAMS.index(Stream.COMPUTE)
 _NUMBER = {stream: number for number, stream in enumerate(STREAMS)}
@@ -45,16 +47,21 @@ def _structure(template: tuple[Operation, ...], *, single_queue: bool) -> _Struc
     return found
 
 
-def _family(operation: Operation, cost: CostModel) -> int:
-    """1 or 2 for a collective of one of the two families that leaves the node."""
-    if not isinstance(operation.work, Message) or cost.placement(operation.work.group).nodes < 2:
-        return 0
-    return next((n for n, queues in enumerate(FAMILIES, start=1) if operation.stream in queues), 0)
+def _shares(operations: list[Operation], cost: CostModel) -> bool:
+    """Whether collectives of two families leave the node, so that they share its interfaces."""
+    if not may_share(cost.machine):
+        return False
+    families = {
+        operation.stream
+        for operation in operations
+        if operation.stream in FAMILIES
+        and isinstance(operation.work, Message)
+        and cost.placement(operation.work.group).nodes > 1
+    }
+    return len(families) > 1
 
 
-def block_seconds(
-    segments: list[Segment], cost: CostModel, slowdown: float, *, pipelined: bool
-) -> float:
+def block_seconds(segments: list[Segment], cost: CostModel, slowdown: float, *, pipelined: bool) -> float:
     """Seconds of a pass over one chunk, equal to the makespan of `time_block` to the bit."""
     from towtank.autotune.search.kernels.blocks import Templates, block_makespan
 
@@ -64,7 +71,10 @@ def block_seconds(
     operations = [operation for template in templates for operation in template]
     if not operations:
         return 0.0
-    sharing = may_share(cost.machine)
+    if _shares(operations, cost):
+        # a fixed point over whole timelines: worked out as for a prediction, once for each such block
+        block = Block("shared", tuple(segments), ())
+        return time_block(block, cost, evaluate, Contention(slowdown)).makespan_s
     length = np.array([len(template) for template in templates], np.int64)
     end = np.cumsum(length)
     arrays = Templates(
@@ -77,9 +87,8 @@ def block_seconds(
         end=end,
         repeat=np.array([segment.repeat for segment in segments], np.int64),
         seconds=np.array([cost.duration_s(operation.work) for operation in operations]),
-        family=np.array([_family(each, cost) if sharing else 0 for each in operations], np.int64),
     )
-    makespan = block_makespan(arrays, len(STREAMS), slowdown, ROUNDS)
+    makespan = block_makespan(arrays, len(STREAMS), slowdown)
     return makespan + max(_host_seconds(segments, cost, pipelined=pipelined) - makespan, 0.0)
 
 

@@ -129,6 +129,7 @@ class StepClock:
             unroll_first_forward=gathers and bool(overlap.parameter_gather),
             unroll_last_backward=bool(overlap.data_gradients),
             gathers_after=gathers and not overlap.parameter_gather,
+            by_chunk=self.task.stack.communication.collectives_by_chunk,
             passes=passes,
             gather=layered[0],
             reduce=layered[1],

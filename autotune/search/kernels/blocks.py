@@ -7,7 +7,7 @@ from numba import njit
 from numba.extending import register_jitable
 from numpy.typing import NDArray
 
-from towtank.autotune.search.kernels.lanes import interpolated, stretch, union
+from towtank.autotune.search.kernels.lanes import stretch, union
 
 
 class Templates(NamedTuple):
@@ -27,8 +27,6 @@ class Templates(NamedTuple):
     end: NDArray[Any]
     repeat: NDArray[Any]
     seconds: NDArray[Any]
-    family: NDArray[Any]
-    """0, or 1 and 2 for collectives of the two families that share the node's interfaces [operations]."""
 
 
 class _Tasks(NamedTuple):
@@ -171,51 +169,12 @@ def _evaluate(
     _pass(templates, tasks, seconds, clock, streams)
 
 
-@register_jitable  # type: ignore[untyped-decorator]
-def _overlap(clock: _Clock, members: NDArray[Any], others: NDArray[Any], alone: NDArray[Any]) -> None:
-    """Lengthen each of `members` by half of what it runs beside `others` (`shared_interfaces.overlap_s`)."""
-    count = 2 * len(others)
-    edges, busy = np.empty(count), np.empty(count)
-    reach, total = 0.0, 0.0
-    by_start = others[np.argsort(clock.start[others], kind="mergesort")]
-    for k in range(len(by_start)):
-        edges[2 * k] = max(clock.start[by_start[k]], reach)
-        reach = max(reach, clock.finish[by_start[k]])
-        edges[2 * k + 1] = max(edges[2 * k], reach)
-        busy[2 * k] = total
-        total += edges[2 * k + 1] - edges[2 * k]
-        busy[2 * k + 1] = total
-    at_start = at_finish = 0
-    for task in members:
-        until_finish, at_finish = interpolated(clock.finish[task], edges, busy, count, at_finish)
-        until_start, at_start = interpolated(clock.start[task], edges, busy, count, at_start)
-        clock.seconds[task] = alone[task] + (until_finish - until_start) / 2
-
-
-@register_jitable  # type: ignore[untyped-decorator]
-def _members(templates: Templates, tasks: _Tasks, family: int) -> NDArray[Any]:
-    found = np.empty(len(tasks.operation), np.int64)
-    count = 0
-    for task in range(len(tasks.operation)):
-        if templates.family[tasks.operation[task]] == family:
-            found[count] = task
-            count += 1
-    return found[:count]
-
-
 @njit(cache=True)  # type: ignore[untyped-decorator]
-def block_makespan(templates: Templates, streams: int, slowdown: float, rounds: int) -> float:
-    """Seconds of one block; `rounds` of the fixed point where two families share the node's interfaces."""
+def block_makespan(templates: Templates, streams: int, slowdown: float) -> float:
+    """Seconds of one block, none of whose collectives share the node's interfaces."""
     tasks = _expand(templates)
     alone = templates.seconds[tasks.operation]
     clock = _Clock(alone.copy(), np.zeros(len(alone)), np.zeros(len(alone)))
     order, offset = _by_stream(templates, tasks, streams)
     _evaluate(templates, tasks, order, offset, clock, slowdown)
-    first, second = _members(templates, tasks, 1), _members(templates, tasks, 2)
-    if len(first) and len(second):
-        for _ in range(rounds):
-            before = _Clock(clock.seconds, clock.start.copy(), clock.finish.copy())
-            _overlap(before, first, second, alone)
-            _overlap(before, second, first, alone)
-            _evaluate(templates, tasks, order, offset, clock, slowdown)
     return clock.finish.max() if len(alone) else 0.0

@@ -12,6 +12,8 @@ from towtank.autotune.search.kernels.lanes import stretch, union
 from towtank.autotune.search.kernels.walk import FIRST_FORWARD, LAST_BACKWARD, Walk
 
 Array = NDArray[Any]
+Flags = tuple[bool, bool, bool, bool, bool]
+"""Blocking sends; first forward and last backward passes in layers; gathers behind the optimizer; by chunk."""
 _SEND_FORWARD, _SEND_BACKWARD, _DATA = 0, 1, 2
 
 
@@ -29,6 +31,8 @@ class Step:
     unroll_first_forward: bool
     unroll_last_backward: bool
     gathers_after: bool
+    by_chunk: bool
+    """Whether collectives of a chunk wait for its passes (`schedules.expand.pipeline_structure`)."""
     passes: NDArray[np.float64]
     gather: NDArray[np.float64]
     reduce: NDArray[np.float64]
@@ -45,7 +49,13 @@ def pipeline_makespan(order: Walk, step: Step, slowdown: float) -> float:
         _makespan(
             (order.stage, order.cell, order.source, order.direction, order.end),
             step.layers,
-            (step.blocking_sends, step.unroll_first_forward, step.unroll_last_backward, step.gathers_after),
+            (
+                step.blocking_sends,
+                step.unroll_first_forward,
+                step.unroll_last_backward,
+                step.gathers_after,
+                step.by_chunk,
+            ),
             (step.passes.ravel(), (step.passes / np.maximum(step.layers, 1)).ravel()),
             (step.gather, step.reduce),
             step.send,
@@ -62,7 +72,7 @@ def _fill(
     direction: Array,
     end: Array,
     layers: Array,
-    flags: tuple[bool, bool, bool, bool],
+    flags: Flags,
     passes: Array,
     parts: Array,
     send: float,
@@ -93,9 +103,7 @@ def _fill(
 
 
 @register_jitable  # type: ignore[untyped-decorator]
-def _places(
-    stage: Array, direction: Array, layers: Array, blocking: bool
-) -> tuple[Array, Array]:
+def _places(stage: Array, direction: Array, layers: Array, blocking: bool) -> tuple[Array, Array]:
     """Where the compute tasks of each stage begin [stages + 1], and its sends and data collectives [stages, 3]."""
     stages, chunks = layers.shape
     first, comm_first = np.zeros(stages + 1, np.int64), np.zeros((stages, 3), np.int64)
@@ -118,16 +126,23 @@ def _places(
 
 
 @register_jitable  # type: ignore[untyped-decorator]
+def _on_data(s: int, ready: float, seconds: float, comm: tuple[Array, Array, Array, Array, Array]) -> None:
+    """Append a collective to the data stream of stage s that starts at `ready` or once the stream is free."""
+    _, comm_start, comm_finish, comm_cursor, comm_free = comm
+    task = comm_cursor[s, _DATA]
+    comm_start[task] = max(comm_free[s, _DATA], ready)
+    comm_free[s, _DATA] = comm_finish[task] = comm_start[task] + seconds
+    comm_cursor[s, _DATA] = task + 1
+
+
+@register_jitable  # type: ignore[untyped-decorator]
 def _gather_all(
     stage: Array,
     cell: Array,
     end: Array,
     layers: Array,
     gather: Array,
-    comm_start: Array,
-    comm_finish: Array,
-    comm_cursor: Array,
-    comm_free: Array,
+    comm: tuple[Array, Array, Array, Array, Array],
 ) -> None:
     """Gathers of parameters before the first forward passes: from time 0, one after the other."""
     chunks = layers.shape[1]
@@ -135,11 +150,27 @@ def _gather_all(
         if end[k] == FIRST_FORWARD:
             s, chunk = stage[k], cell[k] % chunks
             for layer in range(max(1, layers[s, chunk])):
-                task = comm_cursor[s, _DATA]
-                comm_start[task] = comm_free[s, _DATA]
-                comm_finish[task] = comm_free[s, _DATA] + gather[s, chunk, layer]
-                comm_free[s, _DATA] = comm_finish[task]
-                comm_cursor[s, _DATA] = task + 1
+                _on_data(s, 0.0, gather[s, chunk, layer], comm)
+
+
+@register_jitable  # type: ignore[untyped-decorator]
+def _reduce_ready(
+    s: int,
+    now: float,
+    done: int,
+    layers: Array,
+    reduce: Array,
+    waiting: tuple[Array, Array, Array],
+    comm: tuple[Array, Array, Array, Array, Array],
+) -> None:
+    """Reduce the gradients of chunks of stage s that wait for backward pass number `done` of the stage."""
+    chunk_of, until, place = waiting
+    while place[s, 0] < place[s, 1] and until[s, place[s, 0]] <= done:
+        chunk = chunk_of[s, place[s, 0]]
+        place[s, 0] += 1
+        count = max(1, layers[s, chunk])
+        for part in range(count):
+            _on_data(s, now, reduce[s, chunk, count - 1 - part], comm)
 
 
 @register_jitable  # type: ignore[untyped-decorator]
@@ -149,41 +180,45 @@ def _layer_by_layer(
     chunk: int,
     count: int,
     kind: int,
-    seconds: Array,
-    start: Array,
-    finish: Array,
+    at_once: bool,
+    compute: tuple[Array, Array, Array, Array],
     cursor: Array,
     gathered: Array,
-    comm_start: Array,
-    comm_finish: Array,
-    comm_cursor: Array,
-    comm_free: Array,
+    comm: tuple[Array, Array, Array, Array, Array],
     reduce: Array,
 ) -> float:
-    """A pass in layers: each waits for its parameters, or its gradients are reduced behind it; when it ends."""
+    """A pass in layers: each waits for its parameters, or its gradients are reduced behind it (`at_once`); its end."""
+    _, seconds, start, finish = compute
     for part in range(count):
         if kind == FIRST_FORWARD:
-            begin = max(begin, comm_finish[gathered[s]])
+            begin = max(begin, comm[2][gathered[s]])
             gathered[s] += 1
         task = cursor[s]
         start[task] = begin
         begin = begin + seconds[task]
         finish[task] = begin
         cursor[s] = task + 1
-        if kind == LAST_BACKWARD:
-            beside = comm_cursor[s, _DATA]
-            comm_start[beside] = max(comm_free[s, _DATA], begin)
-            comm_finish[beside] = comm_start[beside] + reduce[s, chunk, count - 1 - part]
-            comm_free[s, _DATA] = comm_finish[beside]
-            comm_cursor[s, _DATA] = beside + 1
+        if kind == LAST_BACKWARD and at_once:
+            _on_data(s, begin, reduce[s, chunk, count - 1 - part], comm)
     return begin
+
+
+@register_jitable  # type: ignore[untyped-decorator]
+def _one_task(begin: float, s: int, compute: tuple[Array, Array, Array, Array], cursor: Array) -> float:
+    """The next compute task of stage s from `begin` on; when it ends."""
+    _, seconds, start, finish = compute
+    task = cursor[s]
+    start[task] = begin
+    finish[task] = begin + seconds[task]
+    cursor[s] = task + 1
+    return float(finish[task])
 
 
 @register_jitable  # type: ignore[untyped-decorator]
 def _run(
     walk: tuple[Array, Array, Array, Array, Array],
     layers: Array,
-    flags: tuple[bool, bool, bool, bool],
+    flags: Flags,
     layered: tuple[Array, Array],
     send: float,
     compute: tuple[Array, Array, Array, Array],
@@ -191,41 +226,46 @@ def _run(
 ) -> tuple[Array, Array, Array]:
     """All passes on the clock: per stage the next compute task, when compute is free, finish of the last pass."""
     stage, cell, source, direction, end = walk
-    first, seconds, start, finish = compute
     _, comm_start, comm_finish, comm_cursor, comm_free = comm
-    cursor, gathered = first[:-1].copy(), comm_cursor[:, _DATA].copy()
-    free, computed = np.zeros(len(cursor)), np.zeros(len(cursor))
-    chunks, sent, blocking = layers.shape[1], np.empty(len(stage)), flags[0]
-    if flags[1]:
-        _gather_all(
-            stage, cell, end, layers, layered[0], comm_start, comm_finish, comm_cursor, comm_free
-        )
+    cursor, gathered = compute[0][:-1].copy(), comm_cursor[:, _DATA].copy()
+    stages, chunks = layers.shape
+    free, computed = np.zeros(stages), np.zeros(stages)
+    backward, each = np.zeros(stages, np.int64), len(stage) // (2 * stages)
+    waiting = (
+        np.zeros(layers.shape, np.int64),
+        np.zeros(layers.shape, np.int64),
+        np.zeros((stages, 2), np.int64),
+    )
+    sent, by_chunk = np.empty(len(stage)), flags[4] and stages > 1
+    if flags[1] and not by_chunk:
+        _gather_all(stage, cell, end, layers, layered[0], comm)
     for k in range(len(stage)):
-        s = stage[k]
+        s, chunk = stage[k], cell[k] % chunks
+        count, kind = max(1, layers[s, chunk]), end[k]
         begin = free[s]
         if source[k] >= 0:
             begin = max(begin, sent[source[k]])
-        if end[k] > 0 and flags[end[k]]:
-            chunk = cell[k] % chunks
+        if kind > 0 and flags[kind]:
+            at_once = not by_chunk or (chunks == 1 and s == 0)
+            if kind == FIRST_FORWARD and by_chunk:
+                for layer in range(count):
+                    _on_data(s, computed[s], layered[0][s, chunk, layer], comm)
+            elif kind == LAST_BACKWARD and not at_once:
+                place = waiting[2][s, 1]
+                waiting[0][s, place], waiting[1][s, place] = chunk, min(backward[s] + s, each - 1)
+                waiting[2][s, 1] = place + 1
             begin = _layer_by_layer(
-                begin, s, chunk, max(1, layers[s, chunk]), end[k], seconds, start, finish, cursor,
-                gathered, comm_start, comm_finish, comm_cursor, comm_free, layered[1],
-            )  # fmt: skip
+                begin, s, chunk, count, kind, at_once, compute, cursor, gathered, comm, layered[1]
+            )
         else:
-            task = cursor[s]
-            start[task] = begin
-            begin = begin + seconds[task]
-            finish[task] = begin
-            cursor[s] = task + 1
+            begin = _one_task(begin, s, compute, cursor)
         computed[s] = begin
+        if cell[k] >= stages * chunks:
+            _reduce_ready(s, begin, backward[s], layers, layered[1], waiting, comm)
+            backward[s] += 1
         way = direction[k]
-        if way >= 0 and blocking:
-            task = cursor[s]
-            start[task] = begin
-            begin = begin + seconds[task]
-            finish[task] = begin
-            cursor[s] = task + 1
-            sent[k] = begin
+        if way >= 0 and flags[0]:
+            sent[k] = begin = _one_task(begin, s, compute, cursor)
         elif way >= 0:
             task = comm_cursor[s, way]
             comm_start[task] = max(comm_free[s, way], begin)
@@ -238,7 +278,7 @@ def _run(
 
 @register_jitable  # type: ignore[untyped-decorator]
 def _finish_step(
-    flags: tuple[bool, bool, bool, bool],
+    flags: Flags,
     tail: tuple[Array, Array, Array, Array],
     at: tuple[Array, Array, Array],
     compute: tuple[Array, Array, Array, Array],
@@ -298,7 +338,7 @@ def _stretch_all(
 def _makespan(
     walk: tuple[Array, Array, Array, Array, Array],
     layers: Array,
-    flags: tuple[bool, bool, bool, bool],
+    flags: Flags,
     passes: tuple[Array, Array],
     layered: tuple[Array, Array],
     send: float,
@@ -308,9 +348,7 @@ def _makespan(
     stage, cell, _, direction, end = walk
     first, comm_first = _places(stage, direction, layers, flags[0])
     seconds = np.empty(first[-1])
-    _fill(
-        stage, cell, direction, end, layers, flags, passes[0], passes[1], send, first, seconds, tail
-    )
+    _fill(stage, cell, direction, end, layers, flags, passes[0], passes[1], send, first, seconds, tail)
     compute = (first, seconds, np.empty(first[-1]), np.empty(first[-1]))
     room = comm_first[-1, _DATA] + 2 * layers.shape[1] * max(1, layers.max()) + 2
     comm = (comm_first, np.empty(room), np.empty(room), comm_first.copy(), np.zeros(comm_first.shape))
