@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from towtank.autotune.judge.grid import EXPERT_GROUPS, Grid
-from towtank.autotune.judge.keys import Codes, Columns, compressed, grouped, masked
+from towtank.autotune.judge.keys import Codes, Columns, collector_paused, compressed, grouped, masked
 from towtank.autotune.task import TuningTask
 from towtank.simulator.block_bound import TemplateFigures, figures_of_many
 from towtank.simulator.groups import expert_weight_shards
@@ -36,7 +36,7 @@ class KeyFigures:
 
     def of(self, rows: Rows) -> TemplateFigures:
         """Figures of some rows."""
-        return TemplateFigures(self.values[self.group[rows]])
+        return TemplateFigures(self.values, self.group[rows])
 
 
 class TemplateJudge:
@@ -93,7 +93,9 @@ class TemplateJudge:
         size_key = (by_size.group, len(by_size.first))
         by_key = grouped([size_key, *((codes[chosen], size) for codes, size in lies)])
         size_of, grid_of = by_size.group[by_key.first], self.grid.keys.group[chosen[by_key.first]]
-        lowered = [templates(self.sizes(self.columns.table.plan(int(row)))) for row in chosen[by_size.first]]
+        plans = [self.columns.table.plan(int(row)) for row in chosen[by_size.first]]
+        with collector_paused():
+            lowered = [templates(self.sizes(plan)) for plan in plans]
         group = np.zeros(count, np.intp)
         group[chosen] = by_key.group
         return [
