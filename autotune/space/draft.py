@@ -13,22 +13,24 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Draft:
-    """Combinations of the values of some fields, one a row; each column holds places in the tuple of its values."""
+    """Combinations of the values of some fields, one a row; a column holds places in the tuple of a field's values.
+
+    A field with one value has no column.
+    """
 
     num_rows: int = 1
     choices: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     codes: Mapping[str, NDArray[np.int16]] = field(default_factory=dict)
 
+    def code(self, name: str) -> NDArray[np.int16]:
+        """Place of each row's value in `choices`, shape [rows]."""
+        found = self.codes.get(name)
+        return np.zeros(self.num_rows, np.int16) if found is None else found
+
     def numbers(self, name: str) -> Numbers:
         """Values of a count or a switch, shape [rows]; None is -1."""
         values = np.array([-1 if value is None else int(value) for value in self.choices[name]], np.int64)
-        found: Numbers = values[self.codes[name]]
-        return found
-
-    def equals(self, name: str, value: Any) -> Mask:
-        """Rows whose field has this value, shape [rows]."""
-        same = np.array([each == value for each in self.choices[name]], np.bool_)
-        found: Mask = same[self.codes[name]]
+        found: Numbers = values[self.code(name)]
         return found
 
     def product(self, *names: str) -> Numbers:
@@ -38,27 +40,34 @@ class Draft:
             total *= self.numbers(name)
         return total
 
-    def fixed(self, name: str, value: Any) -> "Draft":
-        """The rows with one field that is the same in all of them."""
-        return Draft(self.num_rows, {**self.choices, name: (value,)}, self.codes)
-
-    def value(self, name: str, row: int) -> Any:
-        """Value of one field of a row."""
-        return self.choices[name][int(self.codes[name][row]) if name in self.codes else 0]
-
-    def take(self, rows: NDArray[Any]) -> "Draft":
+    def take(self, rows: NDArray[Any] | slice) -> "Draft":
         """The rows of a mask or of an index array."""
-        codes = {name: codes[rows] for name, codes in self.codes.items()}
-        return Draft(len(next(iter(codes.values()))), self.choices, codes)
+        count = len(np.zeros(self.num_rows, np.int8)[rows])
+        return Draft(count, self.choices, {name: codes[rows] for name, codes in self.codes.items()})
 
     def expand(self, names: Sequence[str], options: Sequence[Sequence[Any]], keep: Mask) -> "Draft":
         """Each row with each option that `keep` [rows, options] allows; an option gives a value to each name."""
+        choices = dict(self.choices)
+        if len(options) == 1 and bool(keep.all()):
+            return Draft(
+                self.num_rows,
+                choices | {name: (each,) for name, each in zip(names, options[0], strict=True)},
+                self.codes,
+            )
         rows, chosen = np.nonzero(keep)
         codes = {name: codes[rows] for name, codes in self.codes.items()}
-        choices = dict(self.choices)
         for position, name in enumerate(names):
             given = [option[position] for option in options]
-            values = tuple(dict.fromkeys(given))
-            choices[name] = values
-            codes[name] = np.array([values.index(value) for value in given], np.int16)[chosen]
+            place = {value: code for code, value in enumerate(dict.fromkeys(given))}
+            choices[name] = tuple(place)
+            if len(place) > 1:
+                codes[name] = np.array([place[value] for value in given], np.int16)[chosen]
         return Draft(len(rows), choices, codes)
+
+
+def concatenated(parts: Sequence[Draft]) -> Draft:
+    """Rows of drafts with the same choices, one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    codes = {name: np.concatenate([part.codes[name] for part in parts]) for name in parts[0].codes}
+    return Draft(sum(part.num_rows for part in parts), parts[0].choices, codes)

@@ -18,7 +18,8 @@ Parts = list[tuple[Numbers, Numbers]]
 
 def strides(draft: Draft, order: Sequence[Dimension]) -> Strides:
     """Distance in ranks between neighbours along each dimension, by dimension; shape [rows]."""
-    found, inner = {}, np.ones(draft.num_rows, np.int64)
+    found: Strides = {}
+    inner = np.ones(draft.num_rows, np.int64)
     for name in order:
         found[name] = inner
         inner = inner * draft.numbers(name)

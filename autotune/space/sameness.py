@@ -1,8 +1,11 @@
 """When plans are the same by another name: conditions on columns, each read off the formulas of the simulator."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from towtank.autotune.space.draft import Draft, Mask, Numbers
+from towtank.hardware_profiles.records import Device
 from towtank.simulator.stacks.records import Stack
 
 
@@ -13,21 +16,19 @@ def expert_replicas(draft: Draft) -> Numbers:
     return replicas
 
 
-def nothing_to_shard(draft: Draft) -> Mask:
-    """Rows whose states no ZeRO stage splits: one data and context rank, one replica of each expert."""
-    alone: Mask = draft.product("data", "context") == 1
-    mine: Mask = (draft.numbers("expert") == 1) | (expert_replicas(draft) == 1)
-    return alone & mine
-
-
 def zero_is_moot(draft: Draft, stack: Stack) -> Mask:
-    """Rows whose ZeRO stage above 0 changes nothing.
+    """Rows whose ZeRO stage above 0 changes nothing: states are split over one device, and so are those of experts.
 
-    Where weights at rest are the master weights, stage 3 keeps no others, even with nobody to share them with.
+    Stage 3 is a case of its own: where weights at rest are the master weights it keeps no others, even alone; and
+    where tables at the ends are not sharded they are reduced apart, if there are replicas.
     """
-    moot = nothing_to_shard(draft)
+    alone = shards(draft) * draft.numbers("context") == 1
+    moot: Mask = alone & ((draft.numbers("expert") == 1) | (expert_replicas(draft) == 1))
+    last = draft.numbers("zero_stage") == 3
     if stack.memory.weights_at_rest == "master":
-        moot &= draft.numbers("zero_stage") < 3
+        moot &= ~last
+    if not stack.communication.shard_embedding:
+        moot &= ~last | (draft.numbers("data") == 1)
     return moot
 
 
@@ -45,26 +46,61 @@ def weight_shards(draft: Draft) -> Numbers:
     return found
 
 
-def communicates(draft: Draft, switch: str) -> Mask:
-    """Rows that have the communication which an overlap switch speaks of, shape [rows]."""
-    experts = draft.numbers("expert") > 1
-    replicas = draft.product("data", "context") > 1
-    if switch == "data_gradients":
-        return replicas | experts | (draft.numbers("tensor_z") > 1)
-    if switch == "parameter_gather":
-        stage = draft.numbers("zero_stage")
-        found: Mask = (replicas | experts) & ((stage == 1) | (stage == 2))
-        return found
-    if switch == "tensor":
-        return (draft.numbers("sequence_parallel") > 0) & (draft.numbers("tensor_x") > 1)
-    if switch == "backward_all_reduce":
-        return draft.product("tensor_x", "tensor_y") > 1
-    if switch in ("reduce_scatter", "all_gather"):
-        return (weight_shards(draft) > 1) | experts
-    if switch == "pipeline":
-        return draft.numbers("pipeline") > 1
-    assert switch == "expert"
-    return experts
+def reduces_in_passes(draft: Draft, stack: Stack) -> Mask:
+    """Rows whose gradients are reduced over weight shards in each backward pass (`layer.scatters_in_pass`)."""
+    communication = stack.communication
+    always = communication.shard_unit == "linear" or communication.reduce_every_micro_batch
+    found: Mask = (weight_shards(draft) > 1) & (always | (draft.numbers("tensor_z") > 1))
+    if communication.pipeline_keeps_gathered:
+        found &= draft.numbers("pipeline") == 1
+    return found
+
+
+def _reduces_gradients(draft: Draft, stack: Stack) -> Mask:
+    """Rows that reduce gradients over replicas once per step (`weights.gradient_messages`)."""
+    several = draft.product("data", "context") > 1
+    found: Mask = several | (draft.numbers("expert") > 1)
+    if not stack.communication.shard_embedding:
+        found |= draft.numbers("tensor_z") > 1  # its members see different tokens, and none shards the tables
+    else:
+        done = (draft.numbers("zero_stage") == 3) & reduces_in_passes(draft, stack)
+        found &= ~done | (shards(draft) < draft.numbers("data"))
+    return found
+
+
+def _gathers_parameters(draft: Draft, stack: Stack) -> Mask:
+    stage = draft.numbers("zero_stage")
+    several = (draft.product("data", "context") > 1) | (draft.numbers("expert") > 1)
+    found: Mask = several & ((stage == 1) | (stage == 2))
+    return found
+
+
+def _gathers_weights(draft: Draft, stack: Stack) -> Mask:
+    found: Mask = (weight_shards(draft) > 1) | (draft.numbers("expert") > 1)
+    return found
+
+
+_COMMUNICATION: dict[str, Callable[[Draft, Stack], Mask]] = {
+    "data_gradients": _reduces_gradients,
+    "parameter_gather": _gathers_parameters,
+    "tensor": lambda draft, stack: draft.product("sequence_parallel", "tensor_x") > 1,
+    "backward_all_reduce": lambda draft, stack: draft.product("tensor_x", "tensor_y") > 1,
+    "reduce_scatter": _gathers_weights,
+    "all_gather": _gathers_weights,
+    "pipeline": lambda draft, stack: draft.numbers("pipeline") > 1,
+    "expert": lambda draft, stack: draft.numbers("expert") > 1,
+}
+
+
+def communicates(draft: Draft, switch: str, stack: Stack, device: Device) -> Mask:
+    """Rows that have the communication which an overlap switch speaks of, shape [rows].
+
+    On a device that runs one kernel after the other nothing overlaps with data-parallel collectives, and the switch
+    says nothing (`predict._possible_overlap`).
+    """
+    if device.takes_turns and switch in ("data_gradients", "parameter_gather"):
+        return np.zeros(draft.num_rows, np.bool_)
+    return _COMMUNICATION[switch](draft, stack)
 
 
 def own_switch(draft: Draft, switch: str, stack: Stack) -> Mask:
