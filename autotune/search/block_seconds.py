@@ -52,7 +52,9 @@ def _family(operation: Operation, cost: CostModel) -> int:
     return next((n for n, queues in enumerate(FAMILIES, start=1) if operation.stream in queues), 0)
 
 
-def block_seconds(segments: list[Segment], cost: CostModel, slowdown: float) -> float:
+def block_seconds(
+    segments: list[Segment], cost: CostModel, slowdown: float, *, pipelined: bool
+) -> float:
     """Seconds of a pass over one chunk, equal to the makespan of `time_block` to the bit."""
     from towtank.autotune.search.kernels.blocks import Templates, block_makespan
 
@@ -78,14 +80,14 @@ def block_seconds(segments: list[Segment], cost: CostModel, slowdown: float) -> 
         family=np.array([_family(each, cost) if sharing else 0 for each in operations], np.int64),
     )
     makespan = block_makespan(arrays, len(STREAMS), slowdown, ROUNDS)
-    return makespan + max(_host_seconds(segments, cost) - makespan, 0.0)
+    return makespan + max(_host_seconds(segments, cost, pipelined=pipelined) - makespan, 0.0)
 
 
-def _host_seconds(segments: list[Segment], cost: CostModel) -> float:
+def _host_seconds(segments: list[Segment], cost: CostModel, *, pipelined: bool) -> float:
     """`block_time.host_seconds` of the block."""
     calls = sum(
         segment.repeat * sum(operation.stream is Stream.TENSOR for operation in segment.template)
         for segment in segments
     )
-    plan = cost.plan
-    return float(calls * host_call_s(cost.stack.host, plan.pipeline, plan.tensor_x * plan.tensor_y))
+    members = cost.plan.tensor_x * cost.plan.tensor_y
+    return float(calls * host_call_s(cost.stack.host, 2 if pipelined else 1, members))

@@ -140,11 +140,12 @@ class StepClock:
         )
 
     def _pass(self, sizes: Sizes, chunk: Chunk, *, backward: bool) -> float:
-        return self._block(sizes, (backward, chunk.signature), chunk, backward)
+        pipelined = sizes.plan.pipeline > 1  # all that counts of it, and much less often different
+        return self._block(sizes, (backward, pipelined, chunk.signature), chunk, backward, pipelined)
 
-    def _block_seconds(self, sizes: Sizes, chunk: Chunk, backward: bool) -> float:
+    def _block_seconds(self, sizes: Sizes, chunk: Chunk, backward: bool, pipelined: bool) -> float:
         segments = segments_of(sizes, chunk, backward=backward)
-        return block_seconds(segments, self._cost(sizes), self._slowdown)
+        return block_seconds(segments, self._cost(sizes), self._slowdown, pipelined=pipelined)
 
     def _end_seconds(self, sizes: Sizes, chunks: tuple[Chunk, ...]) -> _Ends:
         """What a stage does besides its passes."""
