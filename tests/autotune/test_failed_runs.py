@@ -1,4 +1,4 @@
-"""No plan is recommended that does not fit: published runs that failed, and what the search answers for their jobs."""
+"""No plan is recommended that does not fit: published runs that failed, and what the search answers for them."""
 
 from collections import defaultdict
 from dataclasses import dataclass
