@@ -11,7 +11,7 @@ from towtank.hardware_profiles.records import Machine
 from towtank.simulator.block_graph import STREAMS, BlockGraph
 from towtank.simulator.cost.model import CostModel
 from towtank.simulator.graph import Contention, Engine, GraphStructure, TaskGraph, Timeline
-from towtank.simulator.operations import Message, Stream
+from towtank.simulator.operations import Message, Operation, Stream
 
 FAMILIES = (Stream.TENSOR, Stream.GATHER, Stream.SCATTER)
 """Queues whose collectives may run side by side."""
@@ -24,15 +24,14 @@ SETTLED = 5e-4
 """Change of the whole from round to round, as a part of it, at which there is nothing left to gain."""
 
 
+def leaves_node(operation: Operation, cost: CostModel) -> bool:
+    """Whether an operation is a collective that leaves the node."""
+    return isinstance(operation.work, Message) and cost.placement(operation.work.group).nodes > 1
+
+
 def crosses_nodes(graph: BlockGraph, cost: CostModel) -> NDArray[np.bool_]:
     """Whether each operation of a block is a collective that leaves the node, shape [operations]."""
-    return np.array(
-        [
-            isinstance(operation.work, Message) and cost.placement(operation.work.group).nodes > 1
-            for operation in graph.operations
-        ],
-        dtype=np.bool_,
-    )
+    return np.array([leaves_node(operation, cost) for operation in graph.operations], dtype=np.bool_)
 
 
 def may_share(machine: Machine) -> bool:
@@ -47,8 +46,12 @@ def families_of(graph: BlockGraph, cost: CostModel) -> tuple[NDArray[np.intp], .
     """
     if not may_share(cost.machine):
         return ()
-    outside = crosses_nodes(graph, cost)[graph.template]
-    stream = graph.structure.stream
+    return families_among(graph.structure.stream, crosses_nodes(graph, cost)[graph.template])
+
+
+def families_among(stream: NDArray[np.int32], outside: NDArray[np.bool_]) -> tuple[NDArray[np.intp], ...]:
+    """Tasks of each family by the stream of every task and whether it leaves the node, both of shape [tasks]; empty
+    where fewer than two families do."""
     found = []
     for queue in FAMILIES:
         tasks = np.flatnonzero(outside & (stream == STREAMS.index(queue)))

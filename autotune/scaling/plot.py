@@ -12,9 +12,10 @@ _MOST_TICKS = 8
 
 
 def scale_plot(points: Sequence[TunedPoint], title: str) -> str:
-    """Tokens a second beside the ideal line, and efficiency, over the number of devices.
+    """Model PFLOP/s of all devices beside the ideal line, and efficiency, over the number of devices.
 
-    Points without a plan are left out; the ideal line goes through the first that has one.
+    Points without a plan are left out; the ideal line goes through the first that has one. FLOP and not tokens, so
+    that the line is straight where the model grows too.
     """
     shown = [
         (each, efficiency)
@@ -27,12 +28,12 @@ def scale_plot(points: Sequence[TunedPoint], title: str) -> str:
         parts.append(f"<text x='64' y='60' font-size='13' fill='{FAINT}' {FONT}>no point has a plan</text>")
         return drawing(910, 470, title, *parts)
     devices = _devices_axis(counts)
-    rates = [each.found.tokens_per_s for each, _ in shown if each.found is not None]
+    rates = [each.found.flop_per_s_per_device * each.point.devices / 1e15 for each, _ in shown if each.found]
     ideal = [(count, rates[0] * count / counts[0]) for count in counts]
     frame = Frame(64, 62, 370, 330, devices, decades([*rates, *(rate for _, rate in ideal)]))
-    parts += [axes(frame, "devices", "tokens a second (grey: as many as on the first, times devices)")]
+    parts += [axes(frame, "devices", "model PFLOP/s of all devices (grey: at the rate of the first point)")]
     parts.append(line(frame, ideal, FAINT, dash="4 3"))
-    parts += _curve(frame, "tokens a second", list(zip(counts, rates, strict=True)), "{:,.0f} tokens/s")
+    parts += _curve(frame, "rate", list(zip(counts, rates, strict=True)), "{:,.4g} PFLOP/s")
     top = max(1.0, *(efficiency for _, efficiency in shown))
     high = math.ceil(top * 5) / 5
     ticks = tuple(tick / 5 for tick in range(round(high * 5) + 1))

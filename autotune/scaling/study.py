@@ -20,6 +20,8 @@ from towtank.simulator.plan import Plan
 from towtank.simulator.predict import predict
 from towtank.simulator.stacks.records import Stack
 
+INTERRUPTED = "interrupted"
+"""Why there is no plan where the user stopped the study before."""
 Progress = Callable[[int, int], None]
 """Called with points done and points in all."""
 Search = Callable[[TuningTask, float | None], SearchResult]
@@ -135,7 +137,7 @@ def _one_by_one(
 
 
 def _interrupted(point: ScalePoint) -> TunedPoint:
-    return TunedPoint(point, None, "interrupted")
+    return TunedPoint(point, None, INTERRUPTED)
 
 
 def _ignore_interrupt() -> None:

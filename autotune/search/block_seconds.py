@@ -1,17 +1,17 @@
 """Seconds of one block for a search: `block_time.time_block` without a timeline, a breakdown or a graph."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from towtank.simulator.block_graph import STREAMS
-from towtank.simulator.block_time import host_call_s, time_block
+from towtank.simulator.block_graph import STREAMS, block_graph
 from towtank.simulator.cost.model import CostModel
 from towtank.simulator.engines.compiled import evaluate
 from towtank.simulator.graph import Contention
-from towtank.simulator.operations import Block, Message, Operation, Segment, Stream
-from towtank.simulator.shared_interfaces import FAMILIES, may_share
+from towtank.simulator.operations import Block, Operation, Segment, Stream
+from towtank.simulator.shared_interfaces import FAMILIES, families_among, leaves_node, may_share, timeline_of
 
 _COMPUTE = STREAMS.index(Stream.COMPUTE)
 _NUMBER = {stream: number for number, stream in enumerate(STREAMS)}
@@ -47,56 +47,79 @@ def _structure(template: tuple[Operation, ...], *, single_queue: bool) -> _Struc
     return found
 
 
-def _shares(operations: list[Operation], cost: CostModel) -> bool:
-    """Whether collectives of two families leave the node, so that they share its interfaces."""
-    if not may_share(cost.machine):
-        return False
-    families = {
-        operation.stream
-        for operation in operations
-        if operation.stream in FAMILIES
-        and isinstance(operation.work, Message)
-        and cost.placement(operation.work.group).nodes > 1
-    }
-    return len(families) > 1
+@dataclass(frozen=True, slots=True, eq=False)
+class Costed:
+    """A template with the seconds of its operations."""
+
+    structure: _Structure
+    seconds: NDArray[np.float64]
+    outside: NDArray[np.bool_]
+    """Collectives that leave the node and share its interfaces with others."""
+    template: tuple[Operation, ...]
+    tensor_calls: int
+    """Calls of tensor-parallel collectives."""
 
 
-def block_seconds(segments: list[Segment], cost: CostModel, slowdown: float, *, pipelined: bool) -> float:
-    """Seconds of a pass over one chunk, equal to the makespan of `time_block` to the bit."""
+def costed(template: tuple[Operation, ...], cost: CostModel) -> Costed:
+    """Put seconds to the operations of a template.
+
+    Raises:
+        UnknownFigure: the machine's profile lacks a figure that an operation needs.
+    """
+    sharing = may_share(cost.machine)
+    return Costed(
+        structure=_structure(template, single_queue=cost.machine.device.takes_turns),
+        seconds=np.array([cost.duration_s(operation.work) for operation in template], np.float64),
+        outside=np.array([sharing and leaves_node(each, cost) for each in template], np.bool_),
+        template=template,
+        tensor_calls=sum(operation.stream is Stream.TENSOR for operation in template),
+    )
+
+
+def block_seconds(parts: Sequence[tuple[Costed, int]], slowdown: float, host_call_s: float) -> float:
+    """Seconds of a pass of templates, each repeated so often: the makespan of `time_block` to the bit.
+
+    `host_call_s`: seconds of the host for each call of a tensor-parallel collective.
+    """
     from towtank.autotune.search.kernels.blocks import Templates, block_makespan
 
-    single_queue = cost.machine.device.takes_turns
-    templates = [segment.template for segment in segments]
-    structures = [_structure(template, single_queue=single_queue) for template in templates]
-    operations = [operation for template in templates for operation in template]
-    if not operations:
+    templates = [part for part, _ in parts]
+    length = np.array([len(part.seconds) for part in templates], np.int64)
+    if not length.sum():
         return 0.0
-    if _shares(operations, cost):
-        # a fixed point over whole timelines: worked out as for a prediction, once for each such block
-        block = Block("shared", tuple(segments), ())
-        return time_block(block, cost, evaluate, Contention(slowdown)).makespan_s
-    length = np.array([len(template) for template in templates], np.int64)
+    host = float(sum(repeat * part.tensor_calls for part, repeat in parts)) * host_call_s
+    if (shared := _shared_makespan(parts, slowdown)) is not None:
+        return shared + max(host - shared, 0.0)
     end = np.cumsum(length)
+    num_after = np.concatenate([part.structure.num_after for part in templates])
     arrays = Templates(
-        stream=np.concatenate([each.stream for each in structures]),
-        computes=np.concatenate([each.computes for each in structures]),
-        offset=np.concatenate(([0], np.cumsum(np.concatenate([each.num_after for each in structures])))),
-        position=np.concatenate([each.position for each in structures]),
-        back=np.concatenate([each.back for each in structures]),
+        stream=np.concatenate([part.structure.stream for part in templates]),
+        computes=np.concatenate([part.structure.computes for part in templates]),
+        offset=np.concatenate(([0], np.cumsum(num_after))),
+        position=np.concatenate([part.structure.position for part in templates]),
+        back=np.concatenate([part.structure.back for part in templates]),
         begin=end - length,
         end=end,
-        repeat=np.array([segment.repeat for segment in segments], np.int64),
-        seconds=np.array([cost.duration_s(operation.work) for operation in operations]),
+        repeat=np.array([repeat for _, repeat in parts], np.int64),
+        seconds=np.concatenate([part.seconds for part in templates]),
     )
-    makespan = block_makespan(arrays, len(STREAMS), slowdown)
-    return makespan + max(_host_seconds(segments, cost, pipelined=pipelined) - makespan, 0.0)
+    makespan = float(block_makespan(arrays, len(STREAMS), slowdown))
+    return makespan + max(host - makespan, 0.0)
 
 
-def _host_seconds(segments: list[Segment], cost: CostModel, *, pipelined: bool) -> float:
-    """`block_time.host_seconds` of the block."""
-    calls = sum(
-        segment.repeat * sum(operation.stream is Stream.TENSOR for operation in segment.template)
-        for segment in segments
-    )
-    members = cost.plan.tensor_x * cost.plan.tensor_y
-    return float(calls * host_call_s(cost.stack.host, 2 if pipelined else 1, members))
+def _shared_makespan(parts: Sequence[tuple[Costed, int]], slowdown: float) -> float | None:
+    """Makespan of a block whose collectives share the node's interfaces, a fixed point over whole timelines; None
+    where they do not. Worked out as for a prediction: few blocks are like that."""
+    streams = {
+        operation.stream
+        for part, _ in parts
+        for operation, outside in zip(part.template, part.outside, strict=True)
+        if outside
+    }
+    if len(streams & set(FAMILIES)) < 2:
+        return None
+    graph = block_graph(Block("shared", tuple(Segment(part.template, n, ()) for part, n in parts), ()))
+    seconds = np.concatenate([part.seconds for part, _ in parts])[graph.template]
+    outside = np.concatenate([part.outside for part, _ in parts])[graph.template]
+    families = families_among(graph.structure.stream, outside)
+    return timeline_of(graph.structure, seconds, families, evaluate, Contention(slowdown)).makespan_s

@@ -18,8 +18,8 @@ COMMANDS = {
         "--sequence", "--stack", "--top", "--workers", "-h", "-o",
     ],
     "why": [
-        "--against", "--devices", "--help", "--json", "--machine", "--model", "--profiles", "--set", "--stack", "--top",
-        "-h", "PLAN.yaml",
+        "--against", "--devices", "--help", "--json", "--machine", "--model", "--profiles", "--set", "--stack",
+        "--top", "-h", "PLAN.yaml",
     ],
     "compare": [
         "--help", "--json", "--machine", "--model", "--profiles", "--set-a", "--set-b", "--stack", "-h", "A.yaml",

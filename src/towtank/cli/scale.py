@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from towtank.cli.failure import InputError, Inputs
+from towtank.cli.failure import INTERRUPTED, InputError, Inputs, complain
 from towtank.cli.options import Json, Profiles
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ Examples:
 
 \b
 Numbers of devices: 64..16384 doubles, 64..1024:64 goes in steps of 64, 64,96,128 lists.
+Exit codes: 0 also where some points have no plan, 2 wrong input, 130 stopped by Ctrl-C with what was done.
 """
 
 _MOST_POINTS = 256
@@ -119,7 +120,9 @@ def scale(
         model, machine, stack, devices, mode, grow, global_batch, sequence, limits, budget, plot, folders
     )
     study, points = _study(asked)
-    _print(asked, study, _tuned(study, points, jobs), json)
+    found = _tuned(study, points, jobs)
+    _print(asked, study, found, json)
+    _check_interrupt(found)
 
 
 def _print(asked: _Asked, study: "Study", found: "list[TunedPoint]", json: bool) -> None:
@@ -134,6 +137,14 @@ def _print(asked: _Asked, study: "Study", found: "list[TunedPoint]", json: bool)
     emit(scale_text(found, _title(asked), asked.mode))
     if asked.plot is not None:
         emit(f"\nplot: {asked.plot}")
+
+
+def _check_interrupt(found: "list[TunedPoint]") -> None:
+    from towtank.autotune.scaling.study import INTERRUPTED as STOPPED
+
+    if any(each.why_not == STOPPED for each in found):
+        complain("interrupted; the points that were done are kept")
+        raise typer.Exit(INTERRUPTED)
 
 
 def _study(asked: _Asked) -> "tuple[Study, tuple[ScalePoint, ...]]":

@@ -70,8 +70,9 @@ def _notes(points: "Sequence[TunedPoint]") -> list[str]:
         "a device: tokens/s of one; TFLOP/s: model FLOP/s of one; efficiency: these relative to the first point that "
         "has a plan"
     ]
-    if all(each.found is None or each.found.proven for each in points):
-        return [*notes, "every plan is proven: no legal plan is faster under the compiled engine"]
+    found = [each.found for each in points if each.found is not None]
+    if found and all(each.proven for each in found):
+        notes.append("every plan is proven: no legal plan is faster under the compiled engine")
     return notes + [
         f"{count(each.point.devices)} devices: not proven, at most {percent(each.found.gap)} behind the best"
         for each in points

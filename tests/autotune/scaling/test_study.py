@@ -99,4 +99,7 @@ def test_the_plot_has_a_mark_for_each_point_with_a_plan() -> None:
     assert len(circles) == 2 * 2  # two plots
     labels = [each[0].text or "" for each in circles]
     assert labels[2] == "8 devices: 100.0%"
+    step = found[1].found
+    assert step is not None
+    assert labels[0] == f"8 devices: {step.flop_per_s_per_device * 8 / 1e15:,.4g} PFLOP/s"
     assert ET.fromstring(scale_plot(_tuned(6), "none")) is not None
