@@ -43,13 +43,13 @@ _Devices = Annotated[
     int | None, _option("--devices", "N", "Devices that every plan occupies; default: all of the machine.")
 ]
 _Batch = Annotated[int, _option("--global-batch", "N", "Sequences of one step.")]
-_Sequence = Annotated[
-    int | None, _option("--sequence", "N", "Tokens of one sequence; default: the model's.")
-]
+_Sequence = Annotated[int | None, _option("--sequence", "N", "Tokens of one sequence; default: the model's.")]
 _Stack = Annotated[
     str,
     typer.Option(
-        "--stack", metavar="S", help="Software that limits the space; any: every dimension that some stack has."
+        "--stack",
+        metavar="S",
+        help="Software that limits the space; any: every dimension that some stack has.",
     ),
 ]
 _Fix = Annotated[
@@ -67,11 +67,10 @@ _Budget = Annotated[
     str | None,
     _option("--budget", "TIME", "Stop after so long, such as 60s, and say how far the answer can be behind."),
 ]
-_Workers = Annotated[
-    int | None, _option("--workers", "N", "Processes that simulate; default: one a core.")
-]
+_Workers = Annotated[int | None, _option("--workers", "N", "Processes that simulate; default: one a core.")]
 _Finalists = Annotated[
-    int, typer.Option("--finalists", metavar="N", min=0, help="Best plans that the reference engine runs too.")
+    int,
+    typer.Option("--finalists", metavar="N", min=0, help="Best plans that the reference engine runs too."),
 ]
 _FinalistsEngine = Annotated[
     str,
@@ -326,5 +325,3 @@ def _commands(question: Question) -> list[str]:
     folders = [word for folder in question.profiles for word in ("--profiles", str(folder))]
     path = str(question.output)
     return [join(["towtank", "predict", "--plan", path, *folders]), join(["towtank", "why", path, *folders])]
-
-
