@@ -43,7 +43,7 @@ class _Clock(NamedTuple):
     finish: NDArray[Any]
 
 
-@register_jitable  # type: ignore[untyped-decorator]
+@register_jitable
 def _earlier(
     computes: NDArray[Any], compute_offset: NDArray[Any], instance: int, position: int, back: int
 ) -> int:
@@ -57,7 +57,7 @@ def _earlier(
     return int(computes[compute_offset[found] + count + max(position, -count)])
 
 
-@register_jitable  # type: ignore[untyped-decorator]
+@register_jitable
 def _sizes(templates: Templates) -> tuple[int, int, int]:
     """Tasks, dependencies at most, and instances."""
     tasks = edges = instances = 0
@@ -69,7 +69,7 @@ def _sizes(templates: Templates) -> tuple[int, int, int]:
     return tasks, edges, instances
 
 
-@register_jitable  # type: ignore[untyped-decorator]
+@register_jitable
 def _expand(templates: Templates) -> _Tasks:
     """Repeat the templates and resolve dependencies on earlier instances."""
     num_tasks, num_edges, instances = _sizes(templates)
@@ -103,7 +103,7 @@ def _expand(templates: Templates) -> _Tasks:
     return tasks
 
 
-@register_jitable  # type: ignore[untyped-decorator]
+@register_jitable
 def _pass(templates: Templates, tasks: _Tasks, seconds: NDArray[Any], clock: _Clock, streams: int) -> None:
     """Start and finish of each task with the durations `seconds` [tasks]."""
     free = np.zeros(streams)
@@ -117,7 +117,7 @@ def _pass(templates: Templates, tasks: _Tasks, seconds: NDArray[Any], clock: _Cl
         free[stream] = clock.finish[task]
 
 
-@register_jitable  # type: ignore[untyped-decorator]
+@register_jitable
 def _by_stream(templates: Templates, tasks: _Tasks, streams: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Tasks of each stream in order of issue, and where each stream begins."""
     offset = np.zeros(streams + 1, np.int64)
@@ -133,7 +133,7 @@ def _by_stream(templates: Templates, tasks: _Tasks, streams: int) -> tuple[NDArr
     return order, offset
 
 
-@register_jitable  # type: ignore[untyped-decorator]
+@register_jitable
 def _evaluate(
     templates: Templates,
     tasks: _Tasks,
@@ -169,7 +169,7 @@ def _evaluate(
     _pass(templates, tasks, seconds, clock, streams)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def block_makespan(templates: Templates, streams: int, slowdown: float) -> float:
     """Seconds of one block, none of whose collectives share the node's interfaces."""
     tasks = _expand(templates)

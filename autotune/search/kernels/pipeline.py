@@ -65,7 +65,7 @@ def pipeline_makespan(order: Walk, step: Step, slowdown: float) -> float:
     )
 
 
-@register_jitable  # type: ignore[untyped-decorator]
+@register_jitable
 def _fill(
     stage: Array,
     cell: Array,
@@ -102,7 +102,7 @@ def _fill(
         alone[cursor[s] + 1] = tail[2][s]
 
 
-@register_jitable  # type: ignore[untyped-decorator]
+@register_jitable
 def _places(stage: Array, direction: Array, layers: Array, blocking: bool) -> tuple[Array, Array]:
     """Where the compute tasks of each stage begin [stages + 1], and its sends and data collectives [stages, 3]."""
     stages, chunks = layers.shape
@@ -125,7 +125,7 @@ def _places(stage: Array, direction: Array, layers: Array, blocking: bool) -> tu
     return first, comm_first
 
 
-@register_jitable  # type: ignore[untyped-decorator]
+@register_jitable
 def _on_data(s: int, ready: float, seconds: float, comm: tuple[Array, Array, Array, Array, Array]) -> None:
     """Append a collective to the data stream of stage s that starts at `ready` or once the stream is free."""
     _, comm_start, comm_finish, comm_cursor, comm_free = comm
@@ -135,7 +135,7 @@ def _on_data(s: int, ready: float, seconds: float, comm: tuple[Array, Array, Arr
     comm_cursor[s, _DATA] = task + 1
 
 
-@register_jitable  # type: ignore[untyped-decorator]
+@register_jitable
 def _gather_all(
     stage: Array,
     cell: Array,
@@ -153,7 +153,7 @@ def _gather_all(
                 _on_data(s, 0.0, gather[s, chunk, layer], comm)
 
 
-@register_jitable  # type: ignore[untyped-decorator]
+@register_jitable
 def _reduce_ready(
     s: int,
     now: float,
@@ -173,7 +173,7 @@ def _reduce_ready(
             _on_data(s, now, reduce[s, chunk, count - 1 - part], comm)
 
 
-@register_jitable  # type: ignore[untyped-decorator]
+@register_jitable
 def _layer_by_layer(
     begin: float,
     s: int,
@@ -203,7 +203,7 @@ def _layer_by_layer(
     return begin
 
 
-@register_jitable  # type: ignore[untyped-decorator]
+@register_jitable
 def _one_task(begin: float, s: int, compute: tuple[Array, Array, Array, Array], cursor: Array) -> float:
     """The next compute task of stage s from `begin` on; when it ends."""
     _, seconds, start, finish = compute
@@ -214,7 +214,7 @@ def _one_task(begin: float, s: int, compute: tuple[Array, Array, Array, Array], 
     return float(finish[task])
 
 
-@register_jitable  # type: ignore[untyped-decorator]
+@register_jitable
 def _run(
     walk: tuple[Array, Array, Array, Array, Array],
     layers: Array,
@@ -276,7 +276,7 @@ def _run(
     return cursor, free, computed
 
 
-@register_jitable  # type: ignore[untyped-decorator]
+@register_jitable
 def _finish_step(
     flags: Flags,
     tail: tuple[Array, Array, Array, Array],
@@ -312,7 +312,7 @@ def _finish_step(
     return makespan
 
 
-@register_jitable  # type: ignore[untyped-decorator]
+@register_jitable
 def _stretch_all(
     cursor: Array,
     compute: tuple[Array, Array, Array, Array],
@@ -334,7 +334,7 @@ def _stretch_all(
             stretch(alone, start[lane], finish[lane], seconds[lane], time, progress, count, slowdown)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _makespan(
     walk: tuple[Array, Array, Array, Array, Array],
     layers: Array,
