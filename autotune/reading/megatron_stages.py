@@ -9,6 +9,8 @@ from towtank.simulator.lowering.stages import layer_counts
 from towtank.simulator.models.records import ModelSpec
 
 _NAMES = names_of("megatron")
+_LONGEST = 100_000
+"""Letters of a layout; no model comes near."""
 _REPEATED = re.compile(r"(\([^()]*\)|[A-Za-z|])\*(\d+)")
 
 
@@ -43,6 +45,11 @@ def stages(options: Options, pipeline: int, model: ModelSpec | None) -> Stages:
             )
         return Stages(virtual, None, ())
     counted = total + embedding + loss
+    if pipeline * virtual > total + 2:
+        options.faults.append(
+            f"{pipeline} stages of {virtual} chunks are more than the {total} layers can fill"
+        )
+        return Stages(virtual, None, ())
     if per_chunk is not None:
         if counted % (pipeline * per_chunk):
             options.faults.append(
@@ -95,6 +102,8 @@ def expanded(layout: str) -> str:
     text = layout.replace(",", "").replace(" ", "")
     while (match := _REPEATED.search(text)) is not None:
         piece = match[1].strip("()") if match[1].startswith("(") else match[1]
+        if len(text) + len(piece) * int(match[2]) > _LONGEST:
+            return text  # the sign of multiplication that is left is a fault
         text = text[: match.start()] + piece * int(match[2]) + text[match.end() :]
     return text.replace("(", "").replace(")", "")
 
