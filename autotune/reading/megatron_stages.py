@@ -59,14 +59,18 @@ def stages(options: Options, pipeline: int, model: ModelSpec | None) -> Stages:
         virtual = max(1, counted // (pipeline * per_chunk))
     if first is not None or last is not None:
         return _from_ends(options, pipeline, virtual, total, (first, last))
-    chunks = pipeline * virtual
+    return _even(options, pipeline * virtual, virtual, total, (embedding, loss))
+
+
+def _even(options: Options, chunks: int, virtual: int, total: int, ends: tuple[bool, bool]) -> Stages:
+    """Chunks of equal size, where embedding and loss may count as a layer each."""
+    counted = total + sum(ends)
     if counted % chunks:
-        if chunks > 1:
-            options.faults.append(f"{counted} layers do not divide into {chunks} equal chunks")
+        options.faults.append(f"{counted} layers do not divide into {chunks} equal chunks")
         return Stages(virtual, None, ())
     counts = [counted // chunks] * chunks
-    counts[0] -= embedding
-    counts[-1] -= loss
+    counts[0] -= ends[0]
+    counts[-1] -= ends[1]
     return _stages(virtual, tuple(counts), total)
 
 

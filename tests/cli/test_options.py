@@ -3,6 +3,7 @@
 import typer
 
 from towtank.cli.app import app
+from towtank.cli.job import DEFAULT_STACK
 
 HELP = ["--help", "-h"]
 COMMANDS = {
@@ -10,6 +11,14 @@ COMMANDS = {
     "predict": [
         "--breakdown", "--devices", "--engine", "--help", "--ignore-config-key", "--json", "--machine", "--model",
         "--plan", "--profiles", "--quantiles", "--set", "--stack", "--trace", "-h",
+    ],
+    "export": [
+        "--framework", "--help", "--ignore-config-key", "--json", "--machine", "--model", "--output", "--profiles",
+        "--set", "--stack", "--to", "-h", "-o", "PLAN",
+    ],
+    "import": [
+        "--define", "--devices", "--from", "--help", "--json", "--machine", "--model", "--output", "--set", "--stack",
+        "-h", "-o", "FILE",
     ],
     "demo": ["--help", "--json", "-h"],
     "validate": ["--help", "--html", "--jobs", "--json", "--runs", "--where", "-h"],
@@ -30,7 +39,7 @@ COMMANDS = {
     "stacks": ["--help", "--json", "-h"],
     "stacks show": ["--help", "--json", "-h", "NAME"],
 }  # fmt: skip
-DEFAULTS = {"stack": "megatron-core", "engine": "compiled"}
+DEFAULTS = {"engine": "compiled"}
 
 
 def _collect(command, path=""):
@@ -59,6 +68,7 @@ def test_defaults() -> None:
         if isinstance(parameter.default, str)
     }
     assert stated == DEFAULTS
+    assert DEFAULT_STACK == "megatron-core"  # where neither option nor plan file names one
 
 
 def test_version(towtank) -> None:
