@@ -26,7 +26,12 @@ def read(
     Raises:
         ReadingError: every reason why they are no plan.
     """
-    options = Options(arguments.options)
+    options = Options(
+        {
+            (f"--{name.replace('_', '-')}" if arguments.dumped else name): value
+            for name, value in arguments.options.items()
+        }
+    )
     name, found = model_of(options, model)
     world = devices or arguments.devices
     if world is None:

@@ -55,4 +55,6 @@ def detect(text: str) -> str:
     looks = text.lstrip().startswith("{") and any(f'"{mark}"' in text for mark in marks)
     if looks:
         return deepspeed.SOURCE
-    return axonn.SOURCE if any(mark in text for mark in axonn.MARKS) else megatron.SOURCE
+    with_hyphens = text.replace("_", "-")  # a dump has underscores
+    of_axonn = any(mark.removeprefix("--") in with_hyphens for mark in axonn.MARKS)
+    return axonn.SOURCE if of_axonn else megatron.SOURCE

@@ -49,6 +49,16 @@ def test_a_script(read):
     assert (found.source, found.model, found.ignored) == ("megatron-axonn", "gpt-20b", ())
 
 
+def test_a_dump(read):
+    found = read(
+        "row_tensor_model_parallel_size: 2\ncolumn_tensor_model_parallel_size: 1\nworld_size: 8\nbf16: true\n"
+        "depth_tensor_model_parallel_size: 4\nmicro_batch_size: 4\noverlap_axonn_comm: true\n"
+        "overlap_axonn_reduce_scatter: true\noverlap_axonn_all_gather: true\nlr: 0.1\n"
+    )
+    assert found.plan == Plan(tensor_x=2, tensor_z=4, global_batch=4)
+    assert (found.source, found.ignored) == ("megatron-axonn", ("--lr 0.1",))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "phrase"),
     [
@@ -76,7 +86,8 @@ DEGREE = st.sampled_from([1, 2, 4])
 @given(
     x=DEGREE, y=DEGREE, z=DEGREE, pipeline=st.sampled_from([1, 2]), data=DEGREE, micro=st.integers(1, 3),
     steps=st.integers(1, 3), full=st.booleans(), cached=st.sampled_from([0, 7]),
-    sequence=st.sampled_from([None, 1024]), precision=st.sampled_from(["bf16", "fp16"]), off=st.sets(st.sampled_from(["reduce_scatter", "all_gather"])),
+    sequence=st.sampled_from([None, 1024]),
+    precision=st.sampled_from(["bf16", "fp16"]), off=st.sets(st.sampled_from(["reduce_scatter", "all_gather"])),
 )  # fmt: skip
 def test_round_trip(x, y, z, pipeline, data, micro, steps, full, cached, sequence, precision, off):
     inside = ("tensor_y", "tensor_x", "tensor_z", "pipeline", "data", "context")
