@@ -25,7 +25,7 @@ PIECES = st.sampled_from(
 
 
 @pytest.mark.parametrize("source", [None, *SOURCES])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(text=st.text(max_size=40) | st.lists(PIECES, max_size=14).map(" ".join))
 def test_a_plan_or_a_message(source, text):
     with tempfile.TemporaryDirectory() as folder:

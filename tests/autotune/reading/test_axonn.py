@@ -82,7 +82,7 @@ def test_what_is_no_plan(read, old, new, phrase):
 DEGREE = st.sampled_from([1, 2, 4])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     x=DEGREE, y=DEGREE, z=DEGREE, pipeline=st.sampled_from([1, 2]), data=DEGREE, micro=st.integers(1, 3),
     steps=st.integers(1, 3), full=st.booleans(), cached=st.sampled_from([0, 7]),
