@@ -14,4 +14,4 @@ grep --invert-match --extended-regexp '^(fsspec|huggingface_hub)==' "$root/const
 "${install[@]}" --no-deps --ignore-requires-python --target "$work/megatron" --python-version 3.12 --only-binary :all: \
     megatron-core==0.19.2 megatron-bridge==0.6.2
 cd "$root"
-TOWTANK_MEGATRON="$work/megatron" "$work/venv/bin/pytest" --quiet --numprocesses 0 -m exports
+TOWTANK_MEGATRON="$work/megatron" "$work/venv/bin/pytest" --quiet --numprocesses 0 -m exports tests/exports

@@ -16,8 +16,9 @@ from towtank.simulator.stacks.load import load_stack
 from towtank.simulator.stacks.rules import stack_faults
 
 TARGET = "megatron-axonn"
-_ORDER: tuple[Dimension, ...] = ("tensor_y", "tensor_x", "tensor_z", "pipeline", "data")
-_OVERLAPS = ("backward_all_reduce", "reduce_scatter", "all_gather")
+ORDER: tuple[Dimension, ...] = ("tensor_y", "tensor_x", "tensor_z", "pipeline", "data")
+"""Its ranks from the innermost to the outermost."""
+OVERLAPS = ("backward_all_reduce", "reduce_scatter", "all_gather")
 _EVERY_LAYER = 2
 """Caching level at which all linear layers of a cached layer keep their weights."""
 
@@ -26,7 +27,7 @@ _MODEL = (
     "normalization", "gated", "no_bias", "untied", "attention_dropout", "hidden_dropout",
 )  # fmt: skip
 _PARALLEL = (
-    "tensor_x", "tensor_y", "tensor_z", "pipeline", *_OVERLAPS, "cached_layers", "caching_level", "backend",
+    "tensor_x", "tensor_y", "tensor_z", "pipeline", *OVERLAPS, "cached_layers", "caching_level", "backend",
 )  # fmt: skip
 _TRAINING = (
     "micro_batch", "global_batch", "sequence", "recompute", "recompute_method", "recompute_layers", "bf16", "fp16",
@@ -80,7 +81,7 @@ def _plan(job: Job) -> Values:
         "global_batch": plan.global_batch,
         "sequence": job.sequence,
     }
-    values |= {name: True for name in _OVERLAPS if getattr(on, name)}
+    values |= {name: True for name in OVERLAPS if getattr(on, name)}
     if plan.recompute == "full":
         values |= {"recompute": "full", "recompute_method": "uniform", "recompute_layers": 1}
     if plan.cached_layers:
@@ -128,7 +129,7 @@ def _faults(job: Job, names: Names) -> list[str]:
     plan = job.plan
     faults = [
         *stack_faults(load_stack(names.stack), plan),
-        *(order_faults(plan, "Megatron-AxoNN", _ORDER) if plan.context == 1 else ()),
+        *(order_faults(plan, "Megatron-AxoNN", ORDER) if plan.context == 1 else ()),
         *node_faults(job),
         *_model_faults(job.model),
         *_memory_faults(job),

@@ -1,6 +1,7 @@
 """Groups of plans on the machine: each way in which a group lies on its nodes is costed once."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,7 +78,7 @@ class Grid:
         number = lie.number[keys]
         order = np.argsort(number, kind="stable")
         bounds = np.flatnonzero(np.diff(number[order], prepend=-1, append=-1))
-        for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
+        for begin, end in pairwise(bounds):
             chosen = order[begin:end]
             chosen = chosen[num_bytes[chosen] > 0]
             if len(chosen):

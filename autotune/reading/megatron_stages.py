@@ -9,6 +9,8 @@ from towtank.simulator.lowering.stages import layer_counts
 from towtank.simulator.models.records import ModelSpec
 
 _NAMES = names_of("megatron")
+_LONGEST = 100_000
+"""Letters of a layout; no model comes near."""
 _REPEATED = re.compile(r"(\([^()]*\)|[A-Za-z|])\*(\d+)")
 
 
@@ -43,6 +45,11 @@ def stages(options: Options, pipeline: int, model: ModelSpec | None) -> Stages:
             )
         return Stages(virtual, None, ())
     counted = total + embedding + loss
+    if pipeline * virtual > total + 2:
+        options.faults.append(
+            f"{pipeline} stages of {virtual} chunks are more than the {total} layers can fill"
+        )
+        return Stages(virtual, None, ())
     if per_chunk is not None:
         if counted % (pipeline * per_chunk):
             options.faults.append(
@@ -52,14 +59,18 @@ def stages(options: Options, pipeline: int, model: ModelSpec | None) -> Stages:
         virtual = max(1, counted // (pipeline * per_chunk))
     if first is not None or last is not None:
         return _from_ends(options, pipeline, virtual, total, (first, last))
-    chunks = pipeline * virtual
+    return _even(options, pipeline * virtual, virtual, total, (embedding, loss))
+
+
+def _even(options: Options, chunks: int, virtual: int, total: int, ends: tuple[bool, bool]) -> Stages:
+    """Chunks of equal size, where embedding and loss may count as a layer each."""
+    counted = total + sum(ends)
     if counted % chunks:
-        if chunks > 1:
-            options.faults.append(f"{counted} layers do not divide into {chunks} equal chunks")
+        options.faults.append(f"{counted} layers do not divide into {chunks} equal chunks")
         return Stages(virtual, None, ())
     counts = [counted // chunks] * chunks
-    counts[0] -= embedding
-    counts[-1] -= loss
+    counts[0] -= ends[0]
+    counts[-1] -= ends[1]
     return _stages(virtual, tuple(counts), total)
 
 
@@ -95,6 +106,8 @@ def expanded(layout: str) -> str:
     text = layout.replace(",", "").replace(" ", "")
     while (match := _REPEATED.search(text)) is not None:
         piece = match[1].strip("()") if match[1].startswith("(") else match[1]
+        if len(text) + len(piece) * int(match[2]) > _LONGEST:
+            return text  # the sign of multiplication that is left is a fault
         text = text[: match.start()] + piece * int(match[2]) + text[match.end() :]
     return text.replace("(", "").replace(")", "")
 

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from towtank.autotune.export.names import names_of
-from towtank.autotune.reading import deepspeed, megatron
+from towtank.autotune.reading import axonn, deepspeed, megatron
 from towtank.autotune.reading.arguments import read_arguments
 from towtank.autotune.reading.records import Imported, ReadingError
 from towtank.simulator.models.records import ModelSpec
 from towtank.simulator.stacks.load import load_stack
 from towtank.simulator.stacks.records import Stack
 
-SOURCES = (megatron.SOURCE, deepspeed.SOURCE)
+SOURCES = (megatron.SOURCE, axonn.SOURCE, deepspeed.SOURCE)
 
 
 def import_plan(
@@ -23,7 +23,7 @@ def import_plan(
     stack: Stack | None = None,
     defined: Mapping[str, str] | None = None,
 ) -> Imported:
-    """Read the plan in a file of Megatron-LM or DeepSpeed.
+    """Read the plan in a file of Megatron-LM, Megatron-AxoNN or DeepSpeed.
 
     `source` is found from the content where it is None. `defined` are variables of bash that the file uses and does
     not assign.
@@ -42,7 +42,10 @@ def import_plan(
     stack = stack or load_stack(names_of(chosen).stack)
     if chosen == deepspeed.SOURCE:
         return deepspeed.read(deepspeed.parse(text, subject), stack, devices, subject)
-    arguments = read_arguments(text, megatron.known_options(), defined or {}, subject)
+    known = (*megatron.known_options(), *axonn.MARKS)
+    arguments = read_arguments(text, known, defined or {}, subject)
+    if chosen == axonn.SOURCE:
+        return axonn.read(arguments, stack, devices, model, subject)
     return megatron.read(arguments, stack, devices, model, subject)
 
 
@@ -50,4 +53,8 @@ def detect(text: str) -> str:
     """Software that a file is for: DeepSpeed's JSON has names that nobody else uses."""
     marks = ("train_micro_batch_size_per_gpu", "train_batch_size", "zero_optimization")
     looks = text.lstrip().startswith("{") and any(f'"{mark}"' in text for mark in marks)
-    return deepspeed.SOURCE if looks else megatron.SOURCE
+    if looks:
+        return deepspeed.SOURCE
+    with_hyphens = text.replace("_", "-")  # a dump has underscores
+    of_axonn = any(mark.removeprefix("--") in with_hyphens for mark in axonn.MARKS)
+    return axonn.SOURCE if of_axonn else megatron.SOURCE

@@ -3,6 +3,7 @@
 import typer
 
 from towtank.cli.app import app
+from towtank.cli.job import DEFAULT_STACK
 
 HELP = ["--help", "-h"]
 COMMANDS = {
@@ -28,6 +29,14 @@ COMMANDS = {
     "scale": [
         "--budget", "--devices", "--fix", "--free", "--global-batch", "--grow", "--help", "--jobs", "--json",
         "--machine", "--max", "--min", "--mode", "--model", "--plot", "--profiles", "--sequence", "--stack", "-h",
+    ],
+    "export": [
+        "--framework", "--help", "--ignore-config-key", "--json", "--machine", "--model", "--output", "--profiles",
+        "--set", "--stack", "--to", "-h", "-o", "PLAN",
+    ],
+    "import": [
+        "--define", "--devices", "--from", "--help", "--json", "--machine", "--model", "--output", "--set", "--stack",
+        "-h", "-o", "FILE",
     ],
     "export": [
         "--framework", "--help", "--ignore-config-key", "--json", "--machine", "--model", "--output", "--profiles",
@@ -87,6 +96,7 @@ def test_defaults() -> None:
         if isinstance(parameter.default, str)
     }
     assert stated == DEFAULTS
+    assert DEFAULT_STACK == "megatron-core"  # where neither option nor plan file names one
 
 
 def test_version(towtank) -> None:

@@ -187,7 +187,7 @@ def _layer_by_layer(
     comm: tuple[Array, Array, Array, Array, Array],
     reduce: Array,
 ) -> float:
-    """A pass in layers: each waits for its parameters, or its gradients are reduced behind it (`at_once`); its end."""
+    """A pass in layers: each waits for its parameters, or has its gradients reduced behind it (`at_once`); its end."""
     _, seconds, start, finish = compute
     for part in range(count):
         if kind == FIRST_FORWARD:

@@ -22,8 +22,8 @@ Examples:
   towtank import ds.json --from deepspeed --devices 64 --set sequence=4096,recompute=full
 
 \b
-Megatron-LM: a launch script, a list of arguments, or a dump of them (JSON, YAML, the list at the head of a log).
-Options that are no part of a plan are listed on standard error.
+Arguments of Megatron-LM and Megatron-AxoNN: a launch script, a list, or a dump of them (JSON, YAML, the list at
+the head of a log). Options that are no part of a plan are listed on standard error.
 """
 
 
@@ -37,7 +37,9 @@ def _option(*names: str, metavar: str, text: str) -> Any:
 _File = Annotated[Path, typer.Argument(metavar="FILE", help="Script, list of arguments, dump or JSON.")]
 _Source = Annotated[
     str | None,
-    _option("--from", metavar="S", text="megatron or deepspeed; default: found from the content."),
+    _option(
+        "--from", metavar="S", text="megatron, megatron-axonn or deepspeed; default: found from the content."
+    ),
 ]
 _Devices = Annotated[
     int | None, _option("--devices", metavar="N", text="Devices of the job, where the file does not say.")
@@ -52,9 +54,7 @@ _Model = Annotated[
 _Machine = Annotated[str | None, _option("--machine", metavar="X", text="Machine to name in the plan file.")]
 _Stack = Annotated[
     str | None,
-    _option(
-        "--stack", metavar="S", text="Stack to name in the plan file; default: megatron-core or deepspeed."
-    ),
+    _option("--stack", metavar="S", text="Stack to name in the plan file; default: that of the source."),
 ]
 _Settings = Annotated[
     list[str] | None,
@@ -93,7 +93,7 @@ def import_plan(
     define: _Defined = None,
     json: Json = False,
 ) -> None:
-    """Read a plan from arguments of Megatron-LM or from DeepSpeed JSON."""
+    """Read a plan from arguments of Megatron-LM or Megatron-AxoNN, or from DeepSpeed JSON."""
     from towtank.simulator.plan_file import dump_plan
 
     asked = _Asked(file, source, devices, model, stack, settings or (), define or ())

@@ -95,7 +95,7 @@ def test_all_reasons_at_once(job):
     assert len(caught.value.faults) == 4
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     tensor=st.sampled_from([1, 2, 4]), context=st.sampled_from([1, 2]), data=st.sampled_from([1, 2, 8]),
     zero=st.integers(0, 3), micro=st.integers(1, 3), steps=st.integers(1, 4),

@@ -81,7 +81,7 @@ def _meaningless(job: Job) -> set[str]:
     return none
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 @given(megatron_plans(), st.data())
 def test_megatron(made, draw):
     model, plan = made

@@ -210,6 +210,11 @@ FAULTS = {
     ),
     "layers of a chunk": (f"{BASE} --pipeline-model-parallel-size 4 --num-layers-per-virtual-pipeline-stage 3",
                           {"devices": 4}, ["3 x 4 stages does not divide 32"]),
+    "more stages than layers": (f"{BASE} --pipeline-model-parallel-size 1000000000 "
+                                "--decoder-first-pipeline-num-layers 1",
+                                {"devices": 1000000000}, ["more than the 32 layers"]),
+    "endless layout": (f"{BASE} --pipeline-model-parallel-layout Et*999999999999L", {"devices": 1},
+                       ["other than E, t"]),
     "replicas": (f"{BASE} --use-distributed-optimizer --num-distributed-optimizer-instances 3", {"devices": 8},
                  ["3 does not divide the data-parallel degree 8"]),
     "another model": (BASE, {"devices": 1, "model": load_model("llama3-70b")},

@@ -64,7 +64,7 @@ PIECE = st.sampled_from(
 LINE = st.lists(st.lists(PIECE, min_size=1, max_size=3).map("".join), max_size=5).map(" ".join)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(LINE, min_size=1, max_size=3))
 def test_words_are_those_of_bash(lines):
     script = "A=12\nB='x  y'\nL=(p 'q r')\n" + "\n".join(f"run {line}" for line in lines) + "\n"
