@@ -1,6 +1,7 @@
 """What is changed on a plan, against splits worked out by hand."""
 
 from dataclasses import replace
+from functools import cache
 
 import pytest
 from hypothesis import given, settings
@@ -130,10 +131,15 @@ def test_what_is_fixed_is_no_parameter() -> None:
     assert "layers.last" not in parameters
 
 
+@cache
+def two_plans() -> PlanObjective:
+    return PlanObjective(task(), [EVEN, replace(EVEN, virtual_stages=2, micro_batch=2)])
+
+
 @settings(deadline=None, max_examples=40)
 @given(st.data())
 def test_every_configuration_with_a_name_is_a_legal_plan(data: st.DataObject) -> None:
-    objective = PlanObjective(task(), [EVEN, replace(EVEN, virtual_stages=2, micro_batch=2)])
+    objective = two_plans()
     parameters = {
         name: data.draw(
             st.sampled_from(parameter.values)
