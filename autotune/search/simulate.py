@@ -11,12 +11,20 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from towtank.autotune.search.block_seconds import block_seconds
+from towtank.autotune.search.block_seconds import Costed, block_seconds, costed
 from towtank.autotune.search.trace_memo import TraceMemo
 from towtank.autotune.task import TuningTask
+from towtank.simulator.block_time import host_call_s
 from towtank.simulator.cost.model import CostModel
 from towtank.simulator.lowering.sizes import Sizes, local_sizes
-from towtank.simulator.lowering.stages import Chunk, chunks_of, distinct_stages, segments_of
+from towtank.simulator.lowering.stages import (
+    Chunk,
+    Part,
+    chunks_of,
+    distinct_stages,
+    parts_of,
+    template_of,
+)
 from towtank.simulator.lowering.weights import Weights, gradient_messages, parameter_messages, stage_weights
 from towtank.simulator.operations import Message
 from towtank.simulator.plan import Plan
@@ -34,12 +42,18 @@ _PASSES_KEPT = 8_000_000
 """Passes of schedules that are kept: 14 bytes each."""
 
 
+_Parts = tuple[tuple[Part, int], ...]
+"""Templates of a pass, each with how often it is repeated."""
+
+
 class _Group(NamedTuple):
     """Stages that do the same."""
 
     members: NDArray[np.intp]
     chunks: tuple[Chunk, ...]
     signature: tuple[object, ...]
+    parts: tuple[tuple[_Parts, _Parts], ...]
+    """Forward and backward pass of each chunk."""
 
 
 class _Layout(NamedTuple):
@@ -67,7 +81,9 @@ class StepClock:
         self._pace = slowest(task.machine, task.devices)
         self._slowdown = task.stack.fitted.compute_slowdown
         self._layout = TraceMemo(_layout)
-        self._block = TraceMemo(self._block_seconds)
+        self._part = TraceMemo(self._costed)
+        """Its answers live as long as this, so they are told apart by their identity."""
+        self._blocks: dict[tuple[object, ...], float] = {}
         self._ends = TraceMemo(self._end_seconds)
         self._send = TraceMemo(lambda sizes: self._cost(sizes).duration_s(send_message(sizes)))
         self._gathers = TraceMemo(
@@ -116,10 +132,10 @@ class StepClock:
         stages, chunks = layout.layers.shape
         passes, layered = np.zeros((2, stages, chunks)), np.zeros((2, stages, chunks, layout.most_layers))
         ends = np.empty((4, stages))
-        for members, group, signature in layout.groups:
-            for chunk in group:
-                passes[0, members, chunk.index] = self._pass(sizes, chunk, backward=False)
-                passes[1, members, chunk.index] = self._pass(sizes, chunk, backward=True)
+        for members, group, signature, parts in layout.groups:
+            for index, (forward, backward) in enumerate(parts):
+                passes[0, members, index] = self._pass(sizes, forward, backward=False)
+                passes[1, members, index] = self._pass(sizes, backward, backward=True)
             found = self._ends(sizes, signature, group)
             ends[:, members] = found.whole
             layered[:, members, :, : found.layered.shape[3]] = found.layered
@@ -139,12 +155,20 @@ class StepClock:
             gather_after=ends[3],
         )
 
-    def _pass(self, sizes: Sizes, chunk: Chunk, *, backward: bool) -> float:
-        return self._block(sizes, (backward, chunk.signature), chunk, backward)
+    def _pass(self, sizes: Sizes, parts: tuple[tuple[Part, int], ...], *, backward: bool) -> float:
+        """Seconds of a pass over one chunk; equal ones once."""
+        plan = sizes.plan
+        members, pipelined = plan.tensor_x * plan.tensor_y, plan.pipeline > 1
+        found = [(self._part(sizes, (backward, part), part, backward), repeat) for part, repeat in parts]
+        key = (pipelined, members, *((id(part), repeat) for part, repeat in found))
+        seconds = self._blocks.get(key)
+        if seconds is None:
+            host = float(host_call_s(self.task.stack.host, plan.pipeline, members))
+            seconds = self._blocks[key] = block_seconds(found, self._slowdown, host)
+        return seconds
 
-    def _block_seconds(self, sizes: Sizes, chunk: Chunk, backward: bool) -> float:
-        segments = segments_of(sizes, chunk, backward=backward)
-        return block_seconds(segments, self._cost(sizes), self._slowdown)
+    def _costed(self, sizes: Sizes, part: Part, backward: bool) -> Costed:
+        return costed(template_of(sizes, part, backward=backward), self._cost(sizes))
 
     def _end_seconds(self, sizes: Sizes, chunks: tuple[Chunk, ...]) -> _Ends:
         """What a stage does besides its passes."""
@@ -181,8 +205,17 @@ def _layout(sizes: Sizes) -> _Layout:
             np.array(members),
             stages[members[0]],
             tuple(chunk.signature for chunk in stages[members[0]]),
+            tuple(
+                (_parts(sizes, chunk, backward=False), _parts(sizes, chunk, backward=True))
+                for chunk in stages[members[0]]
+            ),
         )
         for members in distinct_stages(sizes)
     )
     layers = np.array([[chunk.num_layers for chunk in chunks] for chunks in stages], np.int64)
     return _Layout(groups, layers, max(1, int(layers.max())))
+
+
+def _parts(sizes: Sizes, chunk: Chunk, *, backward: bool) -> _Parts:
+    parts = parts_of(sizes, chunk, backward=backward)
+    return tuple((part._replace(prefixes=()), len(part.prefixes)) for part in parts)

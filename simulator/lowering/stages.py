@@ -180,7 +180,8 @@ def parts_of(sizes: Sizes, chunk: Chunk, *, backward: bool) -> list[Part]:
     return parts + (_prediction_parts(sizes, backward=False) if chunk.has_head else [])
 
 
-def _template(sizes: Sizes, part: Part, *, backward: bool) -> tuple[Operation, ...]:
+def template_of(sizes: Sizes, part: Part, *, backward: bool) -> tuple[Operation, ...]:
+    """Template of one part of a pass."""
     if part.name == "layer":
         if backward:
             return backward_template(sizes, part.kind, part.recomputed, part.cached)
@@ -196,7 +197,7 @@ def _template(sizes: Sizes, part: Part, *, backward: bool) -> tuple[Operation, .
 def segments_of(sizes: Sizes, chunk: Chunk, *, backward: bool) -> list[Segment]:
     """Pass of a chunk for one micro-batch, in the backward pass with recomputation."""
     return [
-        Segment(_template(sizes, part, backward=backward), len(part.prefixes), part.prefixes)
+        Segment(template_of(sizes, part, backward=backward), len(part.prefixes), part.prefixes)
         for part in parts_of(sizes, chunk, backward=backward)
     ]
 

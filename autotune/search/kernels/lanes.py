@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 from numba.extending import register_jitable
 from numpy.typing import NDArray
 
@@ -30,17 +31,11 @@ def interpolated(x: float, xs: Floats, ys: Floats, count: int, guess: int) -> tu
 
 
 @register_jitable  # type: ignore[untyped-decorator]
-def _earliest(start: Floats, finish: Floats, cursor: Integers, end: Integers) -> int:
-    """Lane whose next task starts first, -1 where none is left; tasks that take no time are passed over."""
-    found = -1
-    for lane in range(len(cursor)):
-        at = cursor[lane]
-        while at < end[lane] and finish[at] <= start[at]:
-            at += 1
-        cursor[lane] = at
-        if at < end[lane] and (found < 0 or start[at] < start[cursor[found]]):
-            found = lane
-    return found
+def _lasting(start: Floats, finish: Floats, at: int, end: int) -> int:
+    """The first task from `at` on that takes any time; `end` where there is none."""
+    while at < end and finish[at] <= start[at]:
+        at += 1
+    return at
 
 
 @register_jitable  # type: ignore[untyped-decorator]
@@ -49,18 +44,28 @@ def union(start: Floats, finish: Floats, cursor: Integers, end: Integers, edges:
 
     Lane l holds tasks `cursor[l]` to `end[l]`, in order of their start. `edges` begins at place 1, as `stretch` wants.
     """
-    count = 0
-    lane = _earliest(start, finish, cursor, end)
-    while lane >= 0:
+    lanes, count, reach = len(cursor), 0, -1.0
+    heads = np.full(lanes, np.inf)
+    for lane in range(lanes):
+        cursor[lane] = _lasting(start, finish, cursor[lane], end[lane])
+        if cursor[lane] < end[lane]:
+            heads[lane] = start[cursor[lane]]
+    while True:
+        lane = 0
+        for other in range(1, lanes):
+            if heads[other] < heads[lane]:
+                lane = other
+        begin = heads[lane]
+        if begin == np.inf:
+            break
         at = cursor[lane]
-        if count == 0 or start[at] > edges[2 * count]:
+        if begin > reach:
             count += 1
-            edges[2 * count - 1] = start[at]
-            edges[2 * count] = finish[at]
-        elif finish[at] > edges[2 * count]:
-            edges[2 * count] = finish[at]
-        cursor[lane] = at + 1
-        lane = _earliest(start, finish, cursor, end)
+            edges[2 * count - 1] = begin
+        reach = max(reach, finish[at])
+        edges[2 * count] = reach
+        cursor[lane] = at = _lasting(start, finish, at + 1, end[lane])
+        heads[lane] = start[at] if at < end[lane] else np.inf
     return count
 
 
