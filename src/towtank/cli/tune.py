@@ -30,7 +30,7 @@ Examples:
   towtank tune --model llama3-8b --machine dgx-h100:nodes=4 --global-batch 64 --stack megatron-core \\
       --method optuna --trials 300 --study llama
   towtank tune --model llama3-8b --machine aws-p5-h100:nodes=4 --global-batch 64 --measure throughput --measure cost
-  towtank tune --worker --study llama --storage /shared/llama.journal
+  towtank tune --worker --study llama --storage /scratch/llama.journal
 
 \b
 Dimensions for --fix, --min, --max and --free are fields of the plan (towtank.Plan), or overlap. and a switch.
