@@ -15,9 +15,6 @@ from towtank.autotune.task import TuningTask
 from towtank.hardware_profiles.records import known
 from towtank.simulator.plan import Plan
 
-MOST_SIMULATED = 20_000
-"""Plans that are simulated before the front is given up as too long to be exact."""
-
 
 @dataclass(frozen=True, slots=True)
 class FrontCounts:
@@ -58,6 +55,11 @@ class Front:
 
 Report = Callable[[int, int], None]
 """Called with the numbers of plans looked at and of all that fit."""
+Going = Callable[[int], bool]
+"""Asked with the number of plans simulated so far whether to go on."""
+
+_BLOCK = 8192
+"""Plans that are looked at in one go."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,7 +78,7 @@ def space_front(
     *,
     devices: Sequence[int] = (),
     prices: Prices | None = None,
-    most: int = MOST_SIMULATED,
+    going: Going | None = None,
     report: Report | None = None,
 ) -> Front:
     """The Pareto front of all legal plans that fit.
@@ -86,7 +88,7 @@ def space_front(
         measures: what is measured.
         devices: numbers of devices instead of the task's.
         prices: what the user knows and the machine's profile does not.
-        most: plans to simulate before giving up; the front is then that of those simulated, and not exact.
+        going: where it says no, the front is that of the plans simulated, and not exact.
         report: is told how far it is.
 
     Raises:
@@ -108,7 +110,7 @@ def space_front(
         return FrontPlan(plan, values, found.step_time_s, found.peak_memory_bytes)
 
     optimistic = np.concatenate([part.optimistic for part in parts])
-    plans, simulated, left = exact_front(optimistic, measures, simulate, most=most, report=report)
+    plans, simulated, left = exact_front(optimistic, measures, simulate, going=going, report=report)
     legal = sum(part.legal for part in parts)
     counts = FrontCounts(
         legal, legal - len(optimistic), len(optimistic) - simulated - left, simulated, open=left
@@ -146,39 +148,64 @@ def exact_front(
     measures: Sequence[Measure],
     simulate: Callable[[int], FrontPlan],
     *,
-    most: int = MOST_SIMULATED,
+    going: Going | None = None,
     report: Report | None = None,
 ) -> tuple[list[FrontPlan], int, int]:
     """The Pareto front, how many plans were simulated, and how many are left that could be on it.
 
     Plans are simulated by their optimistic figures [plans, measures], best first measure first. One is left out only
     where a plan simulated before is no worse in any measure than its optimistic figures, and so than its true ones:
-    what is left out adds nothing to the front. Of plans with the same figures one is in it.
+    what is left out adds nothing to the front. Of plans with the same figures one is in it. Ctrl-C ends the
+    simulations as `going` does.
     """
     costs = costs_of(optimistic, measures)
     order = np.lexsort(costs.T[::-1])
-    found: list[FrontPlan] = []
-    kept = np.empty((0, len(measures)))
-    simulated = left = 0
-    for place, row in enumerate(order):
-        if matched(costs[row], kept):
-            continue
-        if simulated == most:
-            left += 1
-            continue
-        candidate = simulate(int(row))
-        simulated += 1
-        if report is not None:
-            report(place, len(order))
-        cost = costs_of([candidate.values], measures)
-        if matched(cost[0], kept):
-            continue
-        stay = np.logical_not((cost <= kept).all(axis=1)).tolist()
-        found = [plan for plan, stays in zip(found, stay, strict=True) if stays] + [candidate]
-        kept = np.vstack([kept[stay], cost])
-    return [found[int(index)] for index in front(kept)], simulated, left
+    done = _Done(measures)
+    simulated = 0
+    for start in range(0, len(order), _BLOCK):
+        block = order[start : start + _BLOCK]
+        for place in np.flatnonzero(~matched(costs[block], done.costs)).tolist():
+            row = int(block[place])
+            if matched(costs[row : row + 1], done.costs)[0]:
+                continue
+            if (going is not None and not going(simulated)) or not done.add(simulate, row):
+                left = ~matched(costs[order[start + place :]], done.costs)
+                return done.front(), simulated, int(left.sum())
+            simulated += 1
+            if report is not None:
+                report(start + place, len(order))
+    return done.front(), simulated, 0
 
 
-def matched(costs: NDArray[np.float64], others: NDArray[np.float64]) -> bool:
-    """Whether one of `others` [rows, measures] is no worse than `costs` in any measure."""
-    return bool((others <= costs).all(axis=1).any())
+class _Done:
+    """Simulated plans that no other is at least as good as."""
+
+    def __init__(self, measures: Sequence[Measure]) -> None:
+        self._measures = measures
+        self._plans: list[FrontPlan] = []
+        self.costs = np.empty((0, len(measures)))
+
+    def add(self, simulate: Callable[[int], FrontPlan], row: int) -> bool:
+        """Simulate a plan and take it in; False if Ctrl-C came in between."""
+        try:
+            plan = simulate(row)
+        except KeyboardInterrupt:
+            return False
+        cost = costs_of([plan.values], self._measures)
+        if not matched(cost, self.costs)[0]:
+            stay = np.logical_not((cost <= self.costs).all(axis=1))
+            self._plans = [self._plans[index] for index in np.flatnonzero(stay)] + [plan]
+            self.costs = np.vstack([self.costs[stay], cost])
+        return True
+
+    def front(self) -> list[FrontPlan]:
+        """The plans in the order of the first measure."""
+        return [self._plans[int(index)] for index in front(self.costs)]
+
+
+def matched(costs: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """For each of `costs` [rows, measures] whether one of `others` is no worse in any measure; shape [rows]."""
+    found: NDArray[np.bool_] = np.zeros(len(costs), np.bool_)
+    for other in others:
+        found |= (other <= costs).all(axis=1)
+    return found

@@ -1,12 +1,14 @@
 """Putting plans of one task on the clock, one after the other."""
 
+import numpy as np
+
+from towtank.autotune.judge.memory import peak_memory_bytes
 from towtank.autotune.search.simulate import StepClock
+from towtank.autotune.space.table import PlanTable
 from towtank.autotune.study.measures import Simulated, busy_share
 from towtank.autotune.task import TuningTask
-from towtank.simulator.memory import stage_memories
 from towtank.simulator.plan import Plan
 from towtank.simulator.predict import predict
-from towtank.simulator.program import lower
 
 
 class PlanClock:
@@ -24,6 +26,6 @@ class PlanClock:
             found = predict(task.model, task.machine, plan, stack=task.stack, profile_dirs=task.profile_dirs)
             share = busy_share(found.breakdown_s)
             return Simulated(plan.num_devices, tokens, found.step_time_s, found.peak_memory_bytes, share)
-        stages = stage_memories(lower(task.model, plan, task.stack))
-        peak_bytes = max(stage.peak_bytes for stage in stages)
+        one = PlanTable(plan, {"pipeline": (plan.pipeline,)}, {"pipeline": np.zeros(1, np.int16)})
+        peak_bytes = float(peak_memory_bytes(task, one)[0])
         return Simulated(plan.num_devices, tokens, self._clock.seconds(plan), peak_bytes, 0.0)

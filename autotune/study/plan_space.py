@@ -8,6 +8,7 @@ in time, so that a search could only shrink them.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import permutations
 from typing import Any, cast
 
@@ -124,8 +125,15 @@ def plan_space(
             parameters |= make(model, stack, plans)
     parameters = {name: found for name, found in parameters.items() if name not in fixed}
     space = PlanSpace(model, stack, tuple(plans), parameters)
+
+    @cache  # most values leave most plans as they are
+    def named(plan: Plan) -> Plan | None:
+        """The canonical name of a plan; None where it is not legal."""
+        legal = not faults_of(model, machine, plan, stack)
+        return canonical(model, machine, stack, plan) if legal else None
+
     choices = {
-        name: _distinct(space, machine, name, parameter) if isinstance(parameter, Choice) else parameter
+        name: _distinct(space, named, name, parameter) if isinstance(parameter, Choice) else parameter
         for name, parameter in parameters.items()
     }
     return replace(
@@ -138,7 +146,7 @@ def _is_single(name: str, parameter: Parameter) -> bool:
     return name != PLAN and isinstance(parameter, Choice) and len(parameter.values) == 1
 
 
-def _distinct(space: PlanSpace, machine: Machine, name: str, parameter: Choice) -> Choice:
+def _distinct(space: PlanSpace, named: Callable[[Plan], Plan | None], name: str, parameter: Choice) -> Choice:
     """The values of a choice that make other plans than the values before them."""
     if name == PLAN:
         return parameter
@@ -146,20 +154,12 @@ def _distinct(space: PlanSpace, machine: Machine, name: str, parameter: Choice) 
     kept = []
     for value in parameter.values:
         made = tuple(
-            _named(space, machine, space.plan({**space.start(index), name: value}))
-            for index in range(len(space.plans))
+            named(space.plan({**space.start(index), name: value})) for index in range(len(space.plans))
         )
         if any(made) and made not in seen:
             seen.add(made)
             kept.append(value)
     return Choice(tuple(kept))
-
-
-def _named(space: PlanSpace, machine: Machine, plan: Plan) -> Plan | None:
-    """The canonical name of a plan; None where it is not legal."""
-    if faults_of(space.model, machine, plan, space.stack):
-        return None
-    return canonical(space.model, machine, space.stack, plan)
 
 
 def _layers(model: ModelSpec, stack: Stack, plans: Sequence[Plan]) -> dict[str, Parameter]:

@@ -16,7 +16,7 @@ from towtank.autotune.study.records import (
     StudyError,
 )
 from towtank.autotune.study.samplers import check_sampler
-from towtank.autotune.study.storage import exists, open_storage, shown
+from towtank.autotune.study.storage import exists, open_storage, reason_of, shown
 from towtank.simulator.plan import Plan
 from towtank.simulator.plan_file import plan_from_mapping
 
@@ -160,7 +160,7 @@ def _study(storage: "BaseStorage", place: str, name: str, objective: Objective) 
             )
         except optuna.exceptions.StorageInternalError as error:  # two workers make it at once
             if attempt == attempts - 1:
-                raise StudyError(f"storage {shown(place)}: {error.__cause__ or error}") from error
+                raise StudyError(f"storage {shown(place)}: {reason_of(error)}") from error
             time.sleep(0.2 * (attempt + 1))
         else:
             return study

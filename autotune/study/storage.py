@@ -158,7 +158,7 @@ def _relational(
             ) from error
         except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
             if attempt == attempts or not _made_by_another(error):
-                raise StudyError(f"storage {shown(storage)} cannot be opened: {_reason(error)}") from error
+                raise StudyError(f"storage {shown(storage)} cannot be opened: {reason_of(error)}") from error
             time.sleep(0.2 * attempt)
         except RuntimeError as error:  # tables of another version of Optuna
             raise StudyError(f"storage {shown(storage)}: {error}") from error
@@ -172,11 +172,12 @@ def _relational(
 
 def _made_by_another(error: Exception) -> bool:
     """Whether tables appeared between the look and the making."""
-    text = _reason(error).lower()
+    text = reason_of(error).lower()
     return any(word in text for word in ("already exists", "unique", "duplicate", "locked"))
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
+    """The first line of what the driver of a database said."""
     while error.__cause__ is not None:
         error = error.__cause__
     original = getattr(error, "orig", None) or error

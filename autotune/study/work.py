@@ -19,7 +19,7 @@ from towtank.autotune.study.records import (
     TrialError,
 )
 from towtank.autotune.study.session import OpenStudy, distributions_of, ledger_of
-from towtank.autotune.study.storage import MEMORY, shown
+from towtank.autotune.study.storage import MEMORY, reason_of, shown
 from towtank.autotune.study.view import View, finished_of
 
 _LOOK_S = 1.0
@@ -50,7 +50,7 @@ def work(opened: OpenStudy, objective: Objective, progress: Progress | None = No
         with _signs_of_life(opened, worker):
             exhausted = shift.run(progress)
     except StorageInternalError as error:
-        raise StudyError(f"storage {shown(opened.place)} was lost: {error.__cause__ or error}") from error
+        raise StudyError(f"storage {shown(opened.place)} was lost: {reason_of(error)}") from error
     return result_of(opened, objective, exhausted=exhausted)
 
 

@@ -38,14 +38,6 @@ COMMANDS = {
         "--define", "--devices", "--from", "--help", "--json", "--machine", "--model", "--output", "--set", "--stack",
         "-h", "-o", "FILE",
     ],
-    "export": [
-        "--framework", "--help", "--ignore-config-key", "--json", "--machine", "--model", "--output", "--profiles",
-        "--set", "--stack", "--to", "-h", "-o", "PLAN",
-    ],
-    "import": [
-        "--define", "--devices", "--from", "--help", "--json", "--machine", "--model", "--output", "--set", "--stack",
-        "-h", "-o", "FILE",
-    ],
     "demo": ["--help", "--json", "-h"],
     "validate": ["--help", "--html", "--jobs", "--json", "--runs", "--where", "-h"],
     "network": [

@@ -10,7 +10,9 @@ import typer
 from towtank.cli.failure import INTERRUPTED, WRONG_INPUT, InputError, Inputs, complain
 from towtank.cli.options import Json, Profiles
 from towtank.cli.records_as_options import with_records
-from towtank.cli.tune_study import NO_WISH, StudyWish, run_asked, run_worker
+from towtank.cli.tune_study import run_asked
+from towtank.cli.tune_study_options import NO_WISH, StudyWish
+from towtank.cli.tune_worker import KEPT, run_worker
 
 if TYPE_CHECKING:
     from towtank.autotune.search.report import SearchReport
@@ -29,8 +31,8 @@ Examples:
   towtank tune --model llama3-8b --machine dgx-h100:nodes=4 --global-batch 64 --stack megatron-core \\
       --method optuna --trials 300 --study llama
   towtank tune --model llama3-8b --machine aws-p5-h100:nodes=4 --global-batch 64 --measure throughput --measure cost
-  towtank tune --worker --study llama --storage /shared/llama.journal
   towtank tune --model gpt-20b --machine perlmutter --devices 32 --global-batch 1024 --stack axonn --method axonn
+  towtank tune --worker --study llama --storage /scratch/llama.journal
 
 \b
 Dimensions for --fix, --min, --max and --free are fields of the plan (towtank.Plan), or overlap. and a switch.
@@ -177,7 +179,7 @@ def tune(
         _by_axonn(task, top, question, json)
         return
     if study.is_asked:
-        _study(task, question, study, json)
+        _study(task, question, study, json, budget_s)
         return
     report = _searched(task, top, budget_s, question, finalists)
     if report.result.plans:
@@ -195,16 +197,26 @@ def _missing(**given: object) -> str:
     return f"{', '.join(names)} must be given (only --worker needs none: it reads the study)"
 
 
-def _study(task: "TuningTask", question: Question, study: StudyWish, json: bool) -> None:
+def _study(
+    task: "TuningTask", question: Question, study: StudyWish, json: bool, budget_s: float | None
+) -> None:
     """What else than the exact search for the shortest step is asked; its best plan goes to the same file."""
     from towtank.autotune.study.plan_objective import References
     from towtank.simulator.plan_file import dump_plan
 
-    plan = run_asked(task, References(question.model, question.machine, question.stack), study, json)
-    if plan is not None:
-        text = dump_plan(plan, model=question.model, machine=question.machine, stack=question.stack)
-        _write(question.output, text)
-    elif study.slurm is None:
+    references = References(question.model, question.machine, question.stack)
+    answer = run_asked(task, references, study, json=json, budget_s=budget_s, workers=question.workers)
+    if answer is None:  # a script was written
+        return
+    if answer.plan is not None:
+        plan_file = dump_plan(
+            answer.plan, model=question.model, machine=question.machine, stack=question.stack
+        )
+        _write(question.output, plan_file)
+    if answer.interrupted:
+        complain(KEPT if study.method != "exact" else "interrupted; the answer is the best of what was done")
+        raise typer.Exit(INTERRUPTED)
+    if answer.plan is None:
         raise typer.Exit(WRONG_INPUT)
 
 

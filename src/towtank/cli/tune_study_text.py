@@ -60,21 +60,28 @@ def _plan_table(measures: Sequence["Measure"], rows: Sequence[tuple["Plan", Sequ
 
 
 def print_study(
-    result: "StudyResult", opened: "OpenStudy", objective: "PlanObjective", json: bool
+    result: "StudyResult", opened: "OpenStudy", objective: "PlanObjective", json: bool, *, worker: bool
 ) -> "Plan | None":
-    """Print what a study has found; the best plan, or None where none fits."""
+    """Print what a study has found; the best plan, or None where none fits.
+
+    A worker is told how to get at the plan file, anybody else how to go on.
+    """
     from towtank.autotune.study.plan_objective import plan_of_name
 
     rows = [(plan_of_name(trial.name), trial.outcome.values) for trial in result.best]
     if json:
         emit_json(_study_document(result, opened, objective))
     else:
-        emit(_study_text(result, opened, rows))
+        emit(_study_text(result, opened, rows, worker=worker))
     return rows[0][0] if rows else None
 
 
 def _study_text(
-    result: "StudyResult", opened: "OpenStudy", rows: Sequence[tuple["Plan", Sequence[float]]]
+    result: "StudyResult",
+    opened: "OpenStudy",
+    rows: Sequence[tuple["Plan", Sequence[float]]],
+    *,
+    worker: bool,
 ) -> str:
     from towtank.autotune.study.storage import MEMORY, shown
 

@@ -71,8 +71,21 @@ def test_a_front_that_is_given_up_says_how_much_is_open() -> None:
     def simulate(row: int) -> FrontPlan:
         return FrontPlan(Plan(), points[row], 0.0, 0.0)
 
-    plans, simulated, left = exact_front(np.array(points), measures, simulate, most=4)
+    plans, simulated, left = exact_front(np.array(points), measures, simulate, going=lambda done: done < 4)
     assert (len(plans), simulated, left) == (4, 4, 6)
+
+
+def test_ctrl_c_keeps_what_was_simulated() -> None:
+    measures = measures_named(["step_time", "energy"])
+    points = [(float(place), 9.0 - place) for place in range(10)]
+
+    def simulate(row: int) -> FrontPlan:
+        if row == 3:
+            raise KeyboardInterrupt
+        return FrontPlan(Plan(), points[row], 0.0, 0.0)
+
+    plans, simulated, left = exact_front(np.array(points), measures, simulate)
+    assert (len(plans), simulated, left) == (3, 3, 7)
 
 
 @pytest.mark.parametrize("names", [("throughput", "headroom"), ("headroom", "energy")])

@@ -1,6 +1,7 @@
 """What is changed on a plan, against splits worked out by hand."""
 
 from dataclasses import replace
+from functools import cache
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,7 @@ from towtank.autotune.space.canonical import canonical
 from towtank.autotune.space.constraints import Constraints
 from towtank.autotune.study.plan_objective import PlanObjective, plan_of_name
 from towtank.autotune.study.plan_space import default_layers, move_layers, plan_space
-from towtank.autotune.study.records import Choice, RefusedError, Settings, Whole
+from towtank.autotune.study.records import Choice, Outcome, RefusedError, Settings, Whole
 from towtank.autotune.study.session import create_or_continue
 from towtank.autotune.study.storage import MEMORY
 from towtank.autotune.study.work import work
@@ -130,10 +131,15 @@ def test_what_is_fixed_is_no_parameter() -> None:
     assert "layers.last" not in parameters
 
 
+@cache
+def two_plans() -> PlanObjective:
+    return PlanObjective(task(), [EVEN, replace(EVEN, virtual_stages=2, micro_batch=2)])
+
+
 @settings(deadline=None, max_examples=40)
 @given(st.data())
 def test_every_configuration_with_a_name_is_a_legal_plan(data: st.DataObject) -> None:
-    objective = PlanObjective(task(), [EVEN, replace(EVEN, virtual_stages=2, micro_batch=2)])
+    objective = two_plans()
     parameters = {
         name: data.draw(
             st.sampled_from(parameter.values)
@@ -161,8 +167,12 @@ def test_constraints_hold_for_every_configuration() -> None:
 
 def test_an_evaluation_is_the_prediction() -> None:
     objective = PlanObjective(task(), [EVEN], ("step_time", "headroom", "energy"))
-    outcome = objective.evaluate({**objective.seeds[0], "layers.last": 1})
+    uneven = {**objective.seeds[0], "layers.last": 1}
+    outcome = objective.evaluate(uneven)
     expected = predict(MODEL, MACHINE, replace(EVEN, stage_layers=(8, 9, 8, 7)), stack=STACK)
+    # without energy the step goes through the fast path
+    fast = PlanObjective(task(), [EVEN], ("step_time", "headroom")).evaluate(uneven)
+    assert fast == Outcome(outcome.values[:2], outcome.constraints)
     assert outcome.values[0] == expected.step_time_s
     assert outcome.values[1] == expected.memory_capacity_bytes - expected.peak_memory_bytes
     assert outcome.constraints == {"memory": expected.peak_memory_bytes - expected.memory_capacity_bytes}
