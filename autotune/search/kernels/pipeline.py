@@ -148,9 +148,7 @@ def _gather_all(
     chunks = layers.shape[1]
     for k in range(len(stage)):
         if end[k] == FIRST_FORWARD:
-            s, chunk = stage[k], cell[k] % chunks
-            for layer in range(max(1, layers[s, chunk])):
-                _on_data(s, 0.0, gather[s, chunk, layer], comm)
+            _gather_chunk(stage[k], cell[k] % chunks, 0.0, layers, gather, comm)
 
 
 @register_jitable
@@ -187,7 +185,7 @@ def _layer_by_layer(
     comm: tuple[Array, Array, Array, Array, Array],
     reduce: Array,
 ) -> float:
-    """A pass in layers: each waits for its parameters, or has its gradients reduced behind it (`at_once`); its end."""
+    """A pass in layers, each of which waits for its parameters, or is reduced behind it (`at_once`); its end."""
     _, seconds, start, finish = compute
     for part in range(count):
         if kind == FIRST_FORWARD:
@@ -215,6 +213,43 @@ def _one_task(begin: float, s: int, compute: tuple[Array, Array, Array, Array], 
 
 
 @register_jitable
+def _gather_chunk(
+    s: int,
+    chunk: int,
+    ready: float,
+    layers: Array,
+    gather: Array,
+    comm: tuple[Array, Array, Array, Array, Array],
+) -> None:
+    """Gathers of the parameters of one chunk of stage s, from `ready` on."""
+    for layer in range(max(1, layers[s, chunk])):
+        _on_data(s, ready, gather[s, chunk, layer], comm)
+
+
+@register_jitable
+def _wait(s: int, chunk: int, until: int, waiting: tuple[Array, Array, Array]) -> None:
+    """Let the gradients of a chunk of stage s wait for backward pass number `until` of the stage."""
+    chunk_of, until_of, place = waiting
+    chunk_of[s, place[s, 1]], until_of[s, place[s, 1]] = chunk, until
+    place[s, 1] += 1
+
+
+@register_jitable
+def _sent(
+    s: int, way: int, ready: float, seconds: float, comm: tuple[Array, Array, Array, Array, Array]
+) -> float:
+    """When a send of stage s beside compute arrives; `way` is its direction, -1 where nothing is sent."""
+    if way < 0:
+        return ready
+    _, comm_start, comm_finish, comm_cursor, comm_free = comm
+    task = comm_cursor[s, way]
+    comm_start[task] = max(comm_free[s, way], ready)
+    comm_free[s, way] = comm_finish[task] = comm_start[task] + seconds
+    comm_cursor[s, way] = task + 1
+    return float(comm_finish[task])
+
+
+@register_jitable
 def _run(
     walk: tuple[Array, Array, Array, Array, Array],
     layers: Array,
@@ -226,8 +261,7 @@ def _run(
 ) -> tuple[Array, Array, Array]:
     """All passes on the clock: per stage the next compute task, when compute is free, finish of the last pass."""
     stage, cell, source, direction, end = walk
-    _, comm_start, comm_finish, comm_cursor, comm_free = comm
-    cursor, gathered = compute[0][:-1].copy(), comm_cursor[:, _DATA].copy()
+    cursor, gathered = compute[0][:-1].copy(), comm[3][:, _DATA].copy()
     stages, chunks = layers.shape
     free, computed = np.zeros(stages), np.zeros(stages)
     backward, each = np.zeros(stages, np.int64), len(stage) // (2 * stages)
@@ -248,12 +282,9 @@ def _run(
         if kind > 0 and flags[kind]:
             at_once = not by_chunk or (chunks == 1 and s == 0)
             if kind == FIRST_FORWARD and by_chunk:
-                for layer in range(count):
-                    _on_data(s, computed[s], layered[0][s, chunk, layer], comm)
-            elif kind == LAST_BACKWARD and not at_once:
-                place = waiting[2][s, 1]
-                waiting[0][s, place], waiting[1][s, place] = chunk, min(backward[s] + s, each - 1)
-                waiting[2][s, 1] = place + 1
+                _gather_chunk(s, chunk, computed[s], layers, layered[0], comm)
+            if kind == LAST_BACKWARD and not at_once:
+                _wait(s, chunk, min(backward[s] + s, each - 1), waiting)
             begin = _layer_by_layer(
                 begin, s, chunk, count, kind, at_once, compute, cursor, gathered, comm, layered[1]
             )
@@ -263,15 +294,9 @@ def _run(
         if cell[k] >= stages * chunks:
             _reduce_ready(s, begin, backward[s], layers, layered[1], waiting, comm)
             backward[s] += 1
-        way = direction[k]
-        if way >= 0 and flags[0]:
-            sent[k] = begin = _one_task(begin, s, compute, cursor)
-        elif way >= 0:
-            task = comm_cursor[s, way]
-            comm_start[task] = max(comm_free[s, way], begin)
-            comm_finish[task] = comm_start[task] + send
-            comm_free[s, way] = sent[k] = comm_finish[task]
-            comm_cursor[s, way] = task + 1
+        if direction[k] >= 0 and flags[0]:
+            begin = _one_task(begin, s, compute, cursor)
+        sent[k] = _sent(s, direction[k], begin, send, comm) if not flags[0] else begin
         free[s] = begin
     return cursor, free, computed
 
