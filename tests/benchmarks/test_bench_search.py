@@ -41,7 +41,7 @@ def test_plans_simulated_by_one_process(capsys):
     "job",
     [
         ["megatron-1t", "selene", "3072", "3072", "2048"],
-        ["turing-nlg-530b", "selene:nodes=280", "2240", "2240", "2048"],
+        ["megatron-530b", "selene:nodes=280", "2240", "2240", "2048"],
         ["llama-3.1-405b", "grand-teton:nodes=1024", "8192", "2048", "8192"],
         ["llama-3.1-405b", "grand-teton:nodes=1024", "8192", "128", "131072"],
     ],
