@@ -20,8 +20,9 @@ EXAMPLES = """\
 Examples:
   towtank tune --model megatron-1t --machine selene --devices 3072 --global-batch 3072
   towtank tune --model llama3-70b --machine dgx-h100:nodes=64 --global-batch 1024 --stack megatron-core \\
-      --fix tensor_x=4|8 --max pipeline=16 -o llama.yaml
-  towtank tune --model llama-3.1-405b --machine grand-teton:nodes=1024 --devices 8192 --global-batch 2048 --sequence 8192 --budget 60s
+      --fix 'tensor_x=4|8' --max pipeline=16 -o llama.yaml
+  towtank tune --model llama-3.1-405b --machine grand-teton:nodes=1024 --devices 8192 --global-batch 2048 \\
+      --sequence 8192 --budget 60s
   towtank tune --model my/config.json --machine jupiter --devices 512 --global-batch 512 --json
 
 \b
