@@ -25,8 +25,9 @@ EXAMPLES = """\
 Examples:
   towtank tune --model megatron-1t --machine selene --devices 3072 --global-batch 3072
   towtank tune --model llama3-70b --machine dgx-h100:nodes=64 --global-batch 1024 --stack megatron-core \\
-      --fix tensor_x=4|8 --max pipeline=16 -o llama.yaml
-  towtank tune --model llama-3.1-405b --machine eos --devices 8192 --global-batch 2048 --sequence 8192 --budget 60s
+      --fix 'tensor_x=4|8' --max pipeline=16 -o llama.yaml
+  towtank tune --model llama-3.1-405b --machine grand-teton:nodes=1024 --devices 8192 --global-batch 2048 \\
+      --sequence 8192 --budget 60s
   towtank tune --model my/config.json --machine jupiter --devices 512 --global-batch 512 --json
   towtank tune --model llama3-8b --machine dgx-h100:nodes=4 --global-batch 64 --stack megatron-core \\
       --method optuna --trials 300 --study llama
@@ -242,19 +243,30 @@ def _task(question: Question) -> "tuple[TuningTask, float | None]":
     devices = question.devices
     if machine is not None and devices is None:
         devices = inputs.take(lambda: _all_devices(machine.name, machine.num_devices))
+    task = None
+    if model and machine and stack and devices is not None and constraints is not None:
+        task = TuningTask(
+            model,
+            machine,
+            stack,
+            devices,
+            question.global_batch,
+            question.sequence,
+            constraints,
+            question.profiles,
+        )
+        inputs.take(lambda: _check_task(task))
     inputs.check()
-    assert model and machine and stack and devices is not None and constraints is not None
-    task = TuningTask(
-        model,
-        machine,
-        stack,
-        devices,
-        question.global_batch,
-        question.sequence,
-        constraints,
-        question.profiles,
-    )
+    assert task is not None  # else check has raised
     return task, budget_s
+
+
+def _check_task(task: "TuningTask") -> None:
+    from towtank.autotune.errors import TuningError
+    from towtank.autotune.space.legality import task_faults
+
+    if faults := task_faults(task):
+        raise TuningError(faults)
 
 
 def _all_devices(machine: str, number: int | None) -> int:
