@@ -41,35 +41,39 @@ class TemplateFigures:
     """
 
     values: Figures
+    rows: NDArray[np.intp] | None = None
+    """Where given, the figures are those of these rows of `values` [keys, NUM_FIGURES], one after the other."""
 
-    def compute_s(self, *, first: bool) -> Figures:
-        """Finish of the compute stream by instance, last axis [INSTANCES]."""
-        begin = 0 if first else _RUN
-        return self.values[..., begin : begin + INSTANCES]
+    def _of(self, columns: int | slice) -> Figures:
+        chosen = self.values[..., columns]
+        return chosen if self.rows is None else np.take(chosen, self.rows, axis=0)
 
-    def device_s(self, *, first: bool) -> Figures:
-        """Finish of all streams by instance, last axis [INSTANCES]."""
-        begin = INSTANCES if first else INSTANCES + _RUN
-        return self.values[..., begin : begin + INSTANCES]
+    def compute_s(self, instance: int, *, first: bool) -> Figures:
+        """Finish of the compute stream with an instance, counted from 0."""
+        return self._of(instance if first else _RUN + instance)
+
+    def device_s(self, instance: int, *, first: bool) -> Figures:
+        """Finish of all streams with an instance, counted from 0."""
+        return self._of(INSTANCES + instance if first else INSTANCES + _RUN + instance)
 
     def period_s(self, *, first: bool) -> Figures:
         """Least growth from one instance to the next."""
-        return self.values[..., _RUN - 1 if first else 2 * _RUN - 1]
+        return self._of(_RUN - 1 if first else 2 * _RUN - 1)
 
     @property
     def busy_s(self) -> Figures:
         """Work of each stream, last axis [streams]."""
-        return self.values[..., 2 * _RUN : 2 * _RUN + len(STREAMS)]
+        return self._of(slice(2 * _RUN, 2 * _RUN + len(STREAMS)))
 
     @property
     def held_s(self) -> Figures:
         """Time in which collectives hold the compute stream."""
-        return self.values[..., -2]
+        return self._of(-2)
 
     @property
     def calls(self) -> Figures:
         """Number of tensor collectives."""
-        return self.values[..., -1]
+        return self._of(-1)
 
 
 def template_figures(
@@ -166,7 +170,9 @@ def _one_instance(
                 other = 0.0
             else:
                 continue
-            start = other if start is None else start if other is None or other is start else larger(start, other)
+            start = (
+                other if start is None else start if other is None or other is start else larger(start, other)
+            )
         end = None if start is None else start + duration
         until[stream] = end
         finish.append(end)
@@ -189,7 +195,9 @@ def _held_s(template: Sequence[Operation], seconds: list[Any], larger: Larger) -
             continue
         if operation.stream in queue:
             known.append(queue[operation.stream])
-        if any((back == 0 and at == last) or (back, at, last) == (1, -1, None) for at, back in operation.after):
+        if any(
+            (back == 0 and at == last) or (back, at, last) == (1, -1, None) for at, back in operation.after
+        ):
             known.append(0.0)
         if known:
             since[index] = queue[operation.stream] = _largest(known, larger) + duration
@@ -224,9 +232,9 @@ def block_bound_s(segments: Sequence[tuple[TemplateFigures, int]], terms: Terms)
     for number, (figures, repeat) in enumerate(segments):
         first = number == 0
         index = min(repeat, INSTANCES) - 1
-        more = (repeat - 1 - index) * figures.period_s(first=first)
-        device = path + figures.device_s(first=first)[..., index] + more
-        path = path + figures.compute_s(first=first)[..., index] + more
+        more = (repeat - 1 - index) * figures.period_s(first=first) if repeat > INSTANCES else 0.0
+        device = path + figures.device_s(index, first=first) + more
+        path = path + figures.compute_s(index, first=first) + more
         busy = busy + repeat * figures.busy_s
         held = held + repeat * figures.held_s
         calls = calls + repeat * figures.calls

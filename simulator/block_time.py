@@ -72,7 +72,8 @@ def host_seconds(graph: BlockGraph, cost: CostModel) -> float:
 
 def host_call_s(host: Host, pipeline: int, members: int | NDArray[np.int64]) -> float | NDArray[np.float64]:
     """Seconds of the host for one call on a tensor group of so many members."""
-    return host.tensor_call_s if pipeline == 1 else host.tensor_call_in_pipeline_s * members
+    in_pipeline: float | NDArray[np.float64] = np.multiply(host.tensor_call_in_pipeline_s, members)
+    return host.tensor_call_s if pipeline == 1 else in_pipeline
 
 
 def operation_seconds(graph: BlockGraph, cost: CostModel) -> NDArray[np.float64]:

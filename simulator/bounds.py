@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 
 from towtank.simulator.block_bound import Figures, TemplateFigures, Terms, block_bound_s, template_figures
 from towtank.simulator.cost.model import CostModel
-from towtank.simulator.engines.bounds import PipelineTerms, pipeline_bounds, pipeline_terms
+from towtank.simulator.engines.bounds import (
+    Passes,
+    PipelineShape,
+    PipelineTerms,
+    pipeline_bounds,
+    pipeline_terms,
+)
 from towtank.simulator.lowering.sizes import Sizes, local_sizes
 from towtank.simulator.lowering.stages import (
     Chunk,
@@ -42,14 +48,14 @@ class StageEnds:
 
     values: Figures
 
-    def head_s(self, forward_s: Figures, layers: NDArray[np.integer]) -> Figures:
+    def head_s(self, forward: Passes, layers: NDArray[np.integer]) -> Figures:
         """Start of the first chunk's first forward pass at which it ends as early as its gathers allow."""
-        hidden = _all_but_one(forward_s[..., 0, :], layers[0])
+        hidden = _all_but_one(forward.first_s, layers[0])
         return np.maximum(self.values[..., 0], self.values[..., 1] - hidden)
 
-    def tail_s(self, backward_s: Figures, layers: NDArray[np.integer]) -> Figures:
+    def tail_s(self, backward: Passes, layers: NDArray[np.integer]) -> Figures:
         """Time from the end of the last backward pass to that of the reductions of its chunk."""
-        hidden = self.values[..., 6] * _all_but_one(backward_s[..., 0, :], layers[0])
+        hidden = self.values[..., 6] * _all_but_one(backward.first_s, layers[0])
         return np.maximum(self.values[..., 3], self.values[..., 4] - hidden)
 
     @property
@@ -126,8 +132,9 @@ class StepTerms:
     """What bounds of steps need: those of one plan, or of many that cut the model alike and have one schedule."""
 
     schedule: str
+    shape: PipelineShape
     layers: NDArray[np.integer]
-    """Layers of each chunk, shape [chunks, stages]."""
+    """Layers of the first and of the last chunk, shape [2, entries]."""
     num_micro_batches: NDArray[np.integer]
     """Shape [...]."""
     send_s: Figures
@@ -140,30 +147,30 @@ _ENDLESS = 1 << 40
 """Micro-batches of a pipeline whose warm-up they do not limit."""
 
 
-def step_bounds_s(forward_s: Figures, backward_s: Figures, terms: StepTerms) -> Figures:
-    """Lower bounds of step times in seconds, shape [...], from blocks [..., chunks, stages].
+def step_bounds_s(forward: Passes, backward: Passes, terms: StepTerms) -> Figures:
+    """Lower bounds of step times in seconds, shape [...].
 
     The pipeline is bound by the stage whose first micro-batch arrives, whose work and whose last gradient returns
     latest (`pipeline_bounds`); when the last stage has reduced its gradients, norm and optimizer follow.
     """
-    chunks, stages = forward_s.shape[-2:]
-    ends, layers = terms.ends, terms.layers
+    ends, shape = terms.ends, terms.shape
     send = terms.send_s[..., None]
     pipeline = pipeline_terms(
-        forward_s,
-        backward_s,
+        shape,
+        forward,
+        backward,
         terms.num_micro_batches,
         send_forward_s=send,
         send_backward_s=send,
         blocking_sends=terms.blocking_sends,
-        head_s=ends.head_s(forward_s, layers),
-        tail_s=ends.tail_s(backward_s, layers),
+        head_s=ends.head_s(forward, terms.layers),
+        tail_s=ends.tail_s(backward, terms.layers),
     )
     in_flight = None
-    if chunks == 1:
-        in_flight = SCHEDULES[terms.schedule].warm_up(stages, chunks, _ENDLESS) + 1
+    if shape.num_chunks == 1:
+        in_flight = SCHEDULES[terms.schedule].warm_up(shape.num_stages, 1, _ENDLESS)[shape.first] + 1
     until = pipeline_bounds(pipeline, in_flight)
-    if chunks > 1:
+    if shape.num_chunks > 1:
         until = np.maximum(until, _all_chunks_s(pipeline, terms))
     total: Figures = until + ends.after_s.max(axis=-1)
     return total
@@ -176,12 +183,12 @@ def _all_chunks_s(pipeline: PipelineTerms, terms: StepTerms) -> Figures:
     before. The reductions begin in the last chunk's last backward pass, behind which come those of the chunks before,
     of the last micro-batches, as many as there are stages.
     """
-    forward, backward, stages = pipeline.forward_s, pipeline.backward_s, pipeline.forward_s.shape[-1]
-    work = pipeline.num_micro_batches[..., None] * (forward + backward).sum(axis=-2)
+    forward, backward, stages = pipeline.forward, pipeline.backward, terms.shape.num_stages
+    work = pipeline.num_micro_batches[..., None] * (forward.total_s + backward.total_s)
     layers = terms.layers[-1]
-    before = stages * forward[..., :-1, :].sum(axis=-2) + _all_but_one(forward[..., -1, :], layers)
+    before = stages * (forward.total_s - forward.last_s) + _all_but_one(forward.last_s, layers)
     gathered = terms.ends.all_gathers_s + work - before + pipeline.leaving_s
-    behind = stages * backward[..., :-1, :].sum(axis=-2) + _all_but_one(backward[..., -1, :], layers)
+    behind = stages * (backward.total_s - backward.last_s) + _all_but_one(backward.last_s, layers)
     reduced = pipeline.arrival_s + work - behind + terms.ends.all_reductions_s
     result: Figures = np.maximum(gathered, reduced).max(axis=-1)
     return result
@@ -195,7 +202,15 @@ class _Templates:
         self.single_queue = cost.machine.device.takes_turns
         self.known: dict[int, TemplateFigures] = {}
 
-    def block_s(self, segments: Sequence[Segment], terms: Terms) -> float:
+    def stage_s(self, sizes: Sizes, chunks: Sequence[Chunk], terms: Terms, *, backward: bool) -> list[float]:
+        """Bounds of the passes through the chunks of a stage."""
+        found: dict[tuple[object, ...], float] = {}
+        for chunk in chunks:
+            if chunk.signature not in found:
+                found[chunk.signature] = self._block_s(segments_of(sizes, chunk, backward=backward), terms)
+        return [found[chunk.signature] for chunk in chunks]
+
+    def _block_s(self, segments: Sequence[Segment], terms: Terms) -> float:
         """Bound of a block."""
         parts = []
         for segment in segments:
@@ -213,24 +228,22 @@ def step_bound(model: ModelSpec, cost: CostModel) -> float:
     """Lower bound of the step time in seconds, in closed form: `step_bounds_s` of one plan."""
     sizes = local_sizes(model, cost.plan, cost.stack)
     plan, stages = sizes.plan, chunks_of(sizes)
-    forward, backward = np.empty((2, plan.virtual_stages, plan.pipeline))
-    ends = np.empty((plan.pipeline, NUM_ENDS))
+    firsts, counts = stage_entries(distinct_stages(sizes))
+    judged = [stages[first] for first in firsts]
     templates, terms = _Templates(cost), Terms.of(cost)
     gathers = gathers_parameters(sizes, stages)
-    for same in distinct_stages(sizes):
-        members, chunks = list(same), stages[same[0]]
-        for chunk in chunks:
-            forward[chunk.index, members] = templates.block_s(
-                segments_of(sizes, chunk, backward=False), terms
-            )
-            backward[chunk.index, members] = templates.block_s(
-                segments_of(sizes, chunk, backward=True), terms
-            )
-        ends[members] = stage_ends(sizes, chunks, cost, gathers=gathers)
+    ends = np.array([stage_ends(sizes, chunks, cost, gathers=gathers) for chunks in judged])
+    forward, backward = (
+        Passes.of_chunks(
+            np.array([templates.stage_s(sizes, chunks, terms, backward=each) for chunks in judged]).T
+        )
+        for each in (False, True)
+    )
     send = cost.duration_s(send_message(sizes)) if plan.pipeline > 1 else 0.0
     step = StepTerms(
         plan.schedule_name,
-        chunk_layers(stages),
+        PipelineShape(plan.virtual_stages, np.array(counts)),
+        end_chunk_layers(judged),
         np.array(plan.num_micro_batches),
         np.array(send),
         np.array(not sizes.overlap.pipeline),
@@ -244,6 +257,27 @@ def gathers_parameters(sizes: Sizes, stages: Sequence[Sequence[Chunk]]) -> bool:
     return bool(parameter_messages(sizes, stage_weights(sizes, stages[0])))
 
 
-def chunk_layers(stages: Sequence[Sequence[Chunk]]) -> NDArray[np.int64]:
-    """Layers of each chunk, shape [chunks, stages]."""
-    return np.array([[chunk.num_layers for chunk in chunks] for chunks in stages]).T
+def stage_entries(alike: Sequence[Sequence[int]]) -> tuple[list[int], list[int]]:
+    """Stages for `PipelineShape`: (first stage of each entry, number of its stages); `alike` as `distinct_stages`.
+
+    Of consecutive stages that do the same, the last is an entry of its own: there a micro-batch arrives latest.
+    """
+    kind = {stage: number for number, same in enumerate(alike) for stage in same}
+    firsts: list[int] = []
+    counts: list[int] = []
+    begin = 0
+    for stage in range(1, len(kind) + 1):
+        if stage < len(kind) and kind[stage] == kind[begin]:
+            continue
+        if stage - begin > 1:
+            firsts.append(begin)
+            counts.append(stage - 1 - begin)
+        firsts.append(stage - 1)
+        counts.append(1)
+        begin = stage
+    return firsts, counts
+
+
+def end_chunk_layers(stages: Sequence[Sequence[Chunk]]) -> NDArray[np.int64]:
+    """Layers of the first and of the last chunk of each stage, shape [2, stages]."""
+    return np.array([[chunks[0].num_layers, chunks[-1].num_layers] for chunks in stages]).T

@@ -17,18 +17,18 @@ from towtank.simulator.block_time import host_call_s
 from towtank.simulator.bounds import (
     StageEnds,
     StepTerms,
-    chunk_layers,
+    end_chunk_layers,
+    stage_entries,
     step_bounds_s,
 )
-from towtank.simulator.cost.model import CostModel
+from towtank.simulator.engines.bounds import Passes, PipelineShape
 from towtank.simulator.lowering.sizes import local_sizes
 from towtank.simulator.lowering.stages import Chunk, Part, parts_of
 from towtank.simulator.plan import Plan
-from towtank.simulator.predict import possible_overlap
 from towtank.simulator.program import send_message
 
-_MOST_PASSES = 4_000_000
-"""Chunks times rows that are judged at once: what bounds memory."""
+_MOST_ROWS = 100_000
+"""Rows that are judged at once: what bounds memory."""
 
 _SEND_FIELDS = (
     "sequence",
@@ -69,57 +69,59 @@ class _Judge:
         )
         self.send_s = self._sends()
 
-    def cost(self, plan: Plan) -> CostModel:
-        """Costs of a plan, with the overlap that the machine allows."""
-        possible = possible_overlap(plan, self.task.machine)
-        return CostModel(self.task.machine, possible, self.task.stack, self.task.profile_dirs)
-
     def _sends(self) -> NDArray[np.float64]:
         """Seconds of a transfer between stages, shape [rows]; 0 without a pipeline."""
 
-        def seconds(plan: Plan) -> tuple[float]:
-            if plan.pipeline == 1:
-                return (0.0,)
-            return (
-                self.cost(plan).duration_s(send_message(local_sizes(self.task.model, plan, self.task.stack))),
-            )
+        def sent(plan: Plan) -> tuple[float]:
+            return (send_message(local_sizes(self.task.model, plan, self.task.stack)).bytes,)
 
-        stride = compressed(self.columns.stride("pipeline"))
-        return self.columns.evaluated((*_SEND_FIELDS, "pipeline"), seconds, stride)[:, 0]
+        num_bytes = self.columns.evaluated(_SEND_FIELDS, sent)[:, 0]
+        sizes = compressed(np.unique(num_bytes, return_inverse=True)[1])
+        keys = grouped([self.grid.codes("pipeline"), sizes])
+        grid_keys = self.grid.keys.group[keys.first]
+        return self.grid.seconds("send", "pipeline", grid_keys, num_bytes[keys.first])[keys.group]
 
     def bounds(self) -> NDArray[np.float64]:
         """Bound of each row."""
         result = np.empty(self.columns.table.num_rows)
         for layout in layouts(self.task, self.columns):
-            layers = chunk_layers(layout.stages)
             ends = self.ends.of(layout)
-            for part in _slices(layout, max(1, _MOST_PASSES // layers.size)):
+            firsts, counts = stage_entries(layout.alike)
+            shape = PipelineShape(len(layout.stages[0]), np.array(counts))
+            layers = end_chunk_layers([layout.stages[stage] for stage in firsts])
+            forward, backward = self._passes(layout, firsts)
+            for part in _slices(layout):
                 rows = layout.rows[part]
-                forward, backward = self._blocks(layout, rows)
                 terms = StepTerms(
                     schedule=self.columns.table.plan(int(rows[0])).schedule_name,
+                    shape=shape,
                     layers=layers,
                     num_micro_batches=self.micro_batches[rows],
                     send_s=self.send_s[rows],
                     blocking_sends=~self.templates.overlaps("pipeline")[rows],
-                    ends=StageEnds(ends[part]),
+                    ends=StageEnds(ends[part][:, firsts]),
                 )
-                result[rows] = step_bounds_s(forward, backward, terms)
+                result[rows] = step_bounds_s(_part(forward, part), _part(backward, part), terms)
         return result
 
-    def _blocks(self, layout: Layout, rows: NDArray[np.intp]) -> NDArray[np.float64]:
-        """Bounds of the blocks, shape [forward or backward, rows, chunks, stages]."""
-        pipeline = len(layout.stages)
-        slowdown = self.task.stack.fitted.compute_slowdown
-        terms = Terms(slowdown, host_call_s(self.task.stack.host, pipeline, self.members[rows]))
-        result = np.empty((2, len(rows), len(layout.stages[0]), pipeline))
-        known: dict[tuple[object, ...], NDArray[np.float64]] = {}
-        for same in layout.alike:
-            for chunk in layout.stages[same[0]]:
-                if chunk.signature not in known:
-                    known[chunk.signature] = self._block_pair(layout, chunk, rows, terms)
-                result[:, :, chunk.index, list(same)] = known[chunk.signature][..., None]
-        return result
+    def _passes(self, layout: Layout, stages: Sequence[int]) -> tuple[Passes, Passes]:
+        """Bounds of forward and backward passes through some stages, shapes [rows, stages]."""
+        keys = grouped([compressed(figures.group[layout.rows]) for figures in self.templates.all()])
+        rows = layout.rows[keys.first]
+        call = host_call_s(self.task.stack.host, len(layout.stages), self.members[rows])
+        terms = Terms(self.task.stack.fitted.compute_slowdown, call)
+        blocks: dict[tuple[object, ...], NDArray[np.float64]] = {}
+        result = np.zeros((2, 3, len(rows), len(stages)))
+        for place, stage in enumerate(stages):
+            chunks = layout.stages[stage]
+            for chunk in chunks:
+                if chunk.signature not in blocks:
+                    blocks[chunk.signature] = self._block_pair(layout, chunk, rows, terms)
+                result[:, 2, :, place] += blocks[chunk.signature]
+            for number, chunk in enumerate((chunks[0], chunks[-1])):
+                result[:, number, :, place] = blocks[chunk.signature]
+        forward, backward = (Passes(*each[:, keys.group]) for each in result)
+        return forward, backward
 
     def _block_pair(
         self, layout: Layout, chunk: Chunk, rows: NDArray[np.intp], terms: Terms
@@ -148,10 +150,14 @@ class _Judge:
         return templates.ends[part.name, backward]
 
 
-def _slices(layout: Layout, most: int) -> Iterator[NDArray[np.intp]]:
-    """Places in a layout's rows of one schedule, at most so many at once."""
+def _part(passes: Passes, rows: NDArray[np.intp]) -> Passes:
+    return Passes(passes.first_s[rows], passes.last_s[rows], passes.total_s[rows])
+
+
+def _slices(layout: Layout) -> Iterator[NDArray[np.intp]]:
+    """Places in a layout's rows of one schedule, not too many at once."""
     groups = grouped(layout.columns.fields("schedule"))
     for number in range(len(groups.first)):
         places = np.flatnonzero(groups.group == number)
-        for begin in range(0, len(places), most):
-            yield places[begin : begin + most]
+        for begin in range(0, len(places), _MOST_ROWS):
+            yield places[begin : begin + _MOST_ROWS]

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from towtank.autotune.judge.grid import Grid
-from towtank.autotune.judge.keys import Codes, Columns, compressed, grouped
+from towtank.autotune.judge.keys import Columns, compressed, grouped
 from towtank.autotune.judge.layouts import Layout
-from towtank.autotune.judge.weights import Kind, WeightJudge
+from towtank.autotune.judge.weights import Kind, WeightJudge, empty_chunk
 from towtank.autotune.task import TuningTask
 from towtank.simulator.bounds import NUM_ENDS
 from towtank.simulator.cost.compute import elementwise_limits
@@ -49,7 +49,6 @@ class EndJudge:
 
     def __init__(self, task: TuningTask, columns: Columns, grid: Grid) -> None:
         self.task = task
-        self.columns = columns
         self.grid = grid
         self.weights = WeightJudge(task, columns)
         overlap = columns.derived(("overlap", "pipeline", "virtual_stages"), self._switches)
@@ -61,6 +60,7 @@ class EndJudge:
         self.gathers_in_layers = overlap[keys.first] & 2 == 2
         self._linear(columns)
         self._layers: dict[tuple[int, Type], Floats] = {}
+        self.tied_s = self._tied(columns)
         world = np.full(len(self.first), 4.0)
         self.world_s = grid.seconds("all-reduce", "world", self.grid_of, world)
 
@@ -147,7 +147,9 @@ class EndJudge:
         whole = np.flatnonzero(~in_layers)
         result[whole, 4] = self._messages_s(0, weights[whole], keys[whole])
         after = self._work_s(2, weights, keys) + self.world_s[keys] + self._work_s(3, weights, keys)
-        after += self.task.stack.step_overhead_s + self._tied_s(chunks, keys)
+        after += self.task.stack.step_overhead_s
+        if any(chunk.has_embedding or chunk.has_head for chunk in chunks):
+            after += self.tied_s[keys]
         late = np.flatnonzero(gathers & ~beside)
         after[late] += self._messages_s(1, weights[late], keys[late])
         result[:, 7] = after
@@ -171,26 +173,17 @@ class EndJudge:
                 result[:, 1] = result[:, 2]
         return result * where[:, None]
 
-    def _tied_s(self, chunks: Sequence[Chunk], keys: Rows) -> Floats:
-        """Seconds in which first and last stage sum the gradients of a tied table."""
-        plans = self.grid.plans
-        if not self.task.model.tied_embeddings or plans[self.grid_of[keys[0]]].pipeline == 1:
-            return np.zeros(len(keys))
-        groups = grouped(self.tied_columns(keys))
-        messages = [
-            tied_embedding_message(
-                local_sizes(
-                    self.task.model, self.columns.table.plan(int(self.first[keys[place]])), self.task.stack
-                ),
-                chunks,
-            )
-            for place in groups.first
-        ]
-        num_bytes = np.array([message.bytes if message else 0.0 for message in messages])[groups.group]
-        return self.grid.seconds("all-reduce", "ends", self.grid_of[keys], num_bytes)
+    def _tied(self, columns: Columns) -> Floats:
+        """Seconds in which first and last stage sum the gradients of a tied table, of each key."""
+        first = self.first
+        if not self.task.model.tied_embeddings:
+            return np.zeros(len(first))
 
-    def tied_columns(self, keys: Rows) -> list[Codes]:
-        """What the bytes of a tied table depend on."""
+        def num_bytes(plan: Plan) -> float:
+            sizes = local_sizes(self.task.model, plan, self.task.stack)
+            message = tied_embedding_message(sizes, (empty_chunk(has_embedding=True, has_head=False),))
+            return message.bytes if message else 0.0
+
         fields = (
             "tensor_x",
             "tensor_y",
@@ -199,9 +192,11 @@ class EndJudge:
             "data",
             "data_shard",
             "zero_stage",
-            *_PRECISIONS,
+            "pipeline",
         )
-        return [(codes[self.first[keys]], count) for codes, count in self.columns.fields(*fields)]
+        groups = grouped([(codes[first], count) for codes, count in columns.fields(*fields, *_PRECISIONS)])
+        sent = np.array([num_bytes(columns.table.plan(int(first[place]))) for place in groups.first])
+        return self.grid.seconds("all-reduce", "ends", self.grid_of, sent[groups.group])
 
 
 def _types(chunk: Chunk) -> list[Type]:

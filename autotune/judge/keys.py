@@ -1,6 +1,8 @@
 """Rows that agree in what a figure depends on: the scalar code of the simulator runs once for each such group."""
 
-from collections.abc import Callable, Sequence
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +26,18 @@ class Groups:
 
     first: NDArray[np.intp]
     group: NDArray[np.intp]
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Without garbage collection, which looks at all of hundreds of thousands of new tuples again and again."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def compressed(values: NDArray[np.integer]) -> Codes:

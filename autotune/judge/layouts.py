@@ -10,16 +10,11 @@ from towtank.autotune.judge.keys import Columns, grouped
 from towtank.autotune.task import TuningTask
 from towtank.simulator.lowering.sizes import local_sizes
 from towtank.simulator.lowering.stages import Chunk, chunks_of, distinct_stages
-from towtank.simulator.lowering.weights import Weights, stage_weights
-from towtank.simulator.plan import Plan
 
 LAYOUT_FIELDS = (
     "pipeline", "virtual_stages", "stage_layers", "recompute", "recompute_every", "cached_layers",
 )  # fmt: skip
 """What decides which layers a chunk holds and how they run."""
-
-WEIGHT_FIELDS = ("tensor_x", "tensor_y", "expert", "expert_tensor")
-"""What decides the weights of a stage, given its layers."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,13 +40,3 @@ def layouts(task: TuningTask, columns: Columns) -> Iterator[Layout]:
         rows = order[bounds[number] : bounds[number + 1]]
         sizes = local_sizes(task.model, table.plan(int(first)), task.stack)
         yield Layout(rows, chunks_of(sizes), distinct_stages(sizes), Columns(table.take(rows)))
-
-
-def stage_weight_array(task: TuningTask, layout: Layout, chunks: tuple[Chunk, ...]) -> NDArray[np.float64]:
-    """Weights of a stage by how they are sharded (dense, experts, embedding), shape [rows, 3]."""
-
-    def weights(plan: Plan) -> tuple[float, ...]:
-        found: Weights = stage_weights(local_sizes(task.model, plan, task.stack), chunks)
-        return found.dense, found.experts, found.embedding
-
-    return layout.columns.evaluated(WEIGHT_FIELDS, weights)

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from towtank.autotune.judge.keys import Codes, Columns, compressed, grouped, masked
-from towtank.autotune.judge.layouts import WEIGHT_FIELDS, Layout, layouts, stage_weight_array
+from towtank.autotune.judge.layouts import Layout, layouts
+from towtank.autotune.judge.weights import WeightJudge
 from towtank.autotune.space.table import PlanTable
 from towtank.autotune.task import TuningTask
 from towtank.simulator.lowering.layer import layer_kind
@@ -98,6 +99,7 @@ class _Judge:
         )
         self.micro_batches = compressed(count)
         self.repeats = masked((count > 1).astype(np.int64), count > 0)
+        self.weights = WeightJudge(task, columns)
         self.states = self._states()
         self.ends = self._ends()
         self.layers = self._layers()
@@ -171,7 +173,7 @@ class _Judge:
 
     def _stage_peaks(self, layout: Layout, same: tuple[int, ...]) -> NDArray[np.float64]:
         rows, chunks = layout.rows, layout.stages[same[0]]
-        weights = stage_weight_array(self.task, layout, chunks)
+        weights = self.weights.stage(chunks, rows)
         states = self.states[rows]
         head, logits, buffers = self.ends[rows].T
         has_head = any(chunk.has_head for chunk in chunks)
@@ -209,7 +211,15 @@ class _Judge:
 
     def _gathered(self, layout: Layout, chunks: tuple[Chunk, ...]) -> NDArray[np.float64]:
         columns = layout.columns
-        fields = (*WEIGHT_FIELDS, "precision", "gradient_precision", "zero_stage")
+        fields = (
+            "tensor_x",
+            "tensor_y",
+            "expert",
+            "expert_tensor",
+            "precision",
+            "gradient_precision",
+            "zero_stage",
+        )
         sharded = masked(np.zeros(len(layout.rows), np.int64), _weight_shards(columns) > 1)
         found = columns.evaluated(
             fields,

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from towtank.autotune.judge.grid import EXPERT_GROUPS, Grid
-from towtank.autotune.judge.keys import Codes, Columns, compressed, grouped, masked
+from towtank.autotune.judge.keys import Codes, Columns, collector_paused, compressed, grouped, masked
 from towtank.autotune.task import TuningTask
 from towtank.simulator.block_bound import TemplateFigures, figures_of_many
 from towtank.simulator.groups import expert_weight_shards
@@ -36,7 +36,7 @@ class KeyFigures:
 
     def of(self, rows: Rows) -> TemplateFigures:
         """Figures of some rows."""
-        return TemplateFigures(self.values[self.group[rows]])
+        return TemplateFigures(self.values, self.group[rows])
 
 
 class TemplateJudge:
@@ -53,8 +53,8 @@ class TemplateJudge:
         overlap = columns.derived(("overlap", "pipeline", "virtual_stages"), self._switches)
         self._overlap = {name: overlap >> bit & 1 for bit, name in enumerate(SWITCHES)}
         self._token_columns, self._shard_columns = self._tokens(), self._shards()
-        self._layer_columns = self._layers()
-        self.forward = self._forward_layers()
+        self._dense_columns = self._dense()
+        self.forward = self._layers(self._dense_columns, forward_template)
         self.backward = self._backward_layers()
         self.ends = self._ends()
         self.predictions = self._predictions() if task.model.mtp_layers else {}
@@ -66,6 +66,11 @@ class TemplateJudge:
     def overlaps(self, switch: str) -> NDArray[np.bool_]:
         """Whether a switch is in force, shape [rows]."""
         return self._overlap[switch] > 0
+
+    def all(self) -> list[KeyFigures]:
+        """Figures of all templates."""
+        layers = [*self.forward.values(), *self.backward.values()]
+        return [*layers, *self.ends.values(), *self.predictions.values()]
 
     def sizes(self, plan: Plan) -> Sizes:
         """Sizes of a plan."""
@@ -88,9 +93,9 @@ class TemplateJudge:
         size_key = (by_size.group, len(by_size.first))
         by_key = grouped([size_key, *((codes[chosen], size) for codes, size in lies)])
         size_of, grid_of = by_size.group[by_key.first], self.grid.keys.group[chosen[by_key.first]]
-        lowered = [
-            templates(self.sizes(self.columns.table.plan(int(row)))) for row in chosen[by_size.first]
-        ]
+        plans = [self.columns.table.plan(int(row)) for row in chosen[by_size.first]]
+        with collector_paused():
+            lowered = [templates(self.sizes(plan)) for plan in plans]
         group = np.zeros(count, np.intp)
         group[chosen] = by_key.group
         return [
@@ -140,7 +145,15 @@ class TemplateJudge:
     def _tokens(self) -> list[Codes]:
         """What decides the sizes of operations."""
         columns = self.columns
-        names = ("sequence", "micro_batch", "context", "tensor_x", "tensor_y", "precision", "gradient_precision")
+        names = (
+            "sequence",
+            "micro_batch",
+            "context",
+            "tensor_x",
+            "tensor_y",
+            "precision",
+            "gradient_precision",
+        )
         split = columns.number("sequence_parallel") * (columns.number("tensor_x") > 1)
         return [*columns.fields(*names), compressed(split)]
 
@@ -149,52 +162,68 @@ class TemplateJudge:
         columns = self.columns
         fields = ("tensor_z", "data", "data_shard", "zero_stage", "context")
         shards = columns.derived(fields, lambda plan: plan.weight_shards)
-        # gradients that a kernel of its own adds up are those of a shard
-        counts = shards if not self.task.stack.kernels.fused_gradient_accumulation else shards > 1
         return [
-            compressed(counts.astype(np.int64)),
+            compressed(self._counted(shards)),
             masked(self._overlap["all_gather"], shards > 1),
             masked(self._overlap["reduce_scatter"], shards > 1),
         ]
 
-    def _layers(self) -> list[Codes]:
-        """What the operations of layers depend on, but for what only the backward pass does."""
+    def _dense(self) -> list[Codes]:
+        """What the operations of layers without experts depend on, but for what only the backward pass does."""
         columns = self.columns
-        expert = columns.number("expert")
         kind = columns.codes("context_kind")[0].astype(np.int64)
-        stage = ("tensor_x", "tensor_y", "tensor_z", "context", "data", "data_shard", "zero_stage")
-        shards = np.zeros(columns.table.num_rows, np.int64)
-        if self.task.model.experts is not None:
-            shards = columns.derived((*stage, "expert", "expert_tensor"), expert_weight_shards)
         split = columns.number("sequence_parallel") * columns.number("tensor_x") > 1
         return [
             *self._token_columns,
             *self._shard_columns,
-            *columns.fields("expert", "expert_tensor"),
             masked(kind, columns.number("context") > 1),
             compressed((columns.number("pipeline") > 1).astype(np.int64)),
             masked(self._overlap["tensor"], split),
-            masked(self._overlap["expert"], expert > 1),
-            masked(shards, expert > 1),
-            # shards of experts alone are gathered and reduced as the others
-            masked(self._overlap["all_gather"], (expert > 1) & (shards > 1)),
-            masked(self._overlap["reduce_scatter"], (expert > 1) & (shards > 1)),
         ]
 
-    def _layer_groups(self) -> tuple[str, ...]:
-        return _LAYER_GROUPS + (EXPERT_GROUPS if self.task.model.experts is not None else ())
+    def _experts(self) -> list[Codes]:
+        """What those of layers with experts depend on besides."""
+        columns = self.columns
+        fields = ("tensor_x", "tensor_y", "tensor_z", "context", "data", "data_shard", "zero_stage")
+        shards = columns.derived((*fields, "expert", "expert_tensor"), expert_weight_shards)
+        expert = columns.number("expert") > 1
+        return [
+            *columns.fields("expert", "expert_tensor"),
+            masked(self._overlap["expert"], expert),
+            masked(self._counted(shards), expert),
+            masked(self._overlap["all_gather"], expert & (shards > 1)),
+            masked(self._overlap["reduce_scatter"], expert & (shards > 1)),
+        ]
+
+    def _counted(self, shards: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Shards as far as sizes depend on them: by number where a kernel of its own adds up gradients of one."""
+        return (
+            (shards > 1).astype(np.int64) if self.task.stack.kernels.fused_gradient_accumulation else shards
+        )
+
+    def _layers(
+        self, columns: list[Codes], templates: Callable[[Sizes, Kind], Template], rows: Rows | None = None
+    ) -> dict[Kind, KeyFigures]:
+        """Figures of layers by kind; those without experts do not depend on what is said of experts."""
+        result: dict[Kind, KeyFigures] = {}
+        for experts in (False, True):
+            kinds = [kind for kind in self.kinds if kind[0] == experts]
+            if not kinds:
+                continue
+            more = self._experts() if experts else []
+            groups = _LAYER_GROUPS + (EXPERT_GROUPS if experts else ())
+
+            def lowered(sizes: Sizes, kinds: list[Kind] = kinds) -> list[Template]:
+                return [templates(sizes, kind) for kind in kinds]
+
+            found = self._evaluated([*columns, *more], groups, lowered, rows)
+            result |= dict(zip(kinds, found, strict=False))
+        return result
 
     def _backward_columns(self) -> list[Codes]:
         columns = self.columns
         split = columns.number("tensor_x") * columns.number("tensor_y") > 1
-        return [*self._layer_columns, masked(self._overlap["backward_all_reduce"], split)]
-
-    def _forward_layers(self) -> dict[Kind, KeyFigures]:
-        def templates(sizes: Sizes) -> list[Template]:
-            return [forward_template(sizes, kind) for kind in self.kinds]
-
-        found = self._evaluated(self._layer_columns, self._layer_groups(), templates)
-        return dict(zip(self.kinds, found, strict=True))
+        return [*self._dense_columns, masked(self._overlap["backward_all_reduce"], split)]
 
     def _backward_layers(self) -> dict[tuple[Kind, bool, bool], KeyFigures]:
         """By kind, whether it is recomputed, and whether it finds its weights still gathered."""
@@ -206,16 +235,17 @@ class TemplateJudge:
             (True, True): full & (columns.number("cached_layers") > 0),
         }
         result = {}
-        keys, groups = self._backward_columns(), self._layer_groups()
         selective = (columns.column("recompute") == "selective").astype(np.int64)
         for (recomputed, cached), needed in needs.items():
-            policy = compressed(selective * (not recomputed))
 
-            def templates(sizes: Sizes, recomputed: bool = recomputed, cached: bool = cached) -> list[Template]:
-                return [backward_template(sizes, kind, recomputed, cached) for kind in self.kinds]
+            def templates(
+                sizes: Sizes, kind: Kind, recomputed: bool = recomputed, cached: bool = cached
+            ) -> Template:
+                return backward_template(sizes, kind, recomputed, cached)
 
-            found = self._evaluated([*keys, policy], groups, templates, np.flatnonzero(needed))
-            for kind, figures in zip(self.kinds, found, strict=False):
+            keys = [*self._backward_columns(), compressed(selective * (not recomputed))]
+            found = self._layers(keys, templates, np.flatnonzero(needed))
+            for kind, figures in found.items():
                 result[kind, recomputed, cached] = figures
         return result
 
@@ -234,11 +264,9 @@ class TemplateJudge:
         """Projections of multi-token prediction, by whether it is their backward pass."""
 
         def templates(sizes: Sizes) -> list[Template]:
-            return [
-                prediction_projection_template(sizes, backward=backward) for backward in (False, True)
-            ]
+            return [prediction_projection_template(sizes, backward=backward) for backward in (False, True)]
 
-        found = self._evaluated(self._backward_columns(), self._layer_groups(), templates)
+        found = self._evaluated(self._backward_columns(), _LAYER_GROUPS, templates)
         return dict(zip((False, True), found, strict=True))
 
 

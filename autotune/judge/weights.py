@@ -33,10 +33,11 @@ class WeightJudge:
             kind: np.array([(*local_layer_weights(each, kind[0]), 0) for each in sizes], np.float64)
             for kind in self.kinds
         }
-        self._ends = {
-            ends: np.array([_tuple(end_weights(each, _empty_chunk(*ends))) for each in sizes], np.float64)
-            for ends in ((False, False), (True, False), (False, True), (True, True))
-        }
+        self._ends = {}
+        for has_embedding, has_head in ((False, False), (True, False), (False, True), (True, True)):
+            chunk = empty_chunk(has_embedding=has_embedding, has_head=has_head)
+            weights = [_tuple(end_weights(each, chunk)) for each in sizes]
+            self._ends[has_embedding, has_head] = np.array(weights, np.float64)
 
     def layer(self, kind: Kind, rows: Rows) -> NDArray[np.float64]:
         """Weights of a layer, shape [rows, 3]."""
@@ -61,5 +62,6 @@ def _tuple(weights: Weights) -> tuple[int, int, int]:
     return weights.dense, weights.experts, weights.embedding
 
 
-def _empty_chunk(has_embedding: bool, has_head: bool) -> Chunk:
+def empty_chunk(*, has_embedding: bool, has_head: bool) -> Chunk:
+    """Chunk of no layers."""
     return Chunk(0, 0, 0, 0, has_embedding, has_head, ())

@@ -1,8 +1,8 @@
 """The step time of many plans of one task: equal to `predict(...).step_time_s` to the bit, and nothing else.
 
-No graphs, timelines, breakdowns, memory or provenance. What depends on few fields of a plan is worked out once for each
-combination of these (`TraceMemo`): blocks, collectives, ends of the step, layers of stages. What is left for each plan
-is one pass, or with contention two, over the passes of its pipeline.
+No graphs, timelines, breakdowns, memory or provenance. What depends on few fields of a plan is worked out once for
+each combination of these (`TraceMemo`): templates, collectives, ends of the step, layers of stages. What is left for
+each plan is one walk, or with contention two, over the passes of its pipeline.
 """
 
 from collections import OrderedDict

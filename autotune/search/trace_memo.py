@@ -1,8 +1,8 @@
 """Memory of functions of a plan by what they read of it: exact, and without a list of fields to keep up to date.
 
-A function of the sizes of a plan reads a few of their fields (the forward pass of a layer reads the tensor degrees and
-the micro-batch, not the data-parallel degree). Given what it has read so far, the next field that it reads is certain.
-So its calls form a tree: at each node a field, at each branch a value of it, at each leaf an answer.
+A function of the sizes of a plan reads a few of their fields (the forward pass of a layer reads the tensor degrees
+and the micro-batch, not the data-parallel degree). Given what it has read so far, the next field that it reads is
+certain. So its calls form a tree: at each node a field, at each branch a value of it, at each leaf an answer.
 """
 
 from collections.abc import Callable, Hashable
@@ -66,8 +66,7 @@ class _Leaf(Generic[Answer]):
 class TraceMemo(Generic[Answer]):
     """A function of sizes that is called once for each combination of values that it reads.
 
-    It must read fields of the sizes only, the same ones for the same values; further arguments are part of the key or,
-    where they are not hashable, told apart by a `key`.
+    It must read fields of the sizes only, and nothing of them by another way; a `key` tells further arguments apart.
     """
 
     def __init__(self, function: Callable[..., Answer]) -> None:

@@ -33,6 +33,9 @@ LEAST_TOKENS = 1024
 MOST_TOKENS = 65_536
 """Tokens of a micro-batch on a device at most, unless a constraint names micro_batch; one sequence may be longer."""
 
+MOST_UNEVEN = 1.1
+"""Layers of the largest chunk over the mean where virtual stages are uneven, unless a constraint names them."""
+
 Kind = Literal["count", "switch", "name", "order"]
 Values = Callable[[TuningTask], tuple[Any, ...]]
 
@@ -123,11 +126,6 @@ def _schedules(task: TuningTask) -> tuple[str, ...]:
     return tuple(each for each in ("1f1b", "interleaved", "gpipe") if each in has)
 
 
-def _usual_schedules(task: TuningTask) -> tuple[str, ...]:
-    has = _schedules(task)
-    return tuple(each for each in has if each != "gpipe" or "1f1b" not in has)
-
-
 def _recompute(task: TuningTask) -> tuple[str, ...]:
     return task.stack.supports.recompute
 
@@ -202,9 +200,9 @@ DIMENSIONS: tuple[Dimension, ...] = (
     ),
     Dimension(
         "virtual_stages", "count", _virtual_stages, _virtual_stages,
-        "chunks that share the layers, or two more, evenly",
+        "those that share the layers (or two more) evenly; 2 and 4 within a tenth",
     ),
-    Dimension("schedule", "name", _schedules, _usual_schedules, "no gpipe beside 1f1b, as fast in less memory"),
+    Dimension("schedule", "name", _schedules, _schedules, "no gpipe without a pipeline: 1f1b in more memory"),
     Dimension("recompute", "name", _recompute, _usual_recompute, "no selective with fused attention: frees nothing"),
     Dimension("recompute_every", "count", _every_layer, _one_or_two, "1 and 2"),
     Dimension("cached_layers", "count", _cached_layers, _quarters, "none, a quarter, half, three quarters, all"),

@@ -13,18 +13,24 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Draft:
-    """Combinations of the values of some fields, one a row; each column holds places in the tuple of its values."""
+    """Combinations of the values of some fields, one a row; a column holds places in the tuple of a field's values.
+
+    A field with one value has no column.
+    """
 
     num_rows: int = 1
     choices: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     codes: Mapping[str, NDArray[np.int16]] = field(default_factory=dict)
 
+    def code(self, name: str) -> NDArray[np.int16]:
+        """Place of each row's value in `choices`, shape [rows]."""
+        found = self.codes.get(name)
+        return np.zeros(self.num_rows, np.int16) if found is None else found
+
     def numbers(self, name: str) -> Numbers:
         """Values of a count or a switch, shape [rows]; None is -1."""
         values = np.array([-1 if value is None else int(value) for value in self.choices[name]], np.int64)
-        if name not in self.codes:
-            return np.repeat(values, self.num_rows)
-        found: Numbers = values[self.codes[name]]
+        found: Numbers = values[self.code(name)]
         return found
 
     def product(self, *names: str) -> Numbers:
@@ -34,27 +40,29 @@ class Draft:
             total *= self.numbers(name)
         return total
 
-    def value(self, name: str, row: int) -> Any:
-        """Value of one field of a row."""
-        return self.choices[name][int(self.codes[name][row]) if name in self.codes else 0]
-
     def take(self, rows: NDArray[Any] | slice) -> "Draft":
         """The rows of a mask or of an index array."""
-        codes = {name: codes[rows] for name, codes in self.codes.items()}
-        return Draft(len(next(iter(codes.values()))), self.choices, codes)
+        count = len(np.zeros(self.num_rows, np.int8)[rows])
+        return Draft(count, self.choices, {name: codes[rows] for name, codes in self.codes.items()})
 
     def expand(self, names: Sequence[str], options: Sequence[Sequence[Any]], keep: Mask) -> "Draft":
         """Each row with each option that `keep` [rows, options] allows; an option gives a value to each name."""
         choices = dict(self.choices)
-        whole = len(options) == 1 and bool(keep.all())
-        rows, chosen = (slice(None), np.zeros(self.num_rows, np.intp)) if whole else np.nonzero(keep)
+        if len(options) == 1 and bool(keep.all()):
+            return Draft(
+                self.num_rows,
+                choices | {name: (each,) for name, each in zip(names, options[0], strict=True)},
+                self.codes,
+            )
+        rows, chosen = np.nonzero(keep)
         codes = {name: codes[rows] for name, codes in self.codes.items()}
         for position, name in enumerate(names):
             given = [option[position] for option in options]
             place = {value: code for code, value in enumerate(dict.fromkeys(given))}
             choices[name] = tuple(place)
-            codes[name] = np.array([place[value] for value in given], np.int16)[chosen]
-        return Draft(len(chosen), choices, codes)
+            if len(place) > 1:
+                codes[name] = np.array([place[value] for value in given], np.int16)[chosen]
+        return Draft(len(rows), choices, codes)
 
 
 def concatenated(parts: Sequence[Draft]) -> Draft:

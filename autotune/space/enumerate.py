@@ -113,7 +113,7 @@ def _table(task: TuningTask, draft: Draft) -> PlanTable:
     return PlanTable(
         base,
         {name: draft.choices[name] for name in differs},
-        {name: draft.codes[name] for name in differs},
+        {name: draft.code(name) for name in differs},
     )
 
 

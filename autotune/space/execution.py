@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from towtank.autotune.space.dimensions import MOST_TOKENS, values
-from towtank.autotune.space.draft import Draft, Mask
+from towtank.autotune.space.dimensions import MOST_TOKENS, MOST_UNEVEN, values
+from towtank.autotune.space.draft import Draft, Mask, Numbers
 from towtank.autotune.space.sameness import weight_shards
 from towtank.autotune.space.steps import (
     Options,
@@ -67,29 +67,48 @@ def schedule_name(virtual_stages: int, schedule: str | None) -> str:
 
 def chunks(task: TuningTask, draft: Draft, options: Options) -> Iterator[Rule]:
     """Chunks of layers of a stage and the schedule that runs them."""
-    v, layers, can = numbers(options), task.model.num_layers, task.stack.supports
+    v, can = numbers(options), task.stack.supports
     names = np.array([schedule_name(*option) for option in options])
-    p = beside(draft.numbers("pipeline"))
-    count = beside(task.global_batch // draft.product("data", "tensor_z", "micro_batch"))
+    p = draft.numbers("pipeline")
+    count = task.global_batch // draft.product("data", "tensor_z", "micro_batch")
     interleaved = names == "interleaved"
     yield (
         f"virtual_stages > 1 needs a stack that interleaves, not {task.stack.name}",
         ((v == 1) | can.virtual_stages),
     )
     yield f"schedule is one that {task.stack.name} has", np.isin(names, can.schedules)
-    yield "the interleaved schedule has 2 stages or more", ~interleaved | (p > 1)
+    yield "the interleaved schedule has 2 stages or more", ~interleaved | beside(p > 1)
     yield (
         "the interleaved schedule has micro-batches in whole groups of stages",
-        (~interleaved | (count % p == 0)),
+        (~interleaved | beside(count % p == 0)),
     )
-    yield f"pipeline x virtual_stages is at most the {layers} layers and two more", p * v <= layers + 2
-    even = can.uneven_stages | (layers % (p * v) == 0)
-    yield f"pipeline x virtual_stages divides the {layers} layers under {task.stack.name}", even
-    yield f"a step has at most {MOST_PASSES:,} passes of micro-batches", p * v * count <= MOST_PASSES
+    yield from _layers_in_chunks(task, p, v)
+    if not task.constraints.lifts("schedule") and "1f1b" in can.schedules:
+        alone = (names == "gpipe") & beside(p == 1)
+        yield "gpipe has a pipeline, or is 1f1b in more memory (usual limit of schedule)", ~alone
+    most = beside(MOST_PASSES // (p * count))
+    yield f"a step has at most {MOST_PASSES:,} passes of micro-batches", v <= most
+    yield "", beside(count > 1) | first_of_each(v)
+
+
+def _layers_in_chunks(task: TuningTask, pipeline: Numbers, v: Numbers) -> Iterator[Rule]:
+    """Layers for all chunks, worked out once for each number of stages."""
+    stages, place = np.unique(pipeline, return_inverse=True)
+    total, layers = beside(stages) * v, task.model.num_layers
+    yield (
+        f"pipeline x virtual_stages is at most the {layers} layers and two more",
+        (total <= layers + 2)[place],
+    )
+    even = (layers % total == 0) | task.stack.supports.uneven_stages
+    yield f"pipeline x virtual_stages divides the {layers} layers under {task.stack.name}", even[place]
     if not task.constraints.lifts("virtual_stages"):
-        shared = (v == 1) | (layers % (p * v) == 0) | ((layers + 2) % (p * v) == 0)
-        yield "chunks share the layers, or two more, evenly (usual limit of virtual_stages)", shared
-    yield "", (count > 1) | first_of_each(v)
+        largest = -(-layers // total)
+        nearly = ((v == 2) | (v == 4)) & (largest * total <= MOST_UNEVEN * layers)
+        shared = (v == 1) | (layers % total == 0) | ((layers + 2) % total == 0) | nearly
+        yield (
+            "chunks share the layers, or two more, about evenly (usual limit of virtual_stages)",
+            shared[place],
+        )
 
 
 def recompute_options(task: TuningTask) -> Options:

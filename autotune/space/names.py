@@ -31,7 +31,7 @@ def own_order(task: TuningTask, draft: Draft) -> Mask:
     orders = draft.choices["rank_order"]
     keep = np.ones(draft.num_rows, np.bool_)
     for later in range(1, len(orders)):
-        rows = np.flatnonzero(draft.codes["rank_order"] == later)
+        rows = np.flatnonzero(draft.code("rank_order") == later)
         part = draft.take(rows)
         mine = signature(part, orders[later], task.machine, task.devices)
         own = np.ones(len(rows), np.bool_)
@@ -95,7 +95,7 @@ def own_shards(task: TuningTask, draft: Draft) -> Mask:
     ):
         return keep
     for code, order in enumerate(draft.choices["rank_order"]):
-        rows = np.flatnonzero(draft.codes["rank_order"] == code)
+        rows = np.flatnonzero(draft.code("rank_order") == code)
         part = draft.take(rows)
         data, degree = renamed_shards(part)
         known = np.isin(data, values(task, "data"))

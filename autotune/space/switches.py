@@ -1,6 +1,7 @@
 """Overlap switches: each is a dimension of the space, all together one column of a table."""
 
 from collections.abc import Callable, Iterator
+from math import prod
 
 import numpy as np
 
@@ -35,19 +36,17 @@ SWITCH_STEPS = tuple(
 def joined(draft: Draft) -> Draft:
     """The rows with one column `overlap` in place of one for each switch."""
     names = [f"overlap.{switch}" for switch in SWITCHES]
+    sizes = [len(draft.choices[name]) for name in names]
     kind = np.zeros(draft.num_rows, np.int64)
-    for name in names:
-        if name in draft.codes:
-            kind = kind * len(draft.choices[name]) + draft.codes[name]
-    _, first, code = np.unique(kind, return_index=True, return_inverse=True)
-    overlaps = tuple(
-        Overlap(**{switch: draft.value(f"overlap.{switch}", int(row)) for switch in SWITCHES})
-        for row in first
-    )
+    for name, size in zip(names, sizes, strict=True):
+        kind = kind * size + draft.code(name)
+    known = np.flatnonzero(np.bincount(kind, minlength=prod(sizes)))
+    place = np.zeros(prod(sizes), np.int16)
+    place[known] = np.arange(len(known))
+    overlaps = []
+    for codes in zip(*np.unravel_index(known, sizes), strict=True):
+        chosen = [draft.choices[name][code] for name, code in zip(names, codes, strict=True)]
+        overlaps.append(Overlap(**dict(zip(SWITCHES, chosen, strict=True))))
     choices = {name: values for name, values in draft.choices.items() if name not in names}
-    codes = {name: each for name, each in draft.codes.items() if name not in names}
-    return Draft(
-        draft.num_rows,
-        choices | {"overlap": overlaps},
-        codes | {"overlap": code.reshape(-1).astype(np.int16)},
-    )
+    columns = {name: each for name, each in draft.codes.items() if name not in names}
+    return Draft(draft.num_rows, choices | {"overlap": tuple(overlaps)}, columns | {"overlap": place[kind]})

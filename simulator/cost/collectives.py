@@ -136,7 +136,7 @@ def collective_time(
     """
     if size == 1 or message_bytes <= 0:
         return 0.0
-    return min(time(message_bytes) for time in _candidates(collective, size, links, algorithms))
+    return float(min(time(message_bytes) for time in _candidates(collective, size, links, algorithms)))
 
 
 def collective_times(
@@ -155,7 +155,7 @@ def latency_of(
     if size == 1 or message_bytes <= 0:
         return 0.0
     fastest = min(_candidates(collective, size, links, algorithms), key=lambda time: time(message_bytes))
-    return fastest(0.0)
+    return float(fastest(0.0))
 
 
 def _candidates(

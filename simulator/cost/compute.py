@@ -194,7 +194,8 @@ def attention_time(work: AttentionCore, rates: ComputeRates) -> float:
 
 def elementwise_time(work: Elementwise, rates: ComputeRates) -> float:
     """Seconds of memory-bound kernels; the launch floor holds for each of them."""
-    return max(*elementwise_limits(work.bytes, work.launches, rates))
+    traffic, launches = elementwise_limits(work.bytes, work.launches, rates)
+    return float(max(traffic, launches))
 
 
 def elementwise_limits(

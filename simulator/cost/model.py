@@ -9,7 +9,13 @@ from numpy.typing import NDArray
 
 from towtank.hardware_profiles.curves import load_curves
 from towtank.hardware_profiles.records import Machine
-from towtank.simulator.cost.collectives import collective_time, collective_times, distinct, latency_of, multicast
+from towtank.simulator.cost.collectives import (
+    collective_time,
+    collective_times,
+    distinct,
+    latency_of,
+    multicast,
+)
 from towtank.simulator.cost.compute import ComputeRates, attention_time, elementwise_time, matmul_time
 from towtank.simulator.cost.experts import grouped_time
 from towtank.simulator.cost.links import Links, links_of, tensor_links
@@ -130,15 +136,17 @@ class CostModel:
             return np.zeros(len(num_bytes))
         if fan_out or collective == "all-to-all" or self._is_measured(collective, placement):
             each, place_of = np.unique(num_bytes, return_inverse=True)
-            seconds = [self.duration_s(Message(collective, group, float(size), fan_out)) for size in each]
-            return np.array(seconds)[place_of]
+            alone = [self.duration_s(Message(collective, group, float(size), fan_out)) for size in each]
+            return np.array(alone)[place_of]
         algorithms = self.stack.communication.algorithms
         message = Message(collective, group, 1.0)
         host = self._meeting_time(message, placement) + self._listing_time(message, placement)
         times = [
-            collective_times(collective, num_bytes, placement.size, protocol, algorithms) for protocol in links
+            collective_times(collective, num_bytes, placement.size, protocol, algorithms)
+            for protocol in links
         ]
-        return host + np.minimum.reduce(times)
+        seconds: NDArray[np.float64] = host + np.minimum.reduce(times)
+        return seconds
 
     def moving_s(self, message: Message) -> float:
         """Seconds of a message's duration in which bytes cross links between nodes; 0 where it stays in one."""
@@ -210,5 +218,7 @@ class CostModel:
         node, device = self.machine.node, self.machine.device
         own = device.measured_as == device.name and node.fabric == "switch" and placement.nodes == 1
         return (
-            own and self.compute.rates.curves.collectives is not None and collective not in ("send", "broadcast")
+            own
+            and self.compute.rates.curves.collectives is not None
+            and collective not in ("send", "broadcast")
         )

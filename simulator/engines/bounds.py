@@ -93,10 +93,12 @@ def pipeline_bound(
     others hold for all stages. Equal stages without sends: (m v + p - 1)(f + b), which is what 1F1B takes, with
     v = 1 (m + p - 1)(f + b).
     """
-    forward, backward = np.array(forward_s, np.float64, ndmin=2), np.array(backward_s, np.float64, ndmin=2)
+    forward = np.array(forward_s, np.float64, ndmin=2)
+    shape = PipelineShape.of_stages(*forward.shape)
     terms = pipeline_terms(
-        forward,
-        backward,
+        shape,
+        Passes.of_chunks(forward),
+        Passes.of_chunks(np.array(backward_s, np.float64, ndmin=2)),
         np.array(num_micro_batches),
         send_forward_s=np.array(send_forward_s, np.float64),
         send_backward_s=np.array(send_backward_s, np.float64),
@@ -108,11 +110,56 @@ def pipeline_bound(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class PipelineTerms:
-    """Pipelines of one shape; shapes [..., chunks, stages], [..., stages] or [...], in seconds."""
+class PipelineShape:
+    """Stages of a pipeline, of which consecutive ones that are alike may be one entry of the last axis.
 
-    forward_s: Seconds
-    backward_s: Seconds
+    An entry is judged at the place of its first stage.
+    """
+
+    num_chunks: int
+    count: NDArray[np.int64]
+    """Stages that each entry stands for, shape [entries]."""
+
+    @classmethod
+    def of_stages(cls, num_chunks: int, num_stages: int) -> "PipelineShape":
+        """Every stage an entry of its own."""
+        return cls(num_chunks, np.ones(num_stages, np.int64))
+
+    @property
+    def num_stages(self) -> int:
+        """Number of stages."""
+        return int(self.count.sum())
+
+    @property
+    def first(self) -> NDArray[np.int64]:
+        """Number of the first stage of each entry, shape [entries]."""
+        first: NDArray[np.int64] = np.cumsum(self.count) - self.count
+        return first
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Passes:
+    """Passes of a micro-batch through the chunks of a stage, in seconds; shapes [..., entries]."""
+
+    first_s: Seconds
+    """Through the first chunk."""
+    last_s: Seconds
+    total_s: Seconds
+    """Through all chunks, one after the other."""
+
+    @classmethod
+    def of_chunks(cls, chunks_s: Seconds) -> "Passes":
+        """From chunks, shape [..., chunks, entries]."""
+        return cls(chunks_s[..., 0, :], chunks_s[..., -1, :], chunks_s.sum(axis=-2))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PipelineTerms:
+    """Pipelines of one shape; shapes [..., entries] or [...], in seconds."""
+
+    shape: PipelineShape
+    forward: Passes
+    backward: Passes
     num_micro_batches: NDArray[np.integer]
     send_forward_s: Seconds
     send_backward_s: Seconds
@@ -125,8 +172,9 @@ class PipelineTerms:
 
 
 def pipeline_terms(
-    forward_s: Seconds,
-    backward_s: Seconds,
+    shape: PipelineShape,
+    forward: Passes,
+    backward: Passes,
     num_micro_batches: NDArray[np.integer],
     *,
     send_forward_s: Seconds,
@@ -137,50 +185,58 @@ def pipeline_terms(
 ) -> PipelineTerms:
     """When stages begin, work and end, for one pipeline or many of one shape.
 
-    `forward_s`, `backward_s` [..., chunks, stages] per micro-batch; `send_forward_s`, `send_backward_s` [..., stages]
-    of the sending stage, `blocking_sends` [...] if they occupy its compute stream; `head_s` [..., stages] passes
-    before the first forward pass of a stage can start, `tail_s` [..., stages] after its last backward pass.
+    `send_forward_s`, `send_backward_s` [..., entries] of the sending stage, `blocking_sends` [...] if they occupy its
+    compute stream; `head_s` [..., entries] passes before the first forward pass of a stage can start, `tail_s`
+    [..., entries] after its last backward pass.
     """
-    chunks, stages = forward_s.shape[-2:]
-    each_stage = (*forward_s.shape[:-2], stages)
-    send_f, send_b = (np.broadcast_to(send, each_stage) for send in (send_forward_s, send_backward_s))
+    send_f, send_b = (
+        np.broadcast_to(send, forward.first_s.shape) for send in (send_forward_s, send_backward_s)
+    )
     # way: from the start of stage 0 to the arrival at a stage, through the first chunk
-    way_forward = _sum_before(forward_s[..., 0, :] + send_f)
-    way_back = _sum_before(backward_s[..., 0, :] + np.roll(send_b, -1, axis=-1))
+    way_forward = _sum_before(shape.count * (forward.first_s + send_f))
+    way_back = _sum_before(shape.count * (backward.first_s + _of_next(send_b, shape)))
     arrival = way_forward + np.maximum.accumulate(head_s - way_forward, axis=-1)
     leaving = way_back + np.maximum.accumulate(tail_s - way_back, axis=-1)
     count = num_micro_batches[..., None]
-    work = count * (forward_s.sum(axis=-2) + backward_s.sum(axis=-2))
-    if stages > 1 and blocking_sends.any():
-        sends = count * chunks * (send_f + send_b)
+    work = count * (forward.total_s + backward.total_s)
+    if shape.num_stages > 1 and blocking_sends.any():
+        sends = count * shape.num_chunks * (send_f + send_b)
         sends[..., -1] -= num_micro_batches * send_f[..., -1]  # the end of the model sends nothing on
         sends[..., 0] -= num_micro_batches * send_b[..., 0]
         sends[..., 1:] -= send_b[..., 1:]  # the last send is part of the way back
         work = work + sends * blocking_sends[..., None]
-    return PipelineTerms(forward_s, backward_s, num_micro_batches, send_f, send_b, arrival, work, leaving)
+    return PipelineTerms(shape, forward, backward, num_micro_batches, send_f, send_b, arrival, work, leaving)
+
+
+def _of_next(values: Seconds, shape: PipelineShape) -> Seconds:
+    """Values of the stage behind each; of an entry of several stages, those of the entry itself."""
+    return np.where(shape.count > 1, values, np.roll(values, -1, axis=-1))
 
 
 def pipeline_bounds(terms: PipelineTerms, in_flight: NDArray[np.integer] | None = None) -> Seconds:
     """Seconds that no schedule of the pipelines can beat, shape [...].
 
     max over stages of (arrival of the first forward pass + all passes of the stage + return of the last backward
-    pass), and of what `in_flight` [stages] adds: a single-chunk schedule in which a stage starts a forward pass only
+    pass), and of what `in_flight` [entries] adds: a single-chunk schedule in which a stage starts a forward pass only
     when the backward pass of so many micro-batches before has ended. Then each so many micro-batches cost at least
     the way from the stage to the end of the pipeline and back, sends included.
     """
     result: Seconds = (terms.arrival_s + terms.work_s + terms.leaving_s).max(axis=-1)
     result = np.maximum(result, _round_trip(terms))
-    if in_flight is not None and terms.forward_s.shape[-1] > 1:
+    if in_flight is not None and terms.shape.num_stages > 1:
         result = np.maximum(result, _cycles(terms, in_flight))
     return result
 
 
 def _cycles(terms: PipelineTerms, in_flight: NDArray[np.integer]) -> Seconds:
     """Rounds of w = `in_flight` micro-batches: m - 1 = q w + r, so q rounds, r passes, and the last way back."""
-    forward, backward = terms.forward_s[..., 0, :], terms.backward_s[..., 0, :]
-    hop = np.zeros_like(forward)
-    hop[..., :-1] = terms.send_forward_s[..., :-1] + terms.send_backward_s[..., 1:]
-    there_and_back = np.cumsum((forward + backward + hop)[..., ::-1], axis=-1)[..., ::-1]
+    forward, backward = terms.forward.first_s, terms.backward.first_s
+    hop = terms.send_forward_s + _of_next(terms.send_backward_s, terms.shape)
+    hop = terms.shape.count * hop
+    hop[..., -1] -= terms.send_forward_s[..., -1] + _of_next(terms.send_backward_s, terms.shape)[..., -1]
+    there_and_back = np.cumsum((terms.shape.count * (forward + backward) + hop)[..., ::-1], axis=-1)[
+        ..., ::-1
+    ]
     rounds, rest = np.divmod(terms.num_micro_batches[..., None] - 1, in_flight)
     # in the first round no backward pass lies between forward passes
     between = forward + backward * (rounds > 0)
@@ -196,9 +252,10 @@ def _sum_before(values: Seconds) -> Seconds:
 
 def _round_trip(terms: PipelineTerms) -> Seconds:
     """One micro-batch through all chunks and back, alone."""
-    chunks, stages = terms.forward_s.shape[-2:]
-    total: Seconds = terms.forward_s.sum(axis=(-2, -1)) + terms.backward_s.sum(axis=(-2, -1))
-    if stages > 1:
-        total = total + chunks * (terms.send_forward_s + terms.send_backward_s).sum(axis=-1)
+    shape = terms.shape
+    total: Seconds = (shape.count * (terms.forward.total_s + terms.backward.total_s)).sum(axis=-1)
+    if shape.num_stages > 1:
+        sends = shape.count * (terms.send_forward_s + terms.send_backward_s)
+        total = total + shape.num_chunks * sends.sum(axis=-1)
         total = total - (terms.send_forward_s[..., -1] + terms.send_backward_s[..., 0])
     return total

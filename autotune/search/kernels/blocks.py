@@ -45,7 +45,7 @@ class _Clock(NamedTuple):
     finish: NDArray[Any]
 
 
-@register_jitable  # type: ignore[untyped-decorator]
+@register_jitable
 def _earlier(
     computes: NDArray[Any], compute_offset: NDArray[Any], instance: int, position: int, back: int
 ) -> int:
@@ -59,7 +59,7 @@ def _earlier(
     return int(computes[compute_offset[found] + count + max(position, -count)])
 
 
-@register_jitable  # type: ignore[untyped-decorator]
+@register_jitable
 def _sizes(templates: Templates) -> tuple[int, int, int]:
     """Tasks, dependencies at most, and instances."""
     tasks = edges = instances = 0
@@ -71,7 +71,7 @@ def _sizes(templates: Templates) -> tuple[int, int, int]:
     return tasks, edges, instances
 
 
-@register_jitable  # type: ignore[untyped-decorator]
+@register_jitable
 def _expand(templates: Templates) -> _Tasks:
     """Repeat the templates and resolve dependencies on earlier instances."""
     num_tasks, num_edges, instances = _sizes(templates)
@@ -105,10 +105,8 @@ def _expand(templates: Templates) -> _Tasks:
     return tasks
 
 
-@register_jitable  # type: ignore[untyped-decorator]
-def _pass(
-    templates: Templates, tasks: _Tasks, seconds: NDArray[Any], clock: _Clock, streams: int
-) -> None:
+@register_jitable
+def _pass(templates: Templates, tasks: _Tasks, seconds: NDArray[Any], clock: _Clock, streams: int) -> None:
     """Start and finish of each task with the durations `seconds` [tasks]."""
     free = np.zeros(streams)
     for task in range(len(tasks.operation)):
@@ -121,7 +119,7 @@ def _pass(
         free[stream] = clock.finish[task]
 
 
-@register_jitable  # type: ignore[untyped-decorator]
+@register_jitable
 def _by_stream(templates: Templates, tasks: _Tasks, streams: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Tasks of each stream in order of issue, and where each stream begins."""
     offset = np.zeros(streams + 1, np.int64)
@@ -137,7 +135,7 @@ def _by_stream(templates: Templates, tasks: _Tasks, streams: int) -> tuple[NDArr
     return order, offset
 
 
-@register_jitable  # type: ignore[untyped-decorator]
+@register_jitable
 def _evaluate(
     templates: Templates,
     tasks: _Tasks,
@@ -173,7 +171,7 @@ def _evaluate(
     _pass(templates, tasks, seconds, clock, streams)
 
 
-@register_jitable  # type: ignore[untyped-decorator]
+@register_jitable
 def _overlap(clock: _Clock, members: NDArray[Any], others: NDArray[Any], alone: NDArray[Any]) -> None:
     """Lengthen each of `members` by half of what it runs beside `others` (`shared_interfaces.overlap_s`)."""
     count = 2 * len(others)
@@ -194,7 +192,7 @@ def _overlap(clock: _Clock, members: NDArray[Any], others: NDArray[Any], alone: 
         clock.seconds[task] = alone[task] + (until_finish - until_start) / 2
 
 
-@register_jitable  # type: ignore[untyped-decorator]
+@register_jitable
 def _members(templates: Templates, tasks: _Tasks, family: int) -> NDArray[Any]:
     found = np.empty(len(tasks.operation), np.int64)
     count = 0
@@ -205,7 +203,7 @@ def _members(templates: Templates, tasks: _Tasks, family: int) -> NDArray[Any]:
     return found[:count]
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def block_makespan(templates: Templates, streams: int, slowdown: float, rounds: int) -> float:
     """Seconds of one block; `rounds` of the fixed point where two families share the node's interfaces."""
     tasks = _expand(templates)

@@ -10,7 +10,7 @@ Floats = NDArray[Any]
 Integers = NDArray[Any]
 
 
-@register_jitable  # type: ignore[untyped-decorator]
+@register_jitable
 def interpolated(x: float, xs: Floats, ys: Floats, count: int, guess: int) -> tuple[float, int]:
     """`numpy.interp` of one x among the first `count` points, and the place where it was found.
 
@@ -30,7 +30,7 @@ def interpolated(x: float, xs: Floats, ys: Floats, count: int, guess: int) -> tu
     return slope * (x - xs[guess]) + ys[guess], guess
 
 
-@register_jitable  # type: ignore[untyped-decorator]
+@register_jitable
 def _lasting(start: Floats, finish: Floats, at: int, end: int) -> int:
     """The first task from `at` on that takes any time; `end` where there is none."""
     while at < end and finish[at] <= start[at]:
@@ -38,11 +38,11 @@ def _lasting(start: Floats, finish: Floats, at: int, end: int) -> int:
     return at
 
 
-@register_jitable  # type: ignore[untyped-decorator]
+@register_jitable
 def union(start: Floats, finish: Floats, cursor: Integers, end: Integers, edges: Floats) -> int:
     """Fill `edges` with begin and end of the disjoint intervals in which a task of any lane runs; their number.
 
-    Lane l holds tasks `cursor[l]` to `end[l]`, in order of their start. `edges` begins at place 1, as `stretch` wants.
+    Lane l holds tasks `cursor[l]` to `end[l]`, in order of their start. `edges` begins at place 1, for `stretch`.
     """
     lanes, count, reach = len(cursor), 0, -1.0
     heads = np.full(lanes, np.inf)
@@ -69,7 +69,7 @@ def union(start: Floats, finish: Floats, cursor: Integers, end: Integers, edges:
     return count
 
 
-@register_jitable  # type: ignore[untyped-decorator]
+@register_jitable
 def _work_by_time(time: Floats, progress: Floats, count: int, slowdown: float) -> None:
     """Work that can be done until each of the first `count` times, where every second interval is disturbed."""
     slow = 1 / (1 + slowdown)
@@ -78,7 +78,7 @@ def _work_by_time(time: Floats, progress: Floats, count: int, slowdown: float) -
         progress[k] = progress[k - 1] + (time[k] - time[k - 1]) * (slow if k % 2 == 0 else 1.0)
 
 
-@register_jitable  # type: ignore[untyped-decorator]
+@register_jitable
 def stretch(
     alone: Floats,
     start: Floats,

@@ -55,7 +55,7 @@ def pipeline_makespan(order: Walk, step: Step, slowdown: float) -> float:
     )
 
 
-@register_jitable  # type: ignore[untyped-decorator]
+@register_jitable
 def _fill(
     stage: Array,
     cell: Array,
@@ -92,10 +92,8 @@ def _fill(
         alone[cursor[s] + 1] = tail[2][s]
 
 
-@register_jitable  # type: ignore[untyped-decorator]
-def _places(
-    stage: Array, direction: Array, layers: Array, blocking: bool
-) -> tuple[Array, Array]:
+@register_jitable
+def _places(stage: Array, direction: Array, layers: Array, blocking: bool) -> tuple[Array, Array]:
     """Where the compute tasks of each stage begin [stages + 1], and its sends and data collectives [stages, 3]."""
     stages, chunks = layers.shape
     first, comm_first = np.zeros(stages + 1, np.int64), np.zeros((stages, 3), np.int64)
@@ -117,7 +115,7 @@ def _places(
     return first, comm_first
 
 
-@register_jitable  # type: ignore[untyped-decorator]
+@register_jitable
 def _gather_all(
     stage: Array,
     cell: Array,
@@ -142,7 +140,7 @@ def _gather_all(
                 comm_cursor[s, _DATA] = task + 1
 
 
-@register_jitable  # type: ignore[untyped-decorator]
+@register_jitable
 def _layer_by_layer(
     begin: float,
     s: int,
@@ -179,7 +177,7 @@ def _layer_by_layer(
     return begin
 
 
-@register_jitable  # type: ignore[untyped-decorator]
+@register_jitable
 def _run(
     walk: tuple[Array, Array, Array, Array, Array],
     layers: Array,
@@ -197,9 +195,7 @@ def _run(
     free, computed = np.zeros(len(cursor)), np.zeros(len(cursor))
     chunks, sent, blocking = layers.shape[1], np.empty(len(stage)), flags[0]
     if flags[1]:
-        _gather_all(
-            stage, cell, end, layers, layered[0], comm_start, comm_finish, comm_cursor, comm_free
-        )
+        _gather_all(stage, cell, end, layers, layered[0], comm_start, comm_finish, comm_cursor, comm_free)
     for k in range(len(stage)):
         s = stage[k]
         begin = free[s]
@@ -236,7 +232,7 @@ def _run(
     return cursor, free, computed
 
 
-@register_jitable  # type: ignore[untyped-decorator]
+@register_jitable
 def _finish_step(
     flags: tuple[bool, bool, bool, bool],
     tail: tuple[Array, Array, Array, Array],
@@ -272,7 +268,7 @@ def _finish_step(
     return makespan
 
 
-@register_jitable  # type: ignore[untyped-decorator]
+@register_jitable
 def _stretch_all(
     cursor: Array,
     compute: tuple[Array, Array, Array, Array],
@@ -294,7 +290,7 @@ def _stretch_all(
             stretch(alone, start[lane], finish[lane], seconds[lane], time, progress, count, slowdown)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _makespan(
     walk: tuple[Array, Array, Array, Array, Array],
     layers: Array,
@@ -308,9 +304,7 @@ def _makespan(
     stage, cell, _, direction, end = walk
     first, comm_first = _places(stage, direction, layers, flags[0])
     seconds = np.empty(first[-1])
-    _fill(
-        stage, cell, direction, end, layers, flags, passes[0], passes[1], send, first, seconds, tail
-    )
+    _fill(stage, cell, direction, end, layers, flags, passes[0], passes[1], send, first, seconds, tail)
     compute = (first, seconds, np.empty(first[-1]), np.empty(first[-1]))
     room = comm_first[-1, _DATA] + 2 * layers.shape[1] * max(1, layers.max()) + 2
     comm = (comm_first, np.empty(room), np.empty(room), comm_first.copy(), np.zeros(comm_first.shape))

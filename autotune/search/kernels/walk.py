@@ -1,4 +1,4 @@
-"""The passes of a schedule in an order in which each finds its input ready: worked out once, walked for many plans."""
+"""The passes of a schedule in an order in which each finds its input ready: made once, walked for many plans."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -67,7 +67,7 @@ def walk(slots: Slots, num_chunks: int, num_micro_batches: int) -> Walk:
     )
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _order(source: NDArray[Any], stages: int, count: int) -> NDArray[Any]:
     """Slots in topological order: each stage runs on until it waits for another, which then wakes it."""
     order, done = np.empty(len(source), np.int32), np.zeros(len(source), np.bool_)

@@ -237,19 +237,30 @@ def _task(question: Question) -> "tuple[TuningTask, float | None]":
     devices = question.devices
     if machine is not None and devices is None:
         devices = inputs.take(lambda: _all_devices(machine.name, machine.num_devices))
+    task = None
+    if model and machine and stack and devices is not None and constraints is not None:
+        task = TuningTask(
+            model,
+            machine,
+            stack,
+            devices,
+            question.global_batch,
+            question.sequence,
+            constraints,
+            question.profiles,
+        )
+        inputs.take(lambda: _check_task(task))
     inputs.check()
-    assert model and machine and stack and devices is not None and constraints is not None
-    task = TuningTask(
-        model,
-        machine,
-        stack,
-        devices,
-        question.global_batch,
-        question.sequence,
-        constraints,
-        question.profiles,
-    )
+    assert task is not None  # else check has raised
     return task, budget_s
+
+
+def _check_task(task: "TuningTask") -> None:
+    from towtank.autotune.errors import TuningError
+    from towtank.autotune.space.legality import task_faults
+
+    if faults := task_faults(task):
+        raise TuningError(faults)
 
 
 def _all_devices(machine: str, number: int | None) -> int:

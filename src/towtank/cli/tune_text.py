@@ -59,7 +59,17 @@ def _proof(result: "SearchResult") -> str:
 
 def _best(report: "SearchReport", engine: str) -> str:
     finalists = any(entry.ranked.reference_s is not None for entry in report.entries)
-    heads = ["", "step", "behind", "tokens/s", "MFU", "memory", "bound", *([engine] if finalists else []), "plan"]
+    heads = [
+        "",
+        "step",
+        "behind",
+        "tokens/s",
+        "MFU",
+        "memory",
+        "bound",
+        *([engine] if finalists else []),
+        "plan",
+    ]
     rows = [_row(entry, finalists) for entry in report.entries]
     return "Best plans\n" + table(rows, heads, right=range(len(heads) - 1))
 
@@ -129,7 +139,9 @@ def _stands_on(report: "SearchReport", engine: str) -> str:
 def nothing_fits_text(report: "SearchReport") -> str:
     """Which plan lacks least, where, and what would help."""
     result = report.result
-    assert result.closest is not None and report.obstacle is not None  # no legal plan at all is an error before
+    assert (
+        result.closest is not None and report.obstacle is not None
+    )  # no legal plan at all is an error before
     plan, task = result.closest, result.task
     text = (
         f"none of the {count(result.counts.legal)} legal plans of {task.model.name} on {count(task.devices)} "

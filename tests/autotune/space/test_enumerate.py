@@ -16,6 +16,7 @@ from towtank.hardware_profiles.load import load_machine
 from towtank.simulator.models.load import load_model
 from towtank.simulator.plan import Plan
 from towtank.simulator.plan_rules import faults_of
+from towtank.simulator.predict import predict
 from towtank.simulator.stacks.load import load_stack
 
 
@@ -109,6 +110,19 @@ def test_constraints_hold_in_every_row_and_widen_what_is_usual() -> None:
     most = {"pipeline": 2, "micro_batch": 32, "context": 1}
     wide = legal_plans(replace(task, constraints=replace(task.constraints, most=most)))
     assert (wide.column("micro_batch") * 8192).max() == 32 * 8192
+
+
+def test_what_is_left_out_for_being_no_better_is_no_better() -> None:
+    model, machine, stack = load_model("tiny-gpt"), load_machine("selene"), load_stack("megatron-core")
+    plan = Plan(tensor_x=2, data=2, global_batch=16, micro_batch=2)
+    usual, gpipe, selective = (
+        predict(model, machine, each, stack=stack)
+        for each in (plan, replace(plan, schedule="gpipe"), replace(plan, recompute="selective"))
+    )
+    assert gpipe.step_time_s == pytest.approx(usual.step_time_s, rel=1e-9)
+    assert gpipe.peak_memory_bytes >= usual.peak_memory_bytes
+    assert selective.step_time_s >= usual.step_time_s
+    assert selective.peak_memory_bytes >= usual.peak_memory_bytes
 
 
 def test_the_space_of_a_device_without_bf16_is_in_fp16() -> None:

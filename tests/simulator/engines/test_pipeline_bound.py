@@ -3,7 +3,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from towtank.simulator.engines.bounds import lower_bound, pipeline_bound
+from towtank.simulator.engines.bounds import (
+    Passes,
+    PipelineShape,
+    lower_bound,
+    pipeline_bound,
+    pipeline_bounds,
+    pipeline_terms,
+)
 from towtank.simulator.engines.compiled import evaluate
 from towtank.simulator.graph import TaskGraph
 from towtank.simulator.schedules.expand import pipeline_structure
@@ -128,3 +135,65 @@ def test_bound_is_never_above_the_engine(case):
         tail_s=case["tail"],
     )
     assert bound <= makespan(**case) * (1 + 1e-12) + 1e-12
+
+
+def passes_of(each, count):
+    return Passes.of_chunks(np.full((1, len(count)), each))
+
+
+@pytest.mark.parametrize("micro_batches", [3, 9, 64])
+def test_alike_stages_in_one_entry_are_bound_nearly_as_one_by_one(micro_batches):
+    """Six alike stages, the first four as one entry, judged at the first of them."""
+    send = {"send_forward_s": np.array(0.25), "send_backward_s": np.array(0.5)}
+    ends = {"head_s": np.array(0.0), "tail_s": np.array(1.0), "blocking_sends": np.array(False)}
+    found = []
+    for count in ([1] * 6, [4, 1, 1]):
+        shape = PipelineShape(1, np.array(count))
+        terms = pipeline_terms(
+            shape, passes_of(1.0, count), passes_of(2.0, count), np.array(micro_batches), **send, **ends
+        )
+        in_flight = 6 - shape.first
+        found.append(float(pipeline_bounds(terms, in_flight)))
+    assert 0.98 * found[0] < found[1] <= found[0]
+    exact = makespan(
+        "1f1b", np.ones(6), np.full(6, 2.0), micro_batches, send=(np.full(6, 0.25), np.full(6, 0.5)), tail=1.0
+    )
+    assert found[0] <= exact * (1 + 1e-12)
+
+
+def test_rounds_of_micro_batches_wait_for_sends_by_hand():
+    """Two stages, two micro-batches in flight: a round takes 2 x 3 + 2 x 0.5, not 6; then the last way back.
+
+    m = 5: the fifth forward pass of stage 0 starts after two rounds, its backward pass ends a round later.
+    """
+    bound = pipeline_bound([1, 1], [2, 2], 5, send_forward_s=0.5, send_backward_s=0.5, in_flight=[2, 1])
+    exact = makespan("1f1b", [1, 1], [2, 2], 5, send=([0.5, 0.5], [0.5, 0.5]))
+    assert bound == exact == 21
+
+
+def test_many_pipelines_at_once_are_each_bound_as_alone():
+    forward, backward = np.array([[[1.0, 2.0]], [[3.0, 1.0]]]), np.array([[[2.0, 2.0]], [[1.0, 5.0]]])
+    terms = pipeline_terms(
+        PipelineShape.of_stages(1, 2),
+        Passes.of_chunks(forward),
+        Passes.of_chunks(backward),
+        np.array([4, 7]),
+        send_forward_s=np.array([[0.5], [0.25]]),
+        send_backward_s=np.array([[0.5], [0.25]]),
+        blocking_sends=np.array([True, False]),
+        head_s=np.zeros(2),
+        tail_s=np.zeros(2),
+    )
+    alone = [
+        pipeline_bound(
+            forward[n],
+            backward[n],
+            m,
+            send_forward_s=s,
+            send_backward_s=s,
+            blocking_sends=b,
+            in_flight=[2, 1],
+        )
+        for n, (m, s, b) in enumerate([(4, 0.5, True), (7, 0.25, False)])
+    ]
+    assert pipeline_bounds(terms, np.array([2, 1])).tolist() == alone
