@@ -10,7 +10,7 @@ import typer
 from towtank.cli.failure import INTERRUPTED, WRONG_INPUT, InputError, Inputs, complain
 from towtank.cli.options import Json, Profiles
 from towtank.cli.records_as_options import with_records
-from towtank.cli.tune_study import run_asked
+from towtank.cli.tune_study import located, run_asked
 from towtank.cli.tune_study_options import NO_WISH, StudyWish
 from towtank.cli.tune_worker import KEPT, run_worker
 
@@ -158,33 +158,25 @@ def tune(
     if model is None or machine is None or global_batch is None:
         raise InputError(_missing(model=model, machine=machine, global_batch=global_batch))
     question = Question(
-        model,
-        machine,
-        stack,
-        devices,
-        global_batch,
-        sequence,
-        fix or (),
-        least or (),
-        most or (),
-        free or (),
-        budget,
-        workers,
-        finalists_engine,
-        output,
-        force,
-        tuple(profiles or ()),
-    )
+        model, machine, stack, devices, global_batch, sequence, fix or (), least or (), most or (), free or (),
+        budget, workers, finalists_engine, output, force, tuple(profiles or ()),
+    )  # fmt: skip
     task, budget_s = _task(question)
     if study.method == "axonn":
         _by_axonn(task, top, question, json)
-        return
-    if study.is_asked:
+    elif study.is_asked:
         _study(task, question, study, json, budget_s)
-        return
+    else:
+        _search(task, question, top, finalists, json, budget_s)
+
+
+def _search(
+    task: "TuningTask", question: Question, top: int, finalists: int, json: bool, budget_s: float | None
+) -> None:
+    """The exact search for the shortest step."""
     report = _searched(task, top, budget_s, question, finalists)
     if report.result.plans:
-        _write(output, _plan_text(report.result.plans[0].plan, question))
+        _write(question.output, _plan_text(report.result.plans[0].plan, question))
     _print(report, question, json)
     if report.result.stopped == "interrupt":
         complain("interrupted; the answer is the best of what was done")
@@ -205,7 +197,7 @@ def _study(
     from towtank.autotune.study.plan_objective import References
     from towtank.simulator.plan_file import dump_plan
 
-    references = References(question.model, question.machine, question.stack)
+    references = References(*map(located, (question.model, question.machine, question.stack)))
     answer = run_asked(task, references, study, json=json, budget_s=budget_s, workers=question.workers)
     if answer is None:  # a script was written
         return
