@@ -17,6 +17,9 @@ COMMANDS = {
         "--budget", "--devices", "--finalists", "--finalists-engine", "--fix", "--force", "--free", "--global-batch",
         "--help", "--json", "--machine", "--max", "--method", "--min", "--model", "--output", "--profiles",
         "--sequence", "--stack", "--top", "--workers", "-h", "-o",
+        "--measure", "--or-devices", "--price-per-device-hour", "--trials", "--sampler", "--seed", "--study",
+        "--storage", "--worker", "--lease", "--slurm", "--slurm-nodes", "--slurm-workers", "--slurm-time",
+        "--slurm-option",
     ],
     "why": [
         "--against", "--devices", "--help", "--json", "--machine", "--model", "--profiles", "--set", "--stack",

@@ -10,7 +10,6 @@ FUNCTION_AIM = 40
 
 LONG_FUNCTIONS: dict[str, str] = {
     "autotune/search/kernels/pipeline.py:_run": "the innermost loop: a call for each pass would double its time",
-    "src/towtank/cli/tune.py:tune": "one line for each option of the command",
 }
 """`path:function` of those over FUNCTION_AIM lines, with the reason."""
 
