@@ -13,6 +13,7 @@ from towtank.cli.records_as_options import with_records
 from towtank.cli.tune_study import located, run_asked
 from towtank.cli.tune_study_options import NO_WISH, StudyWish
 from towtank.cli.tune_worker import KEPT, run_worker
+from towtank.cli.words import one_of
 
 if TYPE_CHECKING:
     from towtank.autotune.search.report import SearchReport
@@ -229,7 +230,7 @@ def _task(question: Question) -> "tuple[TuningTask, float | None]":
         lambda: read_constraints(question.fix, question.least, question.most, question.free)
     )
     budget_s = inputs.take(lambda: budget_seconds(question.budget))
-    inputs.take(lambda: _one_of("--finalists-engine", question.engine, _ENGINES))
+    inputs.take(lambda: one_of("--finalists-engine", question.engine, _ENGINES))
     inputs.take(lambda: _check_workers(question.workers))
     inputs.take(lambda: _check_output(question.output, question.force))
     devices = question.devices
@@ -284,13 +285,6 @@ def budget_seconds(text: str | None) -> float | None:
     if not 0 < seconds < float("inf"):
         raise InputError(f"--budget {text}: must be above 0, such as 60s")
     return seconds
-
-
-def _one_of(option: str, word: str, known: Sequence[str]) -> None:
-    if word not in known:
-        from towtank.hardware_profiles.nearest import did_you_mean
-
-        raise InputError(f"{option} {word} is unknown{did_you_mean(word, known)} (known: {', '.join(known)})")
 
 
 def _check_workers(workers: int | None) -> None:
