@@ -141,9 +141,9 @@ def _run_length(node: IntArray) -> int:
 def _channels(node: IntArray, local: IntArray, run: int) -> tuple[IntArray, IntArray, int]:
     """Rings with as many channels on every node, and their number, from `node` and `local` [groups, size].
 
-    Where a job does not fill its last node, rings have fewer members there, and the same bytes go over these: channels
-    of the least common multiple, of which each member of a node carries as many. As given where rings are even,
-    and where they come back to a node or are unlike.
+    Where a job does not fill its last node, rings have fewer members there, and the same bytes go over them:
+    channels of the least common multiple, of which each member of a node carries as many. As given where rings are
+    even, and where they come back to a node or are unlike.
     """
     if run > 1:
         return node, local, run
