@@ -34,7 +34,7 @@ from towtank.simulator.stacks.load import load_stack
 from towtank.simulator.stacks.records import Stack
 from towtank.simulator.step import StepTime, time_step
 from towtank.simulator.step_flows import StepFlows
-from towtank.simulator.waiting import WAITING
+from towtank.simulator.waiting import WAITING, slowest
 
 EngineName = Literal["compiled", "simpy", "flows"]
 DEFAULT_STACK = "megatron-core"
@@ -143,9 +143,27 @@ def predict(
     check_surroundings(around, the_machine, nodes, flows=engine == "flows")
     the_plan = possible_overlap(the_plan, the_machine)
     program = lower(model_spec, the_plan, the_stack)
+    if around.variability is not None:
+        around = replace(around, slowest_link=around.variability.expected_link_share(nodes))
     cost = CostModel(the_machine, the_plan, the_stack, directories, crossing=engine != "flows", around=around)
-    step = time_step(program, cost, _engine(engine), StepFlows(cost) if engine == "flows" else None)
+    step = timed(program, cost, engine)
+    if (differ := around.variability) is not None and differ.interruptions_per_s:
+        pace = slowest(the_machine, the_plan.num_devices, differ, step.step_time_s)
+        cost = cost_at(cost, directories, pace, around)
+        step = timed(program, cost, engine)
     return _prediction(program, cost, step, engine)
+
+
+def timed(program: Program, cost: CostModel, engine: EngineName) -> StepTime:
+    """The step on the clock of an engine."""
+    return time_step(program, cost, _engine(engine), StepFlows(cost) if engine == "flows" else None)
+
+
+def cost_at(cost: CostModel, directories: tuple[Path, ...], pace: float, around: Surroundings) -> CostModel:
+    """The same costs where the slowest device takes `pace` times as long, in other surroundings."""
+    return CostModel(
+        cost.machine, cost.plan, cost.stack, directories, pace, crossing=cost.crossing, around=around
+    )
 
 
 def bound(
@@ -252,7 +270,11 @@ def _scale_provenance(cost: CostModel) -> tuple[str, ...]:
     machine = cost.machine
     found = []
     if cost.slowest > 1:
-        fields = [name for name in ("speed_spread", "step_jitter") if getattr(machine, name) is not None]
+        given = cost.around.variability
+        own = (("speed_spread", given and given.speed), ("step_jitter", given and given.jitter))
+        fields = [
+            name for name, other in own if getattr(machine, name) is not None and not isinstance(other, float)
+        ]
         texts = [machine.sources[name].text for name in fields if name in machine.sources]
         found.append(": ".join((WAITING, "; ".join(texts) or "spread as given")))
     if chosen(machine, "network.taper"):

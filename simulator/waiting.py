@@ -16,6 +16,7 @@ from towtank.hardware_profiles.records import Machine
 
 if TYPE_CHECKING:
     from towtank.simulator.network.jitter import Jitter
+    from towtank.simulator.network.variability import Mixture, Variability
 
 WAITING = "waiting for the slowest"
 """Row of the breakdown."""
@@ -40,10 +41,29 @@ def compute_jitter(machine: Machine) -> Jitter | None:
     return combined(lasting, changing)
 
 
-def slowest(machine: Machine, devices: int) -> float:
-    """Expected time of compute on the slowest of so many devices over that on an average one; 1 or more."""
-    jitter = compute_jitter(machine)
-    return 1.0 if jitter is None else jitter.expected_maximum(devices)
+def compute_times(
+    machine: Machine, variability: Variability | None = None, step_s: float = 0.0
+) -> Jitter | Mixture | None:
+    """Distribution of a device's compute time over that of an undisturbed one; None where nothing is known.
+
+    `variability` goes before the profile's figures; its interruptions count where `step_s`, the length of the step in
+    seconds without them, is given.
+    """
+    if variability is None:
+        return compute_jitter(machine)
+    from towtank.simulator.network.variability import compute_mixture
+
+    speed = machine.speed_spread if variability.speed is None else variability.speed
+    jitter = machine.step_jitter if variability.jitter is None else variability.jitter
+    return compute_mixture(variability, speed or 0.0, jitter or 0.0, step_s)
+
+
+def slowest(
+    machine: Machine, devices: int, variability: Variability | None = None, step_s: float = 0.0
+) -> float:
+    """Expected time of compute on the slowest of so many devices over that on an undisturbed one; 1 or more."""
+    times = compute_times(machine, variability, step_s)
+    return 1.0 if times is None else times.expected_maximum(devices)
 
 
 def with_waiting(parts: Mapping[str, float], factor: float) -> dict[str, float]:
@@ -58,7 +78,7 @@ def with_waiting(parts: Mapping[str, float], factor: float) -> dict[str, float]:
     return {**result, WAITING: waiting}
 
 
-def slowest_samples(jitter: Jitter, devices: int, draws: int, seed: int = 0) -> NDArray[np.float64]:
+def slowest_samples(jitter: Jitter | Mixture, devices: int, draws: int, seed: int = 0) -> NDArray[np.float64]:
     """Time of compute on the slowest device over the mean in each of `draws` steps, shape [draws].
 
     The maximum of n independent durations has the distribution F^n: one uniform number u gives it as Q(u^(1/n)).

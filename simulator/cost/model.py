@@ -99,7 +99,7 @@ class CostModel:
         self.crossing = crossing
         self.around = around or Surroundings()
         self.compute = compute_costs(machine, stack, profile_dirs)
-        self.slowest = slowest(machine, plan.num_devices) if pace is None else pace
+        self.slowest = slowest(machine, plan.num_devices, self.around.variability) if pace is None else pace
         """Time of compute on the slowest device over that on an average one."""
         self._placements: dict[str, tuple[Placement, tuple[Links, ...]]] = {}
         self._known: dict[Message, float] = {}
@@ -113,7 +113,7 @@ class CostModel:
         found = self._placements.get(group)
         if found is None:
             placement = place(self.plan, group, self.machine.node.devices)
-            efficiency = self.stack.fitted.network_efficiency * (1 - self.around.busy("interface"))
+            efficiency = self.stack.fitted.network_efficiency * (1 - self.around.lost("interface"))
             leaves, devices = self._leaves_group(group, placement), self.plan.num_devices
             links = (
                 links_of(self.machine, placement, efficiency, leaves, devices) if placement.size > 1 else ()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import ceil, exp, log, pi, sqrt
+from math import ceil, exp, lgamma, log, pi, sqrt
 from statistics import NormalDist
 from typing import Final, Literal
 
@@ -121,11 +121,14 @@ class Interference:
         """
         mean = self.rate_per_s * work_s
         most = ceil(mean + 12 * sqrt(mean) + 40)
-        below, term, total = 0.0, exp(-mean), 0.0
+        if mean == 0:
+            return 0.0
+        below, total = 0.0, 0.0
         for k in range(most):
-            below += term
+            below += exp(
+                k * log(mean) - mean - lgamma(k + 1)
+            )  # a product of terms would begin with 0 from 746 on
             total += -np.expm1(ranks * np.log(min(below, 1.0))) if below > 0 else 1.0
-            term *= mean / (k + 1)
         return self.length_s * float(total)
 
 

@@ -76,7 +76,7 @@ class JobNetwork:
         run = _run_length(node)
         parts = [self._inside(node, local, run)]
         if run < members.shape[1]:
-            parts.append(self._between(node, local, run))
+            parts.append(self._between(*_channels(node, local, run)))
         return _added(parts)
 
     def between(self, members: IntArray) -> tuple[IntArray, IntArray, float]:
@@ -87,7 +87,7 @@ class JobNetwork:
         run = _run_length(node)
         if run == members.shape[1]:
             return np.zeros(0, np.int64), np.zeros(0, np.int64), 0.0
-        return self._transfers(node, local, run)
+        return self._transfers(*_channels(node, local, run))
 
     def _transfers(self, node: IntArray, local: IntArray, run: int) -> tuple[IntArray, IntArray, float]:
         """Member i of a node sends 1/run of the ring to member i of the next node."""
@@ -120,6 +120,10 @@ class JobNetwork:
         )
 
 
+_MOST_CHANNELS = 512
+"""Channels of a ring on a node above which members of uneven rings send one to the next instead."""
+
+
 def _run_length(node: IntArray) -> int:
     """Members of a ring that follow each other on one node, the same all along every ring; 1 if they are not."""
     changes = (node != np.roll(node, 1, axis=1)).sum(axis=1)
@@ -132,6 +136,30 @@ def _run_length(node: IntArray) -> int:
     run = int(size // runs)
     blocks = node.reshape(len(node), runs, run)
     return run if (blocks == blocks[:, :, :1]).all() else 1
+
+
+def _channels(node: IntArray, local: IntArray, run: int) -> tuple[IntArray, IntArray, int]:
+    """Rings with as many channels on every node, and their number, from `node` and `local` [groups, size].
+
+    Where a job does not fill its last node, rings have fewer members there, and the same bytes go over them:
+    channels of the least common multiple, of which each member of a node carries as many. As given where rings are
+    even, and where they come back to a node or are unlike.
+    """
+    if run > 1:
+        return node, local, run
+    starts = node != np.roll(node, 1, axis=1)
+    runs = int(starts[0].sum())
+    if not (starts == starts[0]).all() or not starts[0, 0] or runs in (0, node.shape[1]):
+        return node, local, run
+    first = np.flatnonzero(starts[0])
+    length = np.diff(np.append(first, node.shape[1]))
+    if any(len(np.unique(row)) < runs for row in node[:, first]):
+        return node, local, run
+    channels = int(np.lcm.reduce(length))
+    if channels > _MOST_CHANNELS:
+        return node, local, run
+    member = (first[:, None] + np.arange(channels) * length[:, None] // channels).ravel()
+    return node[:, member], local[:, member], channels
 
 
 def _no_entries() -> tuple[IntArray, IntArray, FloatArray]:

@@ -15,6 +15,7 @@ from towtank.simulator.errors import PlanError
 from towtank.simulator.network.crossing import known_taper
 from towtank.simulator.network.placement import Placed, PlacementKind, place_nodes
 from towtank.simulator.network.routes import IntArray
+from towtank.simulator.network.variability import Variability, variability_text, variability_to_mapping
 
 LinkKind = Literal["global", "local", "interface"]
 """Links between groups of the network, links inside of a group, and the interfaces of the job's own nodes."""
@@ -34,10 +35,15 @@ class Surroundings:
     placed: Placed = field(default_factory=Placed)
     background: Mapping[LinkKind, float] = field(default_factory=dict)
     """Share in [0, 1) of the capacity, by kind of link; 0 where a kind is missing."""
+    variability: Variability | None = None
+    """How devices and interfaces differ; None: as the machine's profile says."""
+    slowest_link: float = 1.0
+    """Bandwidth of the slowest interface of the job over that of a sound one, in (0, 1]; `predict` fills it in."""
 
     def __hash__(self) -> int:
-        """Hash of placement and shares."""
-        return hash((self.placed, tuple(sorted(self.background.items()))))
+        """Hash of placement, shares and variability."""
+        shares = tuple(sorted(self.background.items()))
+        return hash((self.placed, shares, self.variability, self.slowest_link))
 
     @property
     def plain(self) -> bool:
@@ -53,13 +59,18 @@ class Surroundings:
         """Share of the capacity of links of a kind that other jobs take."""
         return self.background.get(kind, 0.0)
 
+    def lost(self, kind: LinkKind) -> float:
+        """Share of the capacity that other jobs take or that the slowest interface lacks."""
+        kept = self.slowest_link if kind == "interface" else 1.0
+        return 1 - (1 - self.busy(kind)) * kept
+
     def busy_tiers(self, tiers: Sequence[str]) -> dict[str, float]:
         """The shares by the tiers that a topology has."""
         return {
-            tier: share
-            for kind, share in self.background.items()
+            tier: self.lost(kind)
+            for kind in LINK_KINDS
             for tier in _TIERS[kind]
-            if share > 0 and tier in tiers
+            if self.lost(kind) > 0 and tier in tiers
         }
 
     def nodes(self, machine: Machine, num_nodes: int) -> IntArray:
@@ -102,6 +113,8 @@ def check_surroundings(around: Surroundings, machine: Machine, num_nodes: int, *
         UnknownFigure: nobody has published the links that it concerns.
     """
     faults = [*_placement_faults(around.placed, machine, num_nodes), *share_faults(around.background)]
+    if around.variability is not None:
+        faults += [f"variability: {fault}" for fault in around.variability.faults()]
     if not faults and around.busy("local") and not flows:
         faults.append(
             f"background local = {around.busy('local'):g}: only flows follow the links inside of a group; take "
@@ -187,6 +200,8 @@ def surroundings_text(around: Surroundings, machine: Machine, num_nodes: int) ->
         )
     if taken := background_text(around):
         found["background"] = taken
+    if around.variability is not None and (supposed := variability_text(around.variability)):
+        found["variability"] = f"supposed: {supposed}"
     return found
 
 
@@ -207,4 +222,5 @@ def surroundings_to_mapping(around: Surroundings, machine: Machine, num_nodes: i
         "seed": None if placed.kind == "contiguous" else placed.seed,
         "groups": groups_of(machine, nodes) if known else None,
         "background": {kind: around.busy(kind) for kind in LINK_KINDS},
+        "variability": None if around.variability is None else variability_to_mapping(around.variability),
     }

@@ -205,7 +205,7 @@ AROUND = ["predict", "--model", "gpt-5b", "--machine", "frontier", "--stack", "a
 def test_placement_and_other_jobs_are_told(towtank) -> None:
     assert _document(towtank, *AROUND)["surroundings"] == {
         "placement": "contiguous", "fill": None, "seed": None, "groups": 1,
-        "background": {"global": 0.0, "local": 0.0, "interface": 0.0},
+        "background": {"global": 0.0, "local": 0.0, "interface": 0.0}, "variability": None,
     }  # fmt: skip
     options = ["--placement", "scattered:0.8", "--seed", "3", "--background", "0.3,interface=0.5"]
     found = _document(towtank, *AROUND, *options)

@@ -26,7 +26,9 @@ Examples:
 
 \b
 Sizes are those of the whole array, bandwidths those that nccl-tests prints. All groups of the job run
-at once; the contention factor compares with one of them alone.
+at once; the contention factor compares with one of them alone. Protocols (LL, LL128), reduction in the
+switch (NVLS) and pipes that fill are counted here; a step of `towtank predict` takes the fastest of the
+library's algorithms by latency and bandwidth, without these three.
 
 \b
 links.csv has the columns from, to, gb_per_s and, if measured, latency_us. islands.yaml:

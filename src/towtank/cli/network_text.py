@@ -93,6 +93,9 @@ def _limits(setting: "Setting", answer: "Answer") -> str:
 
 def limit_bytes_per_s(setting: "Setting", answer: "Answer") -> float:
     """Bus bandwidth that the limiting links leave to a ring."""
+    unit = setting.links.fabric.nvls
+    if answer.choice.algorithm == "nvls" and unit is not None:
+        return unit.reach * setting.together.port_bytes_per_s
     if answer.limit == "links inside the node":
         return setting.together.inside_bytes_per_s * setting.links.fabric.reach[answer.collective]
     return setting.together.between_bytes_per_s

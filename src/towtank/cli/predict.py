@@ -10,6 +10,7 @@ import typer
 from towtank.cli.failure import InputError, Inputs
 from towtank.cli.options import Json, Machine, Model, Profiles, Stack
 from towtank.cli.surroundings import Background, Placement, PlacementSeed, surroundings_of
+from towtank.cli.variability import VariabilityOption
 from towtank.cli.words import one_of
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ Examples:
   towtank predict --model llama3-70b --machine alps --plan plan.yaml --trace step.json.gz
   towtank predict --model axonn-40b --machine frontier --stack axonn --plan plan.yaml \\
       --placement scattered:0.5 --seed 1 --background global=0.3,interface=0.1
+  towtank predict --plan plan.yaml --variability speed=0.015,stragglers=0.001:1.3,noise=10:25us --quantiles 1
 
 \b
 The fields of a plan are described in towtank.Plan; a wrong one is answered with the known ones.
@@ -81,10 +83,11 @@ class _Job:
     stack: str | None
     engine: str
     breakdown: str | None
+    quantiles: int | None
     profiles: tuple[Path, ...]
     ignored_keys: Sequence[str]
-    around: tuple[str, int, str | None]
-    """Placement, its seed, and background traffic."""
+    around: tuple[str, int, str | None, str | None]
+    """Placement, its seed, background traffic, and variability."""
 
 
 def predict(
@@ -102,6 +105,7 @@ def predict(
     placement: Placement = "contiguous",
     seed: PlacementSeed = 0,
     background: Background = None,
+    variability: VariabilityOption = None,
     profiles: Profiles = None,
     ignore_config_key: _IgnoredKeys = None,
 ) -> None:
@@ -111,8 +115,10 @@ def predict(
     missing and where.
     """
     keys, folders, sets = ignore_config_key or (), tuple(profiles or ()), settings or ()
-    around = (placement, seed, background)
-    job = _Job(model, machine, plan, sets, devices, stack, engine, breakdown, folders, keys, around)
+    around = (placement, seed, background, variability)
+    job = _Job(
+        model, machine, plan, sets, devices, stack, engine, breakdown, quantiles, folders, keys, around
+    )
     prediction = _predicted(job)
     found = _quantiles(prediction, quantiles, folders)
     if trace is not None:
@@ -174,7 +180,8 @@ def _predicted(job: _Job) -> "Prediction":
     inputs = Inputs()
     inputs.take(lambda: one_of("--engine", job.engine, _ENGINES))
     inputs.take(lambda: one_of("--breakdown", job.breakdown, (None, *_DETAILS)))
-    around = inputs.take(lambda: surroundings_of(*job.around))
+    inputs.take(lambda: _seed_of(job.quantiles))
+    around = surroundings_of(*job.around, inputs)
     loaded = load_job(
         job.plan,
         job.model,
@@ -196,6 +203,11 @@ def _predicted(job: _Job) -> "Prediction":
         profile_dirs=job.profiles,
         surroundings=around,
     )
+
+
+def _seed_of(seed: int | None) -> None:
+    if seed is not None and seed < 0:
+        raise InputError(f"--quantiles {seed} must be 0 or more: the seed of what is drawn")
 
 
 def _write_trace(prediction: "Prediction", path: Path) -> None:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from towtank.cli.failure import InputError
+from towtank.cli.failure import InputError, Inputs
 from towtank.cli.words import named
 
 if TYPE_CHECKING:
@@ -82,14 +82,14 @@ def background_of(text: str | None) -> "dict[LinkKind, float]":
     return shares  # type: ignore[return-value]
 
 
-def surroundings_of(placement: str, seed: int, background: str | None) -> "Surroundings":
-    """What the options say, with all faults at once."""
-    from towtank.cli.failure import Inputs
+def surroundings_of(
+    placement: str, seed: int, background: str | None, variability: str | None, inputs: Inputs
+) -> "Surroundings | None":
+    """What the options say; None where they are wrong, all faults noted in `inputs`."""
+    from towtank.cli.variability import variability_of
     from towtank.simulator.network.surroundings import Surroundings
 
-    inputs = Inputs()
     placed = inputs.take(lambda: placed_of(placement, seed))
     shares = inputs.take(lambda: background_of(background))
-    inputs.check()
-    assert placed is not None and shares is not None
-    return Surroundings(placed, shares)
+    differ = inputs.take(lambda: variability_of(variability))
+    return None if placed is None or shares is None else Surroundings(placed, shares, differ)

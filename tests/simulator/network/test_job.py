@@ -60,6 +60,13 @@ def test_siblings_share_the_interfaces_of_a_node() -> None:
     assert ring_rates(job("frontier", 16), 128, (16, 8)) == pytest.approx((25, 12.5))
 
 
+@pytest.mark.parametrize(("own", "inner", "rate"), [(14, 1, 50), (7, 2, 25)])
+def test_a_last_node_that_the_job_does_not_fill(own: int, inner: int, rate: float) -> None:
+    """14 devices on nodes of four: two on the last, whose two interfaces carry what four carry elsewhere."""
+    network = job("perlmutter", 4, taper=1.0)
+    assert ring_rates(network, 14, (own, inner))[1] == pytest.approx(rate)
+
+
 def test_tensor_groups_across_nodes_contend_with_data_groups() -> None:
     network = job("perlmutter", 8, taper=1.0)
     tensor = network.rings(group_members(32, [(8, 1)]))
