@@ -3,17 +3,18 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from towtank.kernels.backends import library_missing, triton_missing
-from towtank.kernels.gradients import gradients_of
-from towtank.kernels.records import DTYPE_BYTES, Allocate, Backend, Cost, Kernel, Launch, Sizes, Tile
+from towtank.kernels.backends import library, triton
+from towtank.kernels.draws import largest, normal
+from towtank.kernels.gradients import ThroughAutograd, gradients_of
+from towtank.kernels.records import DTYPE_BYTES, Allocate, Cost, Kernel, Sizes, Tile
 
 if TYPE_CHECKING:
     import torch
 
     Tensors = Sequence[torch.Tensor]
+    Reference = Callable[[Tensors, Sizes], tuple[torch.Tensor, ...]]
 
 EPSILON = 1e-5
-DTYPES = ("float32", "float16", "bfloat16")
 CASES: tuple[Sizes, ...] = (
     {"rows": 8, "columns": 64},
     {"rows": 5, "columns": 33},
@@ -43,12 +44,8 @@ def _inputs(
     def inputs(
         sizes: Sizes, dtype: "torch.dtype", generator: "torch.Generator"
     ) -> "tuple[torch.Tensor, ...]":
-        import torch
-
         shape = (sizes["rows"], sizes["columns"])
-        shapes = [shape] * matrices + [shape[1:]] * vectors
-        wide = [torch.randn(each, generator=generator, device=generator.device) for each in shapes]
-        return tuple(each.to(dtype) for each in wide)
+        return tuple(normal(each, dtype, generator) for each in [shape] * matrices + [shape[1:]] * vectors)
 
     return inputs
 
@@ -64,57 +61,39 @@ def _cost(matrices: int, vectors: int, flop_per_element: float) -> Callable[[Siz
     return cost
 
 
-def _library(operation: str) -> Launch:
-    """PyTorch's own norm; a backward pass through autograd, which runs the forward pass again."""
+def _forward(inputs: "Tensors", sizes: Sizes) -> "torch.Tensor":
+    """PyTorch's norm of x by weight, or by weight and bias."""
     import torch
 
-    def forward(inputs: "Tensors") -> "torch.Tensor":
-        x, *vectors = inputs
-        norm = torch.nn.functional.rms_norm if operation.startswith("rms") else torch.nn.functional.layer_norm
-        return norm(x, x.shape[-1:], *vectors, eps=EPSILON)
-
-    def launch(inputs: "Tensors", sizes: Sizes, tile: Tile, allocate: Allocate) -> "tuple[torch.Tensor, ...]":
-        if not operation.endswith("backward"):
-            return (forward(inputs),)
-        gradient, *given = inputs
-        leaves = [each.detach().requires_grad_() for each in given]
-        with torch.enable_grad():
-            return torch.autograd.grad(forward(leaves), leaves, gradient)
-
-    return launch
+    x, weight, *bias = inputs
+    if bias:
+        return torch.nn.functional.layer_norm(x, x.shape[-1:], weight, bias[0], EPSILON)
+    return torch.nn.functional.rms_norm(x, x.shape[-1:], weight, EPSILON)
 
 
-def _triton(operation: str) -> Launch:
-    from towtank.kernels.triton_code import norms
-
-    return norms.LAUNCHERS[operation]
-
-
-def _backends(operation: str) -> tuple[Backend, ...]:
-    return (
-        Backend("library", lambda: _library(operation), DTYPES, library_missing),
-        Backend("triton", lambda: _triton(operation), DTYPES, triton_missing),
-    )
+def _library_forward(
+    inputs: "Tensors", sizes: Sizes, tile: Tile, allocate: Allocate
+) -> "tuple[torch.Tensor, ...]":
+    return (_forward(inputs, sizes),)
 
 
-def _kernel(
-    name: str,
-    reference: "Callable[[Tensors, Sizes], tuple[torch.Tensor, ...]]",
-    matrices: int,
-    vectors: int,
-    cost: Callable[[Sizes, str], Cost],
-    summed: Callable[[Sizes], int],
-) -> Kernel:
-    return Kernel(
-        name=name,
-        dimensions=("rows", "columns"),
-        backends=_backends(name),
-        inputs=_inputs(matrices, vectors),
-        reference=reference,
-        cost=cost,
-        cases=CASES,
-        summed=summed,
-    )
+def _deviation(x: "torch.Tensor", centred: bool) -> "torch.Tensor":
+    """One over the deviation of each row, which is up to 1 / sqrt(e) where a row has one value only."""
+    value = x - x.mean(-1, keepdim=True) if centred else x
+    return (value.square().mean(-1, keepdim=True) + EPSILON).rsqrt()
+
+
+def _terms(inputs: "Tensors", sizes: Sizes) -> tuple[float, ...]:
+    """y = s (x - mean(x)) w + b with s one over the deviation: what cancels is s x w."""
+    x, weight, *bias = inputs
+    return (largest(x * weight * _deviation(x, bool(bias))),)
+
+
+def _terms_backward(inputs: "Tensors", sizes: Sizes) -> tuple[float, ...]:
+    """The gradient of x is s times w g less two means of it, that of w is a sum of s g (x - mean(x))."""
+    gradient, x, weight, *bias = inputs
+    scale = _deviation(x, bool(bias))
+    return (largest(gradient * weight * scale), largest(gradient * x * scale), largest(gradient))
 
 
 def _columns(sizes: Sizes) -> int:
@@ -126,13 +105,39 @@ def _rows_and_columns(sizes: Sizes) -> int:
     return sizes["rows"] * sizes["columns"]
 
 
+def _norm(name: str, reference: "Reference", vectors: int, flop: float) -> Kernel:
+    return Kernel(
+        name=name,
+        dimensions=("rows", "columns"),
+        backends=(library(_library_forward), triton("norms", name)),
+        inputs=_inputs(1, vectors),
+        reference=reference,
+        # a row is read once and kept: input, output, weight (and bias)
+        cost=_cost(2, vectors, flop),
+        cases=CASES,
+        summed=_columns,
+        terms=_terms,
+    )
+
+
+def _norm_backward(name: str, reference: "Reference", vectors: int, flop: float) -> Kernel:
+    return Kernel(
+        name=name,
+        dimensions=("rows", "columns"),
+        backends=(library(ThroughAutograd(_forward)), triton("norms", name)),
+        inputs=_inputs(2, vectors),
+        reference=gradients_of(reference, tuple(range(1 + vectors))),
+        # gradient of the output, input and gradient of the input; weight, gradients of the vectors
+        cost=_cost(3, 1 + vectors, flop),
+        cases=CASES,
+        summed=_rows_and_columns,
+        terms=_terms_backward,
+    )
+
+
 KERNELS = (
-    # a row is read once and kept: input, output, weight (and bias)
-    _kernel("rms_norm", rms_norm, 1, 1, _cost(2, 1, 4), _columns),
-    _kernel("layer_norm", layer_norm, 1, 2, _cost(2, 2, 6), _columns),
-    # gradient of the output, input and gradient of the input; weight and gradients of the vectors
-    _kernel("rms_norm_backward", gradients_of(rms_norm, (0, 1)), 2, 1, _cost(3, 2, 11), _rows_and_columns),
-    _kernel(
-        "layer_norm_backward", gradients_of(layer_norm, (0, 1, 2)), 2, 2, _cost(3, 3, 14), _rows_and_columns
-    ),
+    _norm("rms_norm", rms_norm, 1, 4),
+    _norm("layer_norm", layer_norm, 2, 6),
+    _norm_backward("rms_norm_backward", rms_norm, 1, 11),
+    _norm_backward("layer_norm_backward", layer_norm, 2, 14),
 )

@@ -49,8 +49,13 @@ class Cost:
     """Every input read once and every output written once."""
 
 
-def _no_tiles(sizes: Sizes, dtype: str) -> tuple[Tile, ...]:
+def no_tiles(sizes: Sizes, dtype: str) -> tuple[Tile, ...]:
+    """The one variant of a backend without a choice."""
     return ({},)
+
+
+def _no_terms(inputs: "Sequence[torch.Tensor]", sizes: Sizes) -> tuple[float, ...]:
+    return ()
 
 
 def _one(sizes: Sizes) -> int:
@@ -67,8 +72,10 @@ class Backend:
     dtypes: tuple[str, ...]
     missing: Callable[[str], str | None]
     """Why it cannot run on a device type (`cpu`, `cuda`); None where it can."""
-    tiles: Callable[[Sizes, str], tuple[Tile, ...]] = _no_tiles
+    tiles: Callable[[Sizes, str], tuple[Tile, ...]] = no_tiles
     """Variants for sizes and a dtype, the default first."""
+    outputs: int | None = None
+    """How many of the reference's outputs it returns, where it keeps the last ones to itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +100,10 @@ class Kernel:
     """Elements that one output is a sum of: rounding errors grow with them."""
     in_place: tuple[int, ...] = ()
     """Inputs that the kernel updates; they are its first outputs."""
+    terms: "Callable[[Sequence[torch.Tensor], Sizes], tuple[float, ...]]" = _no_terms
+    """By output, the largest absolute value of the terms that it is a difference of; 0 where nothing cancels."""
+    spreads: bool = False
+    """Whether a NaN may reach more outputs than in the reference: blocks multiply it by masked zeros."""
 
     def backend(self, name: str) -> Backend:
         """A backend by name.

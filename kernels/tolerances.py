@@ -22,4 +22,5 @@ def tolerance(dtype: str, summed: int) -> float:
         KeyError: the table has no such dtype.
     """
     table = _table()
-    return table["output"][dtype] + table["accumulation"][dtype] * max(1, summed) ** 0.5
+    error: float = table["output"][dtype] + table["accumulation"][dtype] * max(1, summed) ** 0.5
+    return error

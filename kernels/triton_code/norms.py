@@ -18,7 +18,7 @@ _ROWS_OF_A_PROGRAM = 16
 
 
 @triton.jit
-def _forward(x, weight, bias, y, columns, epsilon, CENTRED: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+def _forward(x, weight, bias, y, columns, epsilon, CENTRED: tl.constexpr, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
     inside = column < columns
@@ -36,7 +36,7 @@ def _forward(x, weight, bias, y, columns, epsilon, CENTRED: tl.constexpr, BLOCK:
 def _backward(
     gradient, x, weight, x_gradient, weight_sums, bias_sums, rows, columns, epsilon,
     CENTRED: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     program = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
     inside = column < columns
