@@ -50,9 +50,7 @@ def _library_gelu(inputs: "Tensors", sizes: Sizes) -> "torch.Tensor":
 
 
 def _forward(operation: "Callable[[Tensors, Sizes], torch.Tensor]") -> Launch:
-    def launch(
-        inputs: "Tensors", sizes: Sizes, tile: Tile, allocate: Allocate
-    ) -> "tuple[torch.Tensor, ...]":
+    def launch(inputs: "Tensors", sizes: Sizes, tile: Tile, allocate: Allocate) -> "tuple[torch.Tensor, ...]":
         return (operation(inputs, sizes),)
 
     return launch

@@ -41,9 +41,7 @@ def settings(step: int) -> tuple[float, ...]:
     return (LEARNING_RATE, beta_1, beta_2, EPSILON, DECAY, step, 1 - beta_1**step, 1 - beta_2**step)
 
 
-def _inputs(
-    sizes: Sizes, dtype: "torch.dtype", generator: "torch.Generator"
-) -> "tuple[torch.Tensor, ...]":
+def _inputs(sizes: Sizes, dtype: "torch.dtype", generator: "torch.Generator") -> "tuple[torch.Tensor, ...]":
     import torch
 
     shape, device = (sizes["elements"],), generator.device
@@ -54,9 +52,7 @@ def _inputs(
     return normal(shape, dtype, generator), master, first, second, master.to(dtype), last
 
 
-def _library(
-    inputs: "Tensors", sizes: Sizes, tile: Tile, allocate: Allocate
-) -> "tuple[torch.Tensor, ...]":
+def _library(inputs: "Tensors", sizes: Sizes, tile: Tile, allocate: Allocate) -> "tuple[torch.Tensor, ...]":
     """PyTorch's fused AdamW on the master weights, then a copy into the weights."""
     import torch
     from torch.optim.adamw import adamw as step_of

@@ -35,7 +35,7 @@ def visible_keys(query: int, sizes: Sizes) -> tuple[int, int]:
 
 
 def attention(inputs: "Tensors", sizes: Sizes) -> "tuple[torch.Tensor, ...]":
-    """softmax(q k^T / sqrt(d)) v (Vaswani et al., arXiv 1706.03762, equation 1) and the log of the sum of exponentials.
+    """softmax(q k^T / sqrt(d)) v (Vaswani et al., arXiv 1706.03762, equation 1), and logs of the sums in softmax.
 
     q is [batch, sequence, heads, d], k and v are [batch, sequence, kv heads, d]; the logarithms are [batch, heads,
     sequence]. Query by query, so that keys that a query does not see take no part.
@@ -107,13 +107,11 @@ def _sdpa(inputs: "Tensors", sizes: Sizes) -> "torch.Tensor":
     return output.transpose(1, 2)
 
 
-def _library(
-    inputs: "Tensors", sizes: Sizes, tile: Tile, allocate: Allocate
-) -> "tuple[torch.Tensor, ...]":
+def _library(inputs: "Tensors", sizes: Sizes, tile: Tile, allocate: Allocate) -> "tuple[torch.Tensor, ...]":
     import torch
 
     if inputs[0].device.type == "cpu":
-        # the fused kernel for CPUs returns numbers for queries that are none: a NaN or an infinity is lost
+        # the fused kernel for CPUs returns numbers for queries that are none: a NaN is lost
         with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
             return (_sdpa(inputs, sizes),)
     return (_sdpa(inputs, sizes),)
@@ -128,9 +126,7 @@ def _terms(inputs: "Tensors", sizes: Sizes) -> tuple[float, ...]:
     for query in range(q.shape[1]):
         first, last = visible_keys(query, sizes)
         weight = (scale * (q[:, query, None] * k[:, first:last]).sum(-1)).softmax(1)
-        cancelling = max(
-            cancelling, largest(weight * (gradient[:, query, None] * v[:, first:last]).sum(-1))
-        )
+        cancelling = max(cancelling, largest(weight * (gradient[:, query, None] * v[:, first:last]).sum(-1)))
     return cancelling * scale * largest(k), cancelling * scale * largest(q), 0.0
 
 
@@ -174,6 +170,8 @@ KERNELS = (
         inputs=_forward_inputs,
         reference=attention,
         cost=_cost(2, (2, 2)),
+        # a query whose every score is -inf, as an infinity in it makes them, sees no key: PyTorch returns 0
+        infinities=False,
         cases=CASES,
         options=OPTIONS,
         summed=_summed,
@@ -181,7 +179,10 @@ KERNELS = (
     Kernel(
         name="attention_backward",
         dimensions=DIMENSIONS,
-        backends=(library(ThroughAutograd(_sdpa, 3)), triton("attention_backward", "attention_backward", tiles)),
+        backends=(
+            library(ThroughAutograd(_sdpa, 3)),
+            triton("attention_backward", "attention_backward", tiles),
+        ),
         inputs=_backward_inputs,
         reference=gradients_of(attention, (0, 1, 2), 3),
         # scores again, and two products each for the gradients of weights and of scores

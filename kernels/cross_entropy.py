@@ -40,9 +40,7 @@ def cross_entropy(inputs: "Tensors", sizes: Sizes) -> "tuple[torch.Tensor, ...]"
     return losses.sum()[None] / number, gradient
 
 
-def _inputs(
-    sizes: Sizes, dtype: "torch.dtype", generator: "torch.Generator"
-) -> "tuple[torch.Tensor, ...]":
+def _inputs(sizes: Sizes, dtype: "torch.dtype", generator: "torch.Generator") -> "tuple[torch.Tensor, ...]":
     import torch
 
     rows, vocabulary, every = sizes["rows"], sizes["vocabulary"], sizes["ignored_every"]
@@ -51,18 +49,14 @@ def _inputs(
     return normal((rows, vocabulary), dtype, generator, 3.0), labels
 
 
-def _library(
-    inputs: "Tensors", sizes: Sizes, tile: Tile, allocate: Allocate
-) -> "tuple[torch.Tensor, ...]":
+def _library(inputs: "Tensors", sizes: Sizes, tile: Tile, allocate: Allocate) -> "tuple[torch.Tensor, ...]":
     """PyTorch's loss in fp32 and its gradient."""
     import torch
 
     logits, labels = inputs
     leaf = logits.detach().requires_grad_()
     with torch.enable_grad():
-        total = torch.nn.functional.cross_entropy(
-            leaf.float(), labels, ignore_index=IGNORED, reduction="sum"
-        )
+        total = torch.nn.functional.cross_entropy(leaf.float(), labels, ignore_index=IGNORED, reduction="sum")
         loss = total / (labels != IGNORED).sum().clamp(min=1)
         (gradient,) = torch.autograd.grad(loss, leaf)
     return loss.detach()[None], gradient

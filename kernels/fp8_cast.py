@@ -44,17 +44,13 @@ def fp8_cast(inputs: "Tensors", sizes: Sizes) -> "tuple[torch.Tensor, ...]":
     return quotient.flatten(1)[:, : x.shape[1]], scales
 
 
-def _inputs(
-    sizes: Sizes, dtype: "torch.dtype", generator: "torch.Generator"
-) -> "tuple[torch.Tensor, ...]":
+def _inputs(sizes: Sizes, dtype: "torch.dtype", generator: "torch.Generator") -> "tuple[torch.Tensor, ...]":
     x = normal((sizes["rows"], sizes["columns"]), dtype, generator)
     x[0, : sizes["group"] // 2] = 0
     return (x,)
 
 
-def _library(
-    inputs: "Tensors", sizes: Sizes, tile: Tile, allocate: Allocate
-) -> "tuple[torch.Tensor, ...]":
+def _library(inputs: "Tensors", sizes: Sizes, tile: Tile, allocate: Allocate) -> "tuple[torch.Tensor, ...]":
     """A row of PyTorch operations in fp32."""
     import torch
 

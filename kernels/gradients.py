@@ -25,7 +25,9 @@ def gradients_of(forward: "Reference", wanted: Sequence[int], given: int | None 
 
         gradient, *rest = inputs
         with torch.enable_grad():
-            leaves = [each.detach().requires_grad_(place in wanted) for place, each in enumerate(rest[:given])]
+            leaves = [
+                each.detach().requires_grad_(place in wanted) for place, each in enumerate(rest[:given])
+            ]
             output = forward(leaves, sizes)[0]
             return torch.autograd.grad(output, [leaves[place] for place in wanted], gradient)
 

@@ -68,9 +68,7 @@ def _counts(sizes: Sizes, generator: "torch.Generator") -> "torch.Tensor":
 def _library(reference: "Callable[[Tensors, Sizes], tuple[torch.Tensor, ...]]") -> Launch:
     """One product of the library after the other."""
 
-    def launch(
-        inputs: "Tensors", sizes: Sizes, tile: Tile, allocate: Allocate
-    ) -> "tuple[torch.Tensor, ...]":
+    def launch(inputs: "Tensors", sizes: Sizes, tile: Tile, allocate: Allocate) -> "tuple[torch.Tensor, ...]":
         return reference(inputs, sizes)
 
     return launch

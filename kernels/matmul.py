@@ -73,9 +73,7 @@ def multiply(a: "torch.Tensor", b: "torch.Tensor", mode: Tile) -> "torch.Tensor"
 
 
 def _library(operands: "Operands") -> Launch:
-    def launch(
-        inputs: "Tensors", sizes: Sizes, tile: Tile, allocate: Allocate
-    ) -> "tuple[torch.Tensor, ...]":
+    def launch(inputs: "Tensors", sizes: Sizes, tile: Tile, allocate: Allocate) -> "tuple[torch.Tensor, ...]":
         return (multiply(*operands(inputs), tile),)
 
     return launch

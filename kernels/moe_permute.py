@@ -21,7 +21,7 @@ DIMENSIONS = ("tokens", "columns", "experts", "chosen")
 
 
 def slots(experts: "torch.Tensor") -> "torch.Tensor":
-    """Place of each choice [tokens, chosen] when all choices are sorted by expert, and in the order of tokens within."""
+    """Place of each choice [tokens, chosen] with all choices sorted by expert, then by token."""
     import torch
 
     flat = experts.flatten()

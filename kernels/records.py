@@ -102,6 +102,8 @@ class Kernel:
     """Inputs that the kernel updates; they are its first outputs."""
     terms: "Callable[[Sequence[torch.Tensor], Sizes], tuple[float, ...]]" = _no_terms
     """By output, the largest absolute value of the terms that it is a difference of; 0 where nothing cancels."""
+    infinities: bool = True
+    """Whether an infinity must reach outputs as in the reference; not where -inf marks what takes no part."""
     spreads: bool = False
     """Whether a NaN may reach more outputs than in the reference: blocks multiply it by masked zeros."""
 

@@ -24,7 +24,8 @@ CASES: tuple[Sizes, ...] = (
 def rotary(inputs: "Tensors", sizes: Sizes) -> "tuple[torch.Tensor, ...]":
     """Rotate the pairs (x_i, x_{i + d/2}) by their angles (Su et al., arXiv 2104.09864, equation 34).
 
-    x is [batch, sequence, heads, d]; cos and sin are [sequence, d/2]. The halves are paired, as in GPT-NeoX and Llama.
+    x is [batch, sequence, heads, d]; cos and sin are [sequence, d/2]. Halves are paired, as in GPT-NeoX and
+    Llama.
     """
     import torch
 
@@ -44,9 +45,7 @@ def _angles(
     return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
-def _inputs(
-    sizes: Sizes, dtype: "torch.dtype", generator: "torch.Generator"
-) -> "tuple[torch.Tensor, ...]":
+def _inputs(sizes: Sizes, dtype: "torch.dtype", generator: "torch.Generator") -> "tuple[torch.Tensor, ...]":
     shape = [sizes[name] for name in ("batch", "sequence", "heads", "head_dim")]
     return (normal(shape, dtype, generator), *_angles(sizes, dtype, generator.device))
 
@@ -64,9 +63,7 @@ def _backward(inputs: "Tensors", sizes: Sizes) -> "tuple[torch.Tensor, ...]":
     return gradients_of(rotary, (0,))((gradient, gradient.new_zeros(gradient.shape), cos, sin), sizes)
 
 
-def _library(
-    inputs: "Tensors", sizes: Sizes, tile: Tile, allocate: Allocate
-) -> "tuple[torch.Tensor, ...]":
+def _library(inputs: "Tensors", sizes: Sizes, tile: Tile, allocate: Allocate) -> "tuple[torch.Tensor, ...]":
     """A row of PyTorch operations in fp32, which has no rotation of its own."""
     wide = [each.float() for each in inputs]
     return (rotary(wide, sizes)[0].to(inputs[0].dtype),)

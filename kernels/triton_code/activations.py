@@ -64,9 +64,7 @@ def _gelu_backward(
     tl.store(x_gradient + place, back.to(x_gradient.dtype.element_ty), mask=inside)
 
 
-def _launch_swiglu(
-    inputs: Tensors, sizes: Sizes, tile: Tile, allocate: Allocate
-) -> tuple[torch.Tensor, ...]:
+def _launch_swiglu(inputs: Tensors, sizes: Sizes, tile: Tile, allocate: Allocate) -> tuple[torch.Tensor, ...]:
     gate, up = (each.contiguous() for each in inputs)
     y = allocate(*gate.shape, dtype=gate.dtype)
     _swiglu[(triton.cdiv(y.numel(), _BLOCK),)](gate, up, y, y.numel(), _BLOCK)
@@ -83,9 +81,7 @@ def _launch_swiglu_backward(
     return outputs
 
 
-def _launch_gelu(
-    inputs: Tensors, sizes: Sizes, tile: Tile, allocate: Allocate
-) -> tuple[torch.Tensor, ...]:
+def _launch_gelu(inputs: Tensors, sizes: Sizes, tile: Tile, allocate: Allocate) -> tuple[torch.Tensor, ...]:
     x = inputs[0].contiguous()
     y = allocate(*x.shape, dtype=x.dtype)
     _gelu[(triton.cdiv(x.numel(), _BLOCK),)](x, y, x.numel(), GELU_SCALE, GELU_CUBIC, _BLOCK)

@@ -31,9 +31,7 @@ def _adamw(gradient, master, first, second, weight, settings, elements, BLOCK: t
     tl.store(weight + place, w.to(weight.dtype.element_ty), mask=inside)
 
 
-def _launch(
-    inputs: Tensors, sizes: Sizes, tile: Tile, allocate: Allocate
-) -> tuple[torch.Tensor, ...]:
+def _launch(inputs: Tensors, sizes: Sizes, tile: Tile, allocate: Allocate) -> tuple[torch.Tensor, ...]:
     flat = [each.contiguous() for each in inputs]
     elements = flat[0].numel()
     _adamw[(triton.cdiv(elements, _BLOCK),)](*flat, elements, _BLOCK)

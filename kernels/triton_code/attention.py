@@ -107,7 +107,9 @@ def _forward(
     result = total / weight[:, None]
     place = ((batch * sequence + row) * heads + head)[:, None] * head_dim + dim[None, :]
     tl.store(output + place, result.to(output.dtype.element_ty), mask=inside)
-    tl.store(sums + (batch * heads + head) * sequence + row, (top + tl.log2(weight)) / LOG2_E, mask=row < sequence)
+    tl.store(
+        sums + (batch * heads + head) * sequence + row, (top + tl.log2(weight)) / LOG2_E, mask=row < sequence
+    )
 
 
 def rows_of(tensor: torch.Tensor) -> torch.Tensor:
@@ -120,9 +122,7 @@ def settings(head_dim: int, tile: Tile, dtype: torch.dtype) -> Tile:
     return tile or tiles({"head_dim": head_dim}, str(dtype).removeprefix("torch."))[0]
 
 
-def _launch(
-    inputs: Tensors, sizes: Sizes, tile: Tile, allocate: Allocate
-) -> tuple[torch.Tensor, ...]:
+def _launch(inputs: Tensors, sizes: Sizes, tile: Tile, allocate: Allocate) -> tuple[torch.Tensor, ...]:
     q, k, v = (rows_of(each) for each in inputs)
     batch, sequence, heads, head_dim = q.shape
     output = allocate(batch, sequence, heads, head_dim, dtype=q.dtype)

@@ -1,4 +1,4 @@
-"""Flash attention in Triton, backward: blocks of keys gather their gradients from queries, blocks of queries from keys.
+"""Flash attention in Triton, backward: blocks of keys gather gradients from queries, blocks of queries from keys.
 
 Dao, arXiv 2307.08691, algorithm 2, in two passes instead of sums that several programs add to, so that the result
 does not depend on the order in which programs run.
@@ -115,17 +115,13 @@ def _of_queries(
     tl.store(q_gradient + own, (total * scale).to(q_gradient.dtype.element_ty), mask=inside)
 
 
-def _launch(
-    inputs: Tensors, sizes: Sizes, tile: Tile, allocate: Allocate
-) -> tuple[torch.Tensor, ...]:
+def _launch(inputs: Tensors, sizes: Sizes, tile: Tile, allocate: Allocate) -> tuple[torch.Tensor, ...]:
     gradient, q, k, v, output, sums = (each.contiguous() for each in inputs)
     batch, sequence, heads, head_dim = q.shape
     outputs = tuple(allocate(*each.shape, dtype=each.dtype) for each in (q, k, v))
     dots = allocate(batch, heads, sequence, dtype=torch.float32)
     head, rows = max(16, triton.next_power_of_2(head_dim)), batch * sequence * heads
-    _dots[(triton.cdiv(rows, _ROWS),)](
-        gradient, output, dots, sequence, heads, rows, head_dim, _ROWS, head
-    )
+    _dots[(triton.cdiv(rows, _ROWS),)](gradient, output, dots, sequence, heads, rows, head_dim, _ROWS, head)
     tile = settings(head_dim, tile, q.dtype)
     group, scale = heads // k.shape[2], head_dim**-0.5
     common = (sequence, heads, group, sizes["window"], scale, head_dim)

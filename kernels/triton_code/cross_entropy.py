@@ -47,9 +47,7 @@ def _row(
         tl.store(gradient + place, back.to(gradient.dtype.element_ty), mask=place < vocabulary)
 
 
-def _launch(
-    inputs: Tensors, sizes: Sizes, tile: Tile, allocate: Allocate
-) -> tuple[torch.Tensor, ...]:
+def _launch(inputs: Tensors, sizes: Sizes, tile: Tile, allocate: Allocate) -> tuple[torch.Tensor, ...]:
     logits, labels = (each.contiguous() for each in inputs)
     rows, vocabulary = logits.shape
     losses = allocate(rows, dtype=torch.float32)

@@ -25,7 +25,8 @@ def _rows(
 ):  # fmt: skip
     # y[rows of e, n] = x[rows of e, k] W_e, with W_e read as [k, n]
     block = tl.program_id(1)
-    expert, before, first, stop = 0, 0, 0, 0
+    before, first, stop = 0, 0, 0
+    expert = tl.program_id(1) * 0
     found = False
     for candidate in range(experts):
         end = tl.load(ends + candidate)

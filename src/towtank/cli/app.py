@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from towtank import __version__
-from towtank.cli import demo, devices, machines, models, network, predict, stacks, validate
+from towtank.cli import demo, devices, kernels, machines, models, network, predict, stacks, validate
 
 app = typer.Typer(
     name="towtank",
@@ -42,5 +42,6 @@ app.command("validate", epilog=validate.EXAMPLES)(validate.validate)
 app.add_typer(network.app, name="network")
 app.add_typer(machines.app, name="machines")
 app.add_typer(devices.app, name="devices")
+app.add_typer(kernels.app, name="kernels")
 app.add_typer(models.app, name="models")
 app.add_typer(stacks.app, name="stacks")
