@@ -20,8 +20,8 @@ WORTHWHILE = 0.02
 """A mode other than the default must be this much faster: less is noise, and copies take memory."""
 SAMPLES = 50
 DIRECTIONS = ("matmul", "matmul_dgrad", "matmul_wgrad")
-HIDDEN = (128, 256, 384, 512, 768, 1024)
-"""Hidden sizes of the GPT layers that the choice is shown on."""
+HIDDEN = (64, 128, 192, 256, 384, 512)
+"""Hidden sizes of the GPT layers that the choice is shown on where the device is a CPU."""
 
 Problem = tuple[str, Sizes]
 """A kernel by name, and its sizes."""
@@ -58,7 +58,7 @@ class ModeChoice:
     """Time of the choice over that of the fastest mode of the second measurement; 1 where it is that one."""
 
 
-def layer_problems(hidden: Iterable[int] = HIDDEN, rows: int = 256) -> list[Problem]:
+def layer_problems(hidden: Iterable[int] = HIDDEN, rows: int = 128) -> list[Problem]:
     """The multiplies of GPT layers, forward and backward."""
     return [
         (name, {"m": rows, "n": n, "k": k})
@@ -94,7 +94,7 @@ def measure_modes(
         first, second = (timings(calls, device, samples=SAMPLES, budget_s=budget_s / 2) for _ in range(2))
         found += [
             ModeTimes(name, dtype, sizes_text(sizes), sizes_text(tile), one.least_s, other.least_s)
-            for tile, one, other in zip(tiles, first, second, strict=True)
+            for tile, one, other in zip(tiles, both[: len(tiles)], both[len(tiles) :], strict=True)
         ]
     return found
 

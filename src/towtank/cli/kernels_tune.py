@@ -14,35 +14,42 @@ EXAMPLES = (
 )
 
 
+_Kernel = Annotated[
+    str,
+    typer.Option(
+        "--kernel",
+        metavar="NAME",
+        help="matmul (without a shape: all directions), matmul_dgrad, matmul_wgrad.",
+    ),
+]
+_Backend = Annotated[
+    str, typer.Option("--backend", metavar="NAME", help="library: choose the order of operands.")
+]
+_Shape = Annotated[
+    str | None,
+    typer.Option("--shape", metavar="MxNxK", help="One multiply; default: those of six GPT layers."),
+]
+_Dtype = Annotated[str, typer.Option("--dtype", metavar="TYPE", help="Precision: fp32, fp16 or bf16.")]
+_Device = Annotated[
+    str | None,
+    typer.Option("--device", metavar="TYPE", help="cpu or cuda; default: the GPU where there is one."),
+]
+_Budget = Annotated[
+    float, typer.Option("--budget", metavar="SECONDS", min=0.1, help="Time for each multiply.")
+]
+_Out = Annotated[
+    Path | None, typer.Option("--out", metavar="FILE", help="Write all times (CSV).", show_default=False)
+]
+
+
 def tune(
-    kernel: Annotated[
-        str,
-        typer.Option(
-            "--kernel",
-            metavar="NAME",
-            help="matmul (without a shape: all directions), matmul_dgrad, matmul_wgrad.",
-        ),
-    ] = "matmul",
-    backend: Annotated[
-        str, typer.Option("--backend", metavar="NAME", help="library: choose the order of operands.")
-    ] = "library",
-    shape: Annotated[
-        str | None,
-        typer.Option("--shape", metavar="MxNxK", help="One multiply; default: those of six GPT layers."),
-    ] = None,
-    dtype: Annotated[
-        str, typer.Option("--dtype", metavar="TYPE", help="Precision: fp32, fp16 or bf16.")
-    ] = "fp32",
-    device: Annotated[
-        str | None,
-        typer.Option("--device", metavar="TYPE", help="cpu or cuda; default: the GPU where there is one."),
-    ] = None,
-    budget: Annotated[
-        float, typer.Option("--budget", metavar="SECONDS", min=0.1, help="Time for each multiply.")
-    ] = 2.0,
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Write all times (CSV).", show_default=False)
-    ] = None,
+    kernel: _Kernel = "matmul",
+    backend: _Backend = "library",
+    shape: _Shape = None,
+    dtype: _Dtype = "fp32",
+    device: _Device = None,
+    budget: _Budget = 2.0,
+    out: _Out = None,
 ) -> None:
     """Choose how matrix multiplies are handed to the library, by measurement (NN, NT, TN and their transposes)."""
     import datetime
@@ -56,7 +63,7 @@ def tune(
     choice = Choice.of(kernel, backend, dtype, device)
     if backend != "library" or not kernel.startswith("matmul"):
         raise InputError(f"tune chooses modes of matmul by the library so far, got {kernel} by {backend}")
-    problems = _problems(kernel, shape)
+    problems = _problems(kernel, shape, choice.device)
     times = measure_modes(problems, choice.dtypes[0], choice.device, budget_s=budget, progress=progress)
     where = f"{device_name(choice.device)}; {software(choice.device)}"
     if out is not None:
@@ -66,12 +73,14 @@ def tune(
     emit(_text(choices(times)))
 
 
-def _problems(kernel: str, shape: str | None) -> "list[Problem]":
+def _problems(kernel: str, shape: str | None, device: str) -> "list[Problem]":
     from towtank.cli.failure import InputError
     from towtank.kernels.modes import layer_problems
+    from towtank.kernels.sweeps import LARGE
 
     if shape is None:
-        return [each for each in layer_problems() if kernel in ("matmul", each[0])]
+        layers = layer_problems() if device == "cpu" else layer_problems(LARGE.hidden, LARGE.layer_rows)
+        return [each for each in layers if kernel in ("matmul", each[0])]
     parts = shape.lower().split("x")
     if len(parts) != 3 or not all(part.isdigit() and int(part) > 0 for part in parts):
         raise InputError(f"--shape is MxNxK with three whole numbers, such as 4096x4096x1024; got {shape!r}")
