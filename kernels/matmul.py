@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from towtank.kernels.backends import library, triton
 from towtank.kernels.counts import matmul_bytes, matmul_flop
-from towtank.kernels.draws import normal
+from towtank.kernels.draws import normal, sum_of_products
 from towtank.kernels.records import DTYPE_BYTES, Allocate, Cost, Kernel, Launch, Sizes, Tile
 
 if TYPE_CHECKING:
@@ -133,6 +133,7 @@ def _kernel(name: str, operands: "Operands", shapes: tuple[str, str], output: st
         cost=cost,
         cases=CASES,
         summed=lambda sizes: sizes[summed],
+        terms=lambda inputs, sizes: (sum_of_products(inputs[0], inputs[1], sizes[summed]),),
     )
 
 
