@@ -1,1 +1,1 @@
-"""Floor 0: what runs on one device: FLOP and bytes of each kernel of a training step."""
+"""Floor 0: what runs on one device: each kernel of a training step with its reference, its cost and its backends."""

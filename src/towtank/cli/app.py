@@ -11,6 +11,7 @@ from towtank.cli import (
     devices,
     export,
     import_plan,
+    kernels,
     machines,
     models,
     network,
@@ -63,5 +64,6 @@ app.command("validate", epilog=validate.EXAMPLES)(validate.validate)
 app.add_typer(network.app, name="network")
 app.add_typer(machines.app, name="machines")
 app.add_typer(devices.app, name="devices")
+app.add_typer(kernels.app, name="kernels")
 app.add_typer(models.app, name="models")
 app.add_typer(stacks.app, name="stacks")

@@ -22,11 +22,21 @@ def user_errors() -> tuple[type[Exception], ...]:
     """Errors of the floors below that a user can cause."""
     from towtank.autotune.errors import TuningError
     from towtank.hardware_profiles.errors import ProfileError
+    from towtank.kernels.errors import KernelError
     from towtank.simulator.errors import PlanError, StackError
     from towtank.simulator.models.errors import ModelError
     from towtank.simulator.schedules.slots import ScheduleError
 
-    return (InputError, ProfileError, PlanError, StackError, ModelError, ScheduleError, TuningError)
+    return (
+        InputError,
+        KernelError,
+        ProfileError,
+        PlanError,
+        StackError,
+        ModelError,
+        ScheduleError,
+        TuningError,
+    )
 
 
 class Inputs:

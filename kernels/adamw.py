@@ -1,0 +1,100 @@
+"""AdamW with fp32 master weights and moments and weights of 16 bits, in place."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from towtank.kernels.backends import library, triton
+from towtank.kernels.counts import adam_bytes_per_parameter
+from towtank.kernels.draws import largest, normal
+from towtank.kernels.records import DTYPE_BYTES, Allocate, Cost, Kernel, Sizes, Tile
+
+if TYPE_CHECKING:
+    import torch
+
+    Tensors = Sequence[torch.Tensor]
+
+CASES: tuple[Sizes, ...] = ({"elements": 300}, {"elements": 2049, "step": 1}, {"elements": 1, "step": 9})
+LEARNING_RATE, BETA_1, BETA_2, EPSILON, DECAY = 3e-4, 0.9, 0.95, 1e-8, 0.1
+"""What validation and measurements run with; a call gets its own in its last input."""
+
+
+def adamw(inputs: "Tensors", sizes: Sizes) -> "tuple[torch.Tensor, ...]":
+    """One step of AdamW (Loshchilov and Hutter, arXiv 1711.05101, algorithm 2).
+
+    Inputs are the gradient, the fp32 master weight, first and second moment, the weight in the model's dtype, all
+    [elements], and the settings: rate, beta 1, beta 2, epsilon, decay, step, 1 - beta_1^step, 1 - beta_2^step.
+    """
+    gradient, master, first, second, _, settings = inputs
+    rate, beta_1, beta_2, epsilon, decay, _, correction_1, correction_2 = settings
+    first = beta_1 * first + (1 - beta_1) * gradient
+    second = beta_2 * second + (1 - beta_2) * gradient * gradient
+    update = (first / correction_1) / ((second / correction_2).sqrt() + epsilon)
+    master = master * (1 - rate * decay) - rate * update
+    return master, first, second, master
+
+
+def settings(step: int) -> tuple[float, ...]:
+    """The last input of the kernel at a step, which is counted from 1."""
+    from numpy import float32
+
+    beta_1, beta_2 = float(float32(BETA_1)), float(float32(BETA_2))
+    return (LEARNING_RATE, beta_1, beta_2, EPSILON, DECAY, step, 1 - beta_1**step, 1 - beta_2**step)
+
+
+def _inputs(sizes: Sizes, dtype: "torch.dtype", generator: "torch.Generator") -> "tuple[torch.Tensor, ...]":
+    import torch
+
+    shape, device = (sizes["elements"],), generator.device
+    master = normal(shape, torch.float32, generator)
+    first = normal(shape, torch.float32, generator, 0.1)
+    second = normal(shape, torch.float32, generator, 0.1).square()
+    last = torch.tensor(settings(sizes["step"]), dtype=torch.float32, device=device)
+    return normal(shape, dtype, generator), master, first, second, master.to(dtype), last
+
+
+def _library(inputs: "Tensors", sizes: Sizes, tile: Tile, allocate: Allocate) -> "tuple[torch.Tensor, ...]":
+    """PyTorch's fused AdamW on the master weights, then a copy into the weights."""
+    import torch
+    from torch.optim.adamw import adamw as step_of
+
+    gradient, *states, weight, last = inputs
+    rate, beta_1, beta_2, epsilon, decay, step, *_ = last.tolist()
+    # the fused kernel for CPUs takes every tensor for contiguous, whatever its strides
+    master, first, second = (each.contiguous() for each in states)
+    step_of(
+        [master], [gradient.to(torch.float32).contiguous()], [first], [second], [],
+        [torch.full((), step - 1, device=master.device)], fused=True, amsgrad=False, beta1=beta_1, beta2=beta_2,
+        lr=rate, weight_decay=decay, eps=epsilon, maximize=False,
+    )  # fmt: skip
+    for given, own in zip(states, (master, first, second), strict=True):
+        if given is not own:
+            given.copy_(own)
+    weight.copy_(master)
+    return (*states, weight)
+
+
+def _terms(inputs: "Tensors", sizes: Sizes) -> tuple[float, ...]:
+    """The first moment is a sum of two terms of any sign."""
+    gradient, _, first, *_ = inputs
+    return 0.0, BETA_1 * largest(first) + (1 - BETA_1) * largest(gradient), 0.0, 0.0
+
+
+def _cost(sizes: Sizes, dtype: str) -> Cost:
+    element = DTYPE_BYTES[dtype]
+    return Cost(14.0 * sizes["elements"], adam_bytes_per_parameter(element, 4.0, element) * sizes["elements"])
+
+
+KERNELS = (
+    Kernel(
+        name="adamw",
+        dimensions=("elements",),
+        backends=(library(_library), triton("adamw", "adamw")),
+        inputs=_inputs,
+        reference=adamw,
+        cost=_cost,
+        cases=CASES,
+        options={"step": 10},
+        in_place=(1, 2, 3, 4),
+        terms=_terms,
+    ),
+)

@@ -1,0 +1,60 @@
+"""What a backend needs of the machine, and where it finds it."""
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Callable
+
+from towtank.kernels.records import Backend, Launch, Sizes, Tile, no_tiles
+
+DTYPES = ("float32", "float16", "bfloat16")
+"""What every kernel is written for, by PyTorch's names; arithmetic inside is fp32."""
+
+Tiles = Callable[[Sizes, str], tuple[Tile, ...]]
+
+
+def library_missing(device: str) -> str | None:
+    """Why PyTorch's own kernels cannot run on a device type; None where they can."""
+    if importlib.util.find_spec("torch") is None:
+        return "torch is not installed; pip install 'towtank[kernels]'"
+    return _device_missing(device)
+
+
+def triton_missing(device: str) -> str | None:
+    """Why Triton kernels cannot run on a device type: they need a GPU, or TRITON_INTERPRET=1 for a trial on CPU."""
+    if (missing := library_missing(device)) is not None:
+        return missing
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed; pip install 'towtank[kernels]'"
+    if device == "cpu" and not interpreted():
+        return "triton compiles for GPUs only; set TRITON_INTERPRET=1 to interpret its kernels on the CPU"
+    return None
+
+
+def _device_missing(device: str) -> str | None:
+    if device == "cpu":
+        return None
+    import torch
+
+    return None if torch.cuda.is_available() else "no GPU that torch can use was found"
+
+
+def interpreted() -> bool:
+    """Whether Triton interprets its kernels on the CPU instead of compiling them for a GPU."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def library(launch: Launch, tiles: Tiles | None = None, outputs: int | None = None) -> Backend:
+    """PyTorch's own kernels: cuBLAS, cuDNN, oneDNN or whatever it was built with."""
+    return Backend("library", lambda: launch, DTYPES, library_missing, tiles or no_tiles, outputs)
+
+
+def triton(module: str, operation: str, tiles: Tiles | None = None) -> Backend:
+    """The launcher of an operation in `triton_code/MODULE.py`, which is imported when it is first needed."""
+
+    def load() -> Launch:
+        code = importlib.import_module(f"towtank.kernels.triton_code.{module}")
+        launch: Launch = code.LAUNCHERS[operation]
+        return launch
+
+    return Backend("triton", load, DTYPES, triton_missing, tiles or no_tiles)

@@ -1,0 +1,5 @@
+"""What can go wrong with kernels through no fault of ours."""
+
+
+class KernelError(ValueError):
+    """A kernel, backend or device that is not there, or that may not be used; the message says what to do."""

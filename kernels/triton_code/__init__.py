@@ -1,0 +1,1 @@
+"""Device code of the Triton backends; imported only when launched."""

@@ -1,0 +1,142 @@
+"""Flash attention in Triton, forward: one program handles a block of queries of one head.
+
+Dao, arXiv 2307.08691, algorithm 1: blocks of keys go by, the sums of exponentials are corrected as their maximum
+grows. Blocks that every query of the program sees whole are not masked.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+
+from towtank.kernels.attention import tiles
+from towtank.kernels.backends import interpreted
+from towtank.kernels.records import Allocate, Launch, Sizes, Tile
+
+Tensors = Sequence[torch.Tensor]
+LOG2_E = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit
+def visible(row, column, sequence, window, CAUSAL: tl.constexpr, WINDOW: tl.constexpr):
+    """Which of the keys `column` the queries `row` see; both inside of the sequence."""
+    seen = (row < sequence) & (column < sequence)
+    if CAUSAL:
+        seen = seen & (column <= row)
+    if WINDOW:
+        seen = seen & (row - column < window)
+    return seen
+
+
+@triton.jit
+def _keys(
+    q, total, weight, top, k, v, k_row, v_row, row, start, stop, sequence, window, scale, head_dim,
+    CAUSAL: tl.constexpr, WINDOW: tl.constexpr, MASKED: tl.constexpr, WIDE: tl.constexpr,
+    BLOCK_N: tl.constexpr, HEAD: tl.constexpr,
+):  # fmt: skip
+    dim = tl.arange(0, HEAD)
+    for first in range(start, stop, BLOCK_N):
+        column = first + tl.arange(0, BLOCK_N)
+        place = column.to(tl.int64)
+        inside = (column[:, None] < sequence) & (dim[None, :] < head_dim)
+        keys = tl.load(k + place[:, None] * k_row + dim[None, :], mask=inside, other=0.0)
+        values = tl.load(v + place[:, None] * v_row + dim[None, :], mask=inside, other=0.0)
+        if WIDE:
+            keys, values = keys.to(tl.float32), values.to(tl.float32)
+        scores = tl.dot(q, tl.trans(keys), input_precision="ieee") * scale
+        if MASKED:
+            seen = visible(row[:, None], column[None, :], sequence, window, CAUSAL, WINDOW)
+            scores = tl.where(seen, scores, float("-inf"))
+        higher = tl.maximum(top, tl.max(scores, 1))
+        # a row that has seen no key yet has no maximum: 0 stands in, for -inf less -inf is no number
+        level = tl.where(higher == float("-inf"), 0.0, higher)
+        part = tl.math.exp2(scores - level[:, None])
+        shrink = tl.math.exp2(top - level)
+        weight = weight * shrink + tl.sum(part, 1)
+        total = tl.dot(part.to(values.dtype), values, total * shrink[:, None], input_precision="ieee")
+        top = higher
+    return total, weight, top
+
+
+@triton.jit
+def _forward(
+    q, k, v, output, sums, sequence, heads, group, window, scale, head_dim,
+    q_batch, q_row, q_head, k_batch, k_row, k_head, v_batch, v_row, v_head,
+    CAUSAL: tl.constexpr, WINDOW: tl.constexpr, WIDE: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, HEAD: tl.constexpr,
+):  # fmt: skip
+    first = tl.program_id(0) * BLOCK_M
+    batch = (tl.program_id(1) // heads).to(tl.int64)
+    head = (tl.program_id(1) % heads).to(tl.int64)
+    row, dim = first + tl.arange(0, BLOCK_M), tl.arange(0, HEAD)
+    inside = (row[:, None] < sequence) & (dim[None, :] < head_dim)
+    base = q + batch * q_batch + head * q_head
+    queries = tl.load(base + row.to(tl.int64)[:, None] * q_row + dim[None, :], mask=inside, other=0.0)
+    if WIDE:
+        queries = queries.to(tl.float32)
+    k += batch * k_batch + head // group * k_head
+    v += batch * v_batch + head // group * v_head
+    total = tl.zeros((BLOCK_M, HEAD), tl.float32)
+    weight = tl.zeros((BLOCK_M,), tl.float32)
+    top = tl.full((BLOCK_M,), float("-inf"), tl.float32)
+    # keys start..whole are seen in part, whole..edge by every query, edge..stop again in part
+    start, whole = 0, 0
+    stop, edge = sequence, sequence // BLOCK_N * BLOCK_N
+    if CAUSAL:
+        stop = min(sequence, first + BLOCK_M)
+        edge = min(edge, first // BLOCK_N * BLOCK_N)
+    if WINDOW:
+        start = max(0, first - window + 1) // BLOCK_N * BLOCK_N
+        whole = tl.cdiv(max(0, first + BLOCK_M - window), BLOCK_N) * BLOCK_N
+    whole = min(max(whole, start), tl.cdiv(stop, BLOCK_N) * BLOCK_N)
+    edge = max(edge, whole)
+    if WINDOW:
+        total, weight, top = _keys(
+            queries, total, weight, top, k, v, k_row, v_row, row, start, whole, sequence, window, scale, head_dim,
+            CAUSAL, WINDOW, True, WIDE, BLOCK_N, HEAD,
+        )  # fmt: skip
+    total, weight, top = _keys(
+        queries, total, weight, top, k, v, k_row, v_row, row, whole, edge, sequence, window, scale, head_dim,
+        CAUSAL, WINDOW, False, WIDE, BLOCK_N, HEAD,
+    )  # fmt: skip
+    total, weight, top = _keys(
+        queries, total, weight, top, k, v, k_row, v_row, row, edge, stop, sequence, window, scale, head_dim,
+        CAUSAL, WINDOW, True, WIDE, BLOCK_N, HEAD,
+    )  # fmt: skip
+    result = total / weight[:, None]
+    place = ((batch * sequence + row) * heads + head)[:, None] * head_dim + dim[None, :]
+    tl.store(output + place, result.to(output.dtype.element_ty), mask=inside)
+    tl.store(
+        sums + (batch * heads + head) * sequence + row, (top + tl.log2(weight)) / LOG2_E, mask=row < sequence
+    )
+
+
+def rows_of(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor with its last dimension dense, which the kernels read in whole rows."""
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
+
+
+def settings(head_dim: int, tile: Tile, dtype: torch.dtype) -> Tile:
+    """The tile, or the default one."""
+    return tile or tiles({"head_dim": head_dim}, str(dtype).removeprefix("torch."))[0]
+
+
+def _launch(inputs: Tensors, sizes: Sizes, tile: Tile, allocate: Allocate) -> tuple[torch.Tensor, ...]:
+    q, k, v = (rows_of(each) for each in inputs)
+    batch, sequence, heads, head_dim = q.shape
+    output = allocate(batch, sequence, heads, head_dim, dtype=q.dtype)
+    sums = allocate(batch, heads, sequence, dtype=torch.float32)
+    tile = settings(head_dim, tile, q.dtype)
+    strides = [each.stride(place) for each in (q, k, v) for place in range(3)]
+    _forward[(triton.cdiv(sequence, tile["block_m"]), batch * heads)](
+        q, k, v, output, sums, sequence, heads, heads // k.shape[2], sizes["window"],
+        head_dim**-0.5 * LOG2_E.value, head_dim, *strides,
+        bool(sizes["causal"]), bool(sizes["window"]), interpreted(),
+        tile["block_m"], tile["block_n"], max(16, triton.next_power_of_2(head_dim)),
+        num_warps=tile["warps"], num_stages=tile["stages"],
+    )  # fmt: skip
+    return output, sums
+
+
+LAUNCHERS: dict[str, Launch] = {"attention": _launch}

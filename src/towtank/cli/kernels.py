@@ -1,0 +1,147 @@
+"""`towtank kernels`: kernels of a training step on the device at hand: which are right, and how fast."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from towtank.cli import kernels_bench, kernels_tune
+from towtank.cli.options import Json
+
+if TYPE_CHECKING:
+    from towtank.kernels.launch import Entry
+    from towtank.kernels.records import Backend, Kernel
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Kernels of a training step on the device at hand: list, validate, measure and tune them.",
+    epilog="Start with `towtank kernels list`, then `towtank kernels validate`.",
+)
+
+Device = Annotated[
+    str | None,
+    typer.Option("--device", metavar="TYPE", help="cpu or cuda; default: the GPU where there is one."),
+]
+KernelName = Annotated[
+    str | None,
+    typer.Option("--kernel", metavar="NAME", help="This kernel only; see `towtank kernels list`."),
+]
+BackendName = Annotated[
+    str | None,
+    typer.Option("--backend", metavar="NAME", help="This backend only: library, triton or c."),
+]
+Dtype = Annotated[
+    str | None, typer.Option("--dtype", metavar="TYPE", help="This precision only: fp32, fp16 or bf16.")
+]
+Seed = Annotated[
+    int | None, typer.Option("--seed", min=0, help="Seed of the random inputs; default: another each time.")
+]
+
+VALIDATE_EXAMPLES = (
+    "Examples: `towtank kernels validate`; `TRITON_INTERPRET=1 towtank kernels validate --backend triton`."
+)
+
+
+@app.command("list")
+def list_(device: Device = None, json: Json = False) -> None:
+    """List kernels and backends with what is known of them on this device."""
+    from towtank.cli.kernels_choice import checked_device, precision
+    from towtank.cli.text import emit, emit_json, paragraph, table
+    from towtank.kernels.backends import library_missing
+    from towtank.kernels.launch import recorded
+    from towtank.kernels.registry import kernels
+
+    missing = library_missing("cpu")
+    chosen = checked_device(device)
+    entries = [] if missing else recorded(chosen)
+    rows = [
+        _status(kernel, backend, chosen, entries)
+        for kernel in kernels().values()
+        for backend in kernel.backends
+    ]
+    if json:
+        emit_json(rows)
+        return
+    cells = [
+        (row["kernel"], row["backend"], " ".join(precision(each) for each in row["dtypes"]), row["status"])
+        for row in rows
+    ]
+    emit(f"Kernels on {_where(chosen) if not missing else chosen}\n")
+    emit(table(cells, ("kernel", "backend", "precisions", "status")))
+    reasons = dict.fromkeys(f"{row['backend']}: {row['reason']}" for row in rows if "reason" in row)
+    if reasons:
+        emit("\nNot available\n" + "\n".join(paragraph(each) for each in reasons))
+    emit("\nA variant that is not validated is tried before it is used: towtank kernels validate")
+
+
+def _where(device: str) -> str:
+    from towtank.kernels.device import device_name, software
+
+    return f"{device}: {device_name(device)} ({software(device)})"
+
+
+def _status(kernel: "Kernel", backend: "Backend", device: str, entries: "list[Entry]") -> dict[str, Any]:
+    from towtank.cli.kernels_choice import precision
+
+    own = [each for each in entries if (each.kernel, each.backend) == (kernel.name, backend.name)]
+    row = {"kernel": kernel.name, "backend": backend.name, "device": device, "dtypes": list(backend.dtypes)}
+    if (missing := backend.missing(device)) is not None:
+        return {**row, "state": "not available", "status": "not available", "reason": missing}
+    wrong = [each for each in own if not each.passed]
+    if wrong:
+        fault = f"{precision(wrong[0].dtype)}: {wrong[0].fault} (seed {wrong[0].seed})"
+        return {**row, "state": "failed", "status": f"failed: {fault}"}
+    passed = sorted({each.dtype for each in own}, key=backend.dtypes.index)
+    left = [each for each in backend.dtypes if each not in passed]
+    if not passed:
+        return {**row, "state": "not validated", "status": "not validated"}
+    if left:
+        words = f"validated: {' '.join(map(precision, passed))}; not {' '.join(map(precision, left))}"
+        return {**row, "state": "validated in part", "status": words}
+    return {**row, "state": "validated", "status": f"validated ({len(own)} variants)"}
+
+
+@app.command("validate", epilog=VALIDATE_EXAMPLES)
+def validate(
+    kernel: KernelName = None,
+    backend: BackendName = None,
+    dtype: Dtype = None,
+    device: Device = None,
+    seed: Seed = None,
+    all_tiles: Annotated[
+        bool, typer.Option("--all-tiles", help="Try every tile of a backend, not its default only.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Compare kernels with float64 on fresh random data, odd sizes, strides, NaN and poisoned outputs.
+
+    What passes is recorded for this device; the exit code is 1 if a kernel is wrong.
+    """
+    from dataclasses import asdict
+
+    from towtank.cli.kernels_choice import Choice, progress
+    from towtank.cli.text import emit, emit_json
+    from towtank.kernels.launch import fresh_seed, record
+    from towtank.kernels.validate import validate as try_variant
+
+    choice = Choice.of(kernel, backend, dtype, device)
+    variants = choice.variants(all_tiles)
+    used = fresh_seed() if seed is None else seed
+    verdicts, entries = [], []
+    for number, (one, by, kind, tile) in enumerate(variants, 1):
+        progress(number, len(variants), f"{one.name} {by.name} {kind}")
+        verdicts.append(try_variant(one, by, kind, tile, device=choice.device, seed=used))
+        entries.append(record(verdicts[-1], choice.device, used))
+    if json:
+        rows = [asdict(each) for each in entries]
+        emit_json({"device": choice.device, "seed": used, "skipped": choice.skipped, "variants": rows})
+    else:
+        from towtank.cli.kernels_text import verdict_text
+
+        emit(verdict_text(verdicts, choice.skipped, _where(choice.device), used))
+    if any(not each.passed for each in verdicts):
+        raise typer.Exit(1)
+
+
+app.command("tune", epilog=kernels_tune.EXAMPLES)(kernels_tune.tune)
+app.command("bench", epilog=kernels_bench.BENCH_EXAMPLES)(kernels_bench.bench)
+app.command("profile", epilog=kernels_bench.PROFILE_EXAMPLES)(kernels_bench.profile)
