@@ -100,6 +100,7 @@ def _objective_of(identity: Mapping[str, Any], profiles: tuple[Path, ...]) -> "P
         identity["sequence"],
         constraints,
         profiles,
+        memory_margin=identity.get("memory_margin", 0.0),
     )
     objective = PlanObjective(
         task,
