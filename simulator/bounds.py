@@ -143,6 +143,9 @@ class StepTerms:
     ends: StageEnds
 
 
+_ROUNDING = 1e-12
+"""Part of a bound by which its sums may round differently from an engine's: it is never above the answer."""
+
 _ENDLESS = 1 << 40
 """Micro-batches of a pipeline whose warm-up they do not limit."""
 
@@ -172,7 +175,7 @@ def step_bounds_s(forward: Passes, backward: Passes, terms: StepTerms) -> Figure
     until = pipeline_bounds(pipeline, in_flight)
     if shape.num_chunks > 1:
         until = np.maximum(until, _all_chunks_s(pipeline, terms))
-    total: Figures = until + ends.after_s.max(axis=-1)
+    total: Figures = (until + ends.after_s.max(axis=-1)) * (1 - _ROUNDING)
     return total
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from towtank.autotune.export.family_overlap import overlap_values
 from towtank.autotune.export.layout import Layout, layout_of, node_faults, order_faults
 from towtank.autotune.export.records import Job, Values
-from towtank.simulator.plan import Dimension, Plan
+from towtank.simulator.plan import Plan
 from towtank.simulator.stacks.load import load_stack
 from towtank.simulator.stacks.rules import stack_faults
 
@@ -67,12 +67,10 @@ def _stack_faults(job: Job, layout: Layout, reference: str) -> list[str]:
 
 
 def _order_faults(job: Job, layout: Layout) -> list[str]:
-    plan = job.plan
-    usual: tuple[Dimension, ...] = ("tensor_x", "context", "tensor_z", "data", "pipeline")
-    other: tuple[Dimension, ...] = ("tensor_x", "context", "pipeline", "tensor_z", "data")
-    if layout.zero_stage >= 2:  # Megatron-FSDP asserts that the other order is off
-        return order_faults(plan, "Megatron-FSDP", usual)
-    return order_faults(plan, "Megatron-Core", usual, other)
+    """Megatron-FSDP asserts that the second order of Megatron-Core is off; the stack's own rules know both."""
+    if layout.zero_stage < 2:
+        return []
+    return order_faults(job.plan, "Megatron-FSDP", ("tensor_x", "context", "tensor_z", "data", "pipeline"))
 
 
 def pipeline_before_data(plan: Plan) -> bool:

@@ -2,8 +2,10 @@
 
 import json
 import os
+from contextlib import suppress
 from typing import Any
 
+from optuna.exceptions import StorageInternalError
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 
@@ -19,18 +21,29 @@ class MendedJournal(JournalFileBackend):
         self._path, self._own_lock = path, lock
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Append records, each as one line, after the last whole line."""
+        """Append records, each as one line, after the last whole line.
+
+        Raises:
+            StorageInternalError: the file cannot be written any more.
+        """
         text = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-        self._own_lock.acquire()
         try:
-            with open(self._path, "r+b") as file:
-                file.truncate(_end_of_last_line(file))
-                file.seek(0, os.SEEK_END)
-                file.write(text.encode("utf-8"))
-                file.flush()
-                os.fsync(file.fileno())
-        finally:
-            self._own_lock.release()
+            self._own_lock.acquire()
+            try:
+                self._append(text.encode("utf-8"))
+            finally:
+                with suppress(RuntimeError):  # whoever waited too long for this writer has broken its lock
+                    self._own_lock.release()
+        except OSError as error:
+            raise StorageInternalError(f"{self._path} cannot be written") from error
+
+    def _append(self, text: bytes) -> None:
+        with open(self._path, "r+b") as file:
+            file.truncate(_end_of_last_line(file))
+            file.seek(0, os.SEEK_END)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def _end_of_last_line(file: Any) -> int:

@@ -39,15 +39,15 @@ def distribution_of(parameter: Parameter) -> "BaseDistribution":
     return distributions.FloatDistribution(parameter.least, parameter.most, log=parameter.logarithmic)
 
 
-def worker_seed(seed: int, worker: str, trials_before: int) -> int:
-    """Seed of one worker's sampler: the user's for the first of a new study, else mixed with who and when.
+def worker_seed(seed: int, worker: str, others: int) -> int:
+    """Seed of one worker's sampler: the user's where no `others` have worked on the study, else mixed with who it is.
 
     Two workers with the same stream of random numbers would propose the same configurations, and so would a study
     that goes on.
     """
-    if trials_before == 0:
+    if others == 0:
         return seed
-    return zlib.crc32(f"{seed} {worker} {trials_before}".encode())
+    return zlib.crc32(f"{seed} {worker} {others}".encode())
 
 
 @dataclass(frozen=True, slots=True)

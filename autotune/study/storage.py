@@ -98,8 +98,8 @@ def _open_journal(path: Path) -> "BaseStorage":
         raise StudyError(
             f"storage {path} is not a journal of a study ({error or type(error).__name__}); name another file"
         ) from error
-    except OSError as error:
-        raise StudyError(f"storage {path}: {error.strerror or error}") from error
+    except (OSError, optuna.exceptions.StorageInternalError) as error:
+        raise StudyError(f"storage {path}: {reason_of(error)}") from error
 
 
 def _check_file(path: Path) -> None:

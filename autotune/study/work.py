@@ -43,22 +43,21 @@ def work(opened: OpenStudy, objective: Objective, progress: Progress | None = No
 
     worker = Worker.this_process()
     ledger = ledger_of(opened, objective, worker)
-    seed = worker_seed(opened.settings.seed, worker.identifier, _worked_on(opened, ledger))
-    proposer = Proposer(objective, distributions_of(objective), opened.settings, seed)
-    shift = _Shift(ledger, proposer, objective, opened.settings.trials)
     try:
-        with _signs_of_life(opened, worker):
-            exhausted = shift.run(progress)
+        with _signs_of_life(opened, worker):  # first, so that workers that start at once see each other
+            seed = worker_seed(opened.settings.seed, worker.identifier, _others(opened, ledger, worker))
+            proposer = Proposer(objective, distributions_of(objective), opened.settings, seed)
+            exhausted = _Shift(ledger, proposer, objective, opened.settings.trials).run(progress)
     except StorageInternalError as error:
         raise StudyError(f"storage {shown(opened.place)} was lost: {reason_of(error)}") from error
     return result_of(opened, objective, exhausted=exhausted)
 
 
-def _worked_on(opened: OpenStudy, ledger: Ledger) -> int:
-    """A number that is 0 as long as nobody has worked on the study."""
+def _others(opened: OpenStudy, ledger: Ledger, worker: Worker) -> int:
+    """A number that is 0 for the first worker of a study, as long as it is the only one."""
     counts = ledger.look().tally()
-    workers = sum(key.startswith(PREFIX) for key in opened.study.user_attrs)
-    return counts.finished + counts.running + workers
+    workers = [key for key in opened.study.user_attrs if key.startswith(PREFIX)]
+    return counts.finished + counts.running + len(set(workers) - {PREFIX + worker.identifier})
 
 
 def _signs_of_life(opened: OpenStudy, worker: Worker) -> AbstractContextManager[Any]:

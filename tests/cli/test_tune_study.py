@@ -126,6 +126,21 @@ def test_a_script_for_slurm_whose_workers_find_the_study(towtank, folder: Path) 
     assert json.loads(worked.out)["counts"]["simulated"] == 5
 
 
+def test_workers_in_other_folders_find_a_model_of_the_user(
+    towtank, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captures = Path(__file__).parents[1] / "captures" / "hf_configs"
+    (folder / "config.json").write_text((captures / "llama-3.1-8b" / "config.json").read_text())
+    arguments = ["--model", "config.json", *STUDY[3:]]
+    assert towtank("tune", *arguments, "--trials", "2", "--slurm", "workers.sh").code == 0
+    elsewhere = folder / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    outcome = towtank("tune", "--worker", "--storage", str(folder / "tune.journal"), "--json")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["counts"]["simulated"] == 2
+
+
 def test_a_worker_refuses_what_is_not_here_what_it_was(towtank, folder: Path) -> None:
     assert towtank(*STUDY, "--trials", "2").code == 0
     journal = folder / "tune.journal"

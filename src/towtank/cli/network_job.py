@@ -1,12 +1,12 @@
 """What `towtank network` is asked: groups, placement, collective and sizes, from the words of the user."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from towtank.cli.failure import InputError, Inputs
-from towtank.cli.surroundings import background_of
+from towtank.cli.surroundings import background_of, placed_of
+from towtank.cli.words import named
 
 if TYPE_CHECKING:
     from towtank.hardware_profiles.records import Machine
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from towtank.simulator.network.placement import Placed
     from towtank.simulator.network.routes import IntArray
     from towtank.simulator.network.surroundings import LinkKind
-
-PLACEMENTS = ("contiguous", "scattered", "random")
 
 
 @dataclass(frozen=True)
@@ -43,19 +41,6 @@ class Loaded:
     nodes: int
     placed: "Placed"
     background: "dict[LinkKind, float]"
-
-
-def named(option: str, word: str | None, known: Sequence[str]) -> str:
-    """`word`, if it is one of `known`; InputError with the nearest one if not."""
-    if word is None:
-        raise InputError(f"{option} is missing (known: {', '.join(known)})")
-    plain = word.strip().lower().replace("-", "_")
-    for name in known:
-        if plain.replace("_", "") == name.replace("_", ""):
-            return name
-    from towtank.hardware_profiles.nearest import did_you_mean
-
-    raise InputError(f"{option} {word} is unknown{did_you_mean(plain, known)} (known: {', '.join(known)})")
 
 
 def collective_of(word: str | None) -> "Collective":
@@ -92,30 +77,6 @@ def sweep_of(text: str) -> list[float]:
     while sizes[-1] * 2 <= high:
         sizes.append(sizes[-1] * 2)
     return sizes if sizes[-1] == high else [*sizes, high]
-
-
-def placed_of(text: str, seed: int) -> "Placed":
-    """The placement `contiguous`, `scattered:FILL` or `random`."""
-    from towtank.simulator.network.placement import Placed
-
-    kind, colon, fill = text.partition(":")
-    kind = named("--placement", kind, PLACEMENTS)
-    if seed < 0:
-        raise InputError(f"--seed {seed} must be 0 or more")
-    if kind != "scattered":
-        if colon:
-            raise InputError(f"--placement {text}: only scattered has a fill; write {kind}")
-        return Placed(cast(Any, kind), 0.0, seed)
-    try:
-        share = float(fill)
-    except ValueError:
-        share = -1.0
-    if not 0 <= share < 1:
-        raise InputError(
-            f"--placement {text}: write the part of the machine that other jobs hold, from 0 to below 1, "
-            f"like scattered:0.6"
-        )
-    return Placed("scattered", share, seed)
 
 
 def machine_of(job: Job) -> "tuple[Machine, int]":

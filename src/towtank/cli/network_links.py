@@ -75,7 +75,8 @@ def run(asked: Asked, json: bool) -> None:
 
 def answer(asked: Asked) -> Answered:
     """Time in the given order and, if asked for, in a better one."""
-    from towtank.cli.network_job import members_of, named, size_of
+    from towtank.cli.network_job import members_of, size_of
+    from towtank.cli.words import named
     from towtank.simulator.network.link_matrix import LINK_COLLECTIVES, paced
     from towtank.simulator.network.rank_mapping import best_order
 

@@ -10,6 +10,7 @@ import typer
 from towtank.cli.failure import InputError, Inputs
 from towtank.cli.options import Json, Machine, Model, Profiles, Stack
 from towtank.cli.surroundings import Background, Placement, PlacementSeed, surroundings_of
+from towtank.cli.words import one_of
 
 if TYPE_CHECKING:
     from towtank.simulator.predict import Prediction
@@ -171,8 +172,8 @@ def _predicted(job: _Job) -> "Prediction":
     from towtank.simulator.predict import predict as predict_step
 
     inputs = Inputs()
-    inputs.take(lambda: _one_of("--engine", job.engine, _ENGINES))
-    inputs.take(lambda: _one_of("--breakdown", job.breakdown, (None, *_DETAILS)))
+    inputs.take(lambda: one_of("--engine", job.engine, _ENGINES))
+    inputs.take(lambda: one_of("--breakdown", job.breakdown, (None, *_DETAILS)))
     around = inputs.take(lambda: surroundings_of(*job.around))
     loaded = load_job(
         job.plan,
@@ -195,16 +196,6 @@ def _predicted(job: _Job) -> "Prediction":
         profile_dirs=job.profiles,
         surroundings=around,
     )
-
-
-def _one_of(option: str, word: str | None, known: Sequence[str | None]) -> None:
-    if word not in known:
-        from towtank.hardware_profiles.nearest import did_you_mean
-
-        names = [name for name in known if name]
-        raise InputError(
-            f"{option} {word} is unknown{did_you_mean(str(word), names)} (known: {', '.join(names)})"
-        )
 
 
 def _write_trace(prediction: "Prediction", path: Path) -> None:

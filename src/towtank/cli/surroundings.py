@@ -1,13 +1,17 @@
 """Options that say what lies around a job: placement of its nodes, and traffic of other jobs."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from towtank.cli.failure import InputError
+from towtank.cli.words import named
 
 if TYPE_CHECKING:
+    from towtank.simulator.network.placement import Placed
     from towtank.simulator.network.surroundings import LinkKind, Surroundings
+
+_PLACEMENTS = ("contiguous", "scattered", "random")
 
 Placement = Annotated[
     str,
@@ -28,6 +32,30 @@ Background = Annotated[
     ),
 ]
 PlacementSeed = Annotated[int, typer.Option("--seed", metavar="N", help="Seed of a placement that is drawn.")]
+
+
+def placed_of(text: str, seed: int) -> "Placed":
+    """The placement `contiguous`, `scattered:FILL` or `random`."""
+    from towtank.simulator.network.placement import Placed
+
+    kind, colon, fill = text.partition(":")
+    kind = named("--placement", kind, _PLACEMENTS)
+    if seed < 0:
+        raise InputError(f"--seed {seed} must be 0 or more")
+    if kind != "scattered":
+        if colon:
+            raise InputError(f"--placement {text}: only scattered has a fill; write {kind}")
+        return Placed(cast(Any, kind), 0.0, seed)
+    try:
+        share = float(fill)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share < 1:
+        raise InputError(
+            f"--placement {text}: write the part of the machine that other jobs hold, from 0 to below 1, "
+            f"like scattered:0.6"
+        )
+    return Placed("scattered", share, seed)
 
 
 def background_of(text: str | None) -> "dict[LinkKind, float]":
@@ -57,7 +85,6 @@ def background_of(text: str | None) -> "dict[LinkKind, float]":
 def surroundings_of(placement: str, seed: int, background: str | None) -> "Surroundings":
     """What the options say, with all faults at once."""
     from towtank.cli.failure import Inputs
-    from towtank.cli.network_job import placed_of
     from towtank.simulator.network.surroundings import Surroundings
 
     inputs = Inputs()

@@ -11,9 +11,10 @@ from towtank.cli.failure import INTERRUPTED, WRONG_INPUT, InputError, Inputs, co
 from towtank.cli.memory_margin import AUTO, MemoryMarginOption, margin_share
 from towtank.cli.options import Json, Profiles
 from towtank.cli.records_as_options import with_records
-from towtank.cli.tune_study import run_asked
+from towtank.cli.tune_study import located, run_asked
 from towtank.cli.tune_study_options import NO_WISH, StudyWish
 from towtank.cli.tune_worker import KEPT, run_worker
+from towtank.cli.words import one_of
 
 if TYPE_CHECKING:
     from towtank.autotune.search.report import SearchReport
@@ -26,8 +27,9 @@ EXAMPLES = """\
 Examples:
   towtank tune --model megatron-1t --machine selene --devices 3072 --global-batch 3072
   towtank tune --model llama3-70b --machine dgx-h100:nodes=64 --global-batch 1024 --stack megatron-core \\
-      --fix tensor_x=4|8 --max pipeline=16 -o llama.yaml
-  towtank tune --model llama-3.1-405b --machine eos --devices 8192 --global-batch 2048 --sequence 8192 --budget 60s
+      --fix 'tensor_x=4|8' --max pipeline=16 -o llama.yaml
+  towtank tune --model llama-3.1-405b --machine grand-teton:nodes=1024 --devices 8192 --global-batch 2048 \\
+      --sequence 8192 --budget 60s
   towtank tune --model my/config.json --machine jupiter --devices 512 --global-batch 512 --json
   towtank tune --model llama3-8b --machine dgx-h100:nodes=4 --global-batch 64 --stack megatron-core \\
       --method optuna --trials 300 --study llama
@@ -160,34 +162,25 @@ def tune(
     if model is None or machine is None or global_batch is None:
         raise InputError(_missing(model=model, machine=machine, global_batch=global_batch))
     question = Question(
-        model,
-        machine,
-        stack,
-        devices,
-        global_batch,
-        sequence,
-        fix or (),
-        least or (),
-        most or (),
-        free or (),
-        budget,
-        workers,
-        finalists_engine,
-        output,
-        force,
-        tuple(profiles or ()),
-        memory_margin,
-    )
+        model, machine, stack, devices, global_batch, sequence, fix or (), least or (), most or (), free or (),
+        budget, workers, finalists_engine, output, force, tuple(profiles or ()), memory_margin,
+    )  # fmt: skip
     task, budget_s = _task(question)
     if study.method == "axonn":
         _by_axonn(task, top, question, json)
-        return
-    if study.is_asked:
+    elif study.is_asked:
         _study(task, question, study, json, budget_s)
-        return
+    else:
+        _search(task, question, top, finalists, json, budget_s)
+
+
+def _search(
+    task: "TuningTask", question: Question, top: int, finalists: int, json: bool, budget_s: float | None
+) -> None:
+    """The exact search for the shortest step."""
     report = _searched(task, top, budget_s, question, finalists)
     if report.result.plans:
-        _write(output, _plan_text(report.result.plans[0].plan, question))
+        _write(question.output, _plan_text(report.result.plans[0].plan, question))
     _print(report, question, json)
     if report.result.stopped == "interrupt":
         complain("interrupted; the answer is the best of what was done")
@@ -208,7 +201,7 @@ def _study(
     from towtank.autotune.study.plan_objective import References
     from towtank.simulator.plan_file import dump_plan
 
-    references = References(question.model, question.machine, question.stack)
+    references = References(*map(located, (question.model, question.machine, question.stack)))
     answer = run_asked(task, references, study, json=json, budget_s=budget_s, workers=question.workers)
     if answer is None:  # a script was written
         return
@@ -241,27 +234,37 @@ def _task(question: Question) -> "tuple[TuningTask, float | None]":
     )
     budget_s = inputs.take(lambda: budget_seconds(question.budget))
     margin = inputs.take(lambda: margin_share(question.memory_margin, None if stack is None else stack.name))
-    inputs.take(lambda: _one_of("--finalists-engine", question.engine, _ENGINES))
+    inputs.take(lambda: one_of("--finalists-engine", question.engine, _ENGINES))
     inputs.take(lambda: _check_workers(question.workers))
     inputs.take(lambda: _check_output(question.output, question.force))
     devices = question.devices
     if machine is not None and devices is None:
         devices = inputs.take(lambda: _all_devices(machine.name, machine.num_devices))
+    task = None
+    if model and machine and stack and devices is not None and constraints is not None:
+        task = TuningTask(
+            model,
+            machine,
+            stack,
+            devices,
+            question.global_batch,
+            question.sequence,
+            constraints,
+            question.profiles,
+            margin or 0.0,
+        )
+        inputs.take(lambda: _check_task(task))
     inputs.check()
-    assert model and machine and stack and devices is not None
-    assert constraints is not None and margin is not None
-    task = TuningTask(
-        model,
-        machine,
-        stack,
-        devices,
-        question.global_batch,
-        question.sequence,
-        constraints,
-        question.profiles,
-        margin,
-    )
+    assert task is not None  # else check has raised
     return task, budget_s
+
+
+def _check_task(task: "TuningTask") -> None:
+    from towtank.autotune.errors import TuningError
+    from towtank.autotune.space.legality import task_faults
+
+    if faults := task_faults(task):
+        raise TuningError(faults)
 
 
 def _all_devices(machine: str, number: int | None) -> int:
@@ -287,13 +290,6 @@ def budget_seconds(text: str | None) -> float | None:
     if not 0 < seconds < float("inf"):
         raise InputError(f"--budget {text}: must be above 0, such as 60s")
     return seconds
-
-
-def _one_of(option: str, word: str, known: Sequence[str]) -> None:
-    if word not in known:
-        from towtank.hardware_profiles.nearest import did_you_mean
-
-        raise InputError(f"{option} {word} is unknown{did_you_mean(word, known)} (known: {', '.join(known)})")
 
 
 def _check_workers(workers: int | None) -> None:

@@ -19,6 +19,13 @@ _SEEDS = 16
 """Plans of the exact search that a study starts from."""
 
 
+def located(reference: str) -> str:
+    """A file by its absolute path, so that workers started elsewhere find it; any other name as it is."""
+    path = Path(reference)
+    is_file = "/" in reference or path.suffix in (".yaml", ".yml", ".json")
+    return str(path.absolute()) if is_file and path.exists() else reference
+
+
 def run_asked(
     task: "TuningTask",
     references: "References",

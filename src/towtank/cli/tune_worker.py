@@ -14,6 +14,7 @@ from towtank.cli.tune_study_options import StudyWish
 if TYPE_CHECKING:
     from towtank.autotune.study.plan_objective import PlanObjective
     from towtank.autotune.study.session import OpenStudy
+    from towtank.autotune.task import TuningTask
     from towtank.simulator.plan import Plan
 
 
@@ -67,43 +68,16 @@ def check_name(study: str) -> None:
 
 def _objective_of(identity: Mapping[str, Any], profiles: tuple[Path, ...]) -> "PlanObjective":
     """The objective that a study was made with, loaded on this node."""
-    from towtank.autotune.space.constraints import Constraints
     from towtank.autotune.study.measures import Prices
     from towtank.autotune.study.plan_objective import PlanObjective, References
     from towtank.autotune.study.records import StudyError
-    from towtank.autotune.task import TuningTask
-    from towtank.hardware_profiles.load import load_machine
-    from towtank.simulator.models.load import load_model
     from towtank.simulator.plan_file import plan_from_mapping
-    from towtank.simulator.stacks.load import load_stack
 
     if identity.get("kind") != "plans":
         raise StudyError(f"the study is of {identity.get('kind')}, which `towtank tune` does not try")
-    names, inputs = References(identity["model"], identity["machine"], identity["stack"]), Inputs()
-    model = inputs.take(lambda: load_model(names.model))
-    machine = inputs.take(lambda: load_machine(names.machine, profiles))
-    stack = inputs.take(lambda: load_stack(names.stack))
-    inputs.check()
-    assert model and machine and stack  # else check has raised
-    limits = identity["constraints"]
-    constraints = Constraints(
-        {name: tuple(map(_hashable, values)) for name, values in limits["fixed"].items()},
-        limits["least"],
-        limits["most"],
-    )
-    task = TuningTask(
-        model,
-        machine,
-        stack,
-        identity["devices"][0],
-        identity["global_batch"],
-        identity["sequence"],
-        constraints,
-        profiles,
-        memory_margin=identity.get("memory_margin", 0.0),
-    )
+    names = References(identity["model"], identity["machine"], identity["stack"])
     objective = PlanObjective(
-        task,
+        _task_of(identity, profiles),
         [plan_from_mapping(plan, "study") for plan in identity["plans"]],
         identity["measures"],
         references=names,
@@ -116,6 +90,35 @@ def _objective_of(identity: Mapping[str, Any], profiles: tuple[Path, ...]) -> "P
             "made with; install the same version of towtank, and give the same --profiles"
         )
     return objective
+
+
+def _task_of(identity: Mapping[str, Any], profiles: tuple[Path, ...]) -> "TuningTask":
+    """The task of a study, with model, machine and stack as they are on this node."""
+    from towtank.autotune.space.constraints import Constraints
+    from towtank.autotune.task import TuningTask
+    from towtank.hardware_profiles.load import load_machine
+    from towtank.simulator.models.load import load_model
+    from towtank.simulator.stacks.load import load_stack
+
+    inputs = Inputs()
+    model = inputs.take(lambda: load_model(identity["model"]))
+    machine = inputs.take(lambda: load_machine(identity["machine"], profiles))
+    stack = inputs.take(lambda: load_stack(identity["stack"]))
+    inputs.check()
+    assert model and machine and stack  # else check has raised
+    limits = identity["constraints"]
+    fixed = {name: tuple(map(_hashable, values)) for name, values in limits["fixed"].items()}
+    return TuningTask(
+        model,
+        machine,
+        stack,
+        identity["devices"][0],
+        identity["global_batch"],
+        identity["sequence"],
+        Constraints(fixed, limits["least"], limits["most"]),
+        profiles,
+        identity.get("memory_margin", 0.0),
+    )
 
 
 def _hashable(value: Any) -> Any:

@@ -1,7 +1,6 @@
 """`towtank why`: what is wrong with a plan, what limits it, and what would be better."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,10 +10,9 @@ from towtank.cli.compare import predicted
 from towtank.cli.options import Json, Machine, Model, Profiles, Stack
 
 if TYPE_CHECKING:
-    from towtank.autotune.reasons import Reason
     from towtank.autotune.reasons.survey import Survey
-    from towtank.autotune.task import TuningTask
     from towtank.cli.job import Job
+    from towtank.cli.why_text import Assessment
     from towtank.simulator.predict import Prediction
 
 EXAMPLES = """\
@@ -55,23 +53,6 @@ _Against = Annotated[
 _Top = Annotated[int, typer.Option("--top", metavar="N", min=1, help="Neighbours that are shown.")]
 
 
-@dataclass(frozen=True)
-class Assessment:
-    """What is known about a plan."""
-
-    job: "Job"
-    task: "TuningTask"
-    rules: tuple[str, ...]
-    """Rules that it breaks."""
-    prediction: "Prediction | None"
-    """None for an illegal plan."""
-    survey: "Survey | None"
-    """None where it is compared with one other plan."""
-    against: "Prediction | None"
-    reason: "Reason | None"
-    """Why it loses against that other plan."""
-
-
 def why(
     plan: _PlanFile,
     model: Model = None,
@@ -109,11 +90,12 @@ def why(
 
 def _assess(
     job: "Job", best: "Prediction | None", devices: int | None, top: int, folders: Sequence[Path]
-) -> Assessment:
+) -> "Assessment":
     from towtank.autotune.reasons import explain, reason_between
     from towtank.autotune.reasons.survey import survey
     from towtank.autotune.task import TuningTask
     from towtank.cli.progress import progress_bar
+    from towtank.cli.why_text import Assessment
     from towtank.simulator.plan_rules import faults_of
 
     plan = job.plan
@@ -139,7 +121,7 @@ def _assess(
     return Assessment(job, task, rules, prediction, around, None, None)
 
 
-def assessment_to_mapping(found: Assessment) -> dict[str, Any]:
+def assessment_to_mapping(found: "Assessment") -> dict[str, Any]:
     """An assessment as plain data, in SI units."""
     from dataclasses import asdict
 

@@ -1,18 +1,38 @@
 """What `towtank why` prints."""
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from towtank.cli.prediction_text import layout
 from towtank.cli.text import count, gibibytes, paragraph, percent, plural, seconds, table
 
 if TYPE_CHECKING:
+    from towtank.autotune.reasons import Reason
     from towtank.autotune.reasons.limits import Limit
     from towtank.autotune.reasons.survey import JudgedNeighbour, Survey
-    from towtank.cli.why import Assessment
+    from towtank.autotune.task import TuningTask
+    from towtank.cli.job import Job
     from towtank.simulator.predict import Prediction
 
 _WORTH_A_WORD = 0.005
 """Groups below this share of the step are not named."""
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What is known about a plan."""
+
+    job: "Job"
+    task: "TuningTask"
+    rules: tuple[str, ...]
+    """Rules that it breaks."""
+    prediction: "Prediction | None"
+    """None for an illegal plan."""
+    survey: "Survey | None"
+    """None where it is compared with one other plan."""
+    against: "Prediction | None"
+    reason: "Reason | None"
+    """Why it loses against that other plan."""
 
 
 def why_text(found: "Assessment") -> str:

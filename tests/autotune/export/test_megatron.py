@@ -275,7 +275,7 @@ FAULTS = {
             "data": 2,
             "rank_order": ("data", "tensor_x", "tensor_y", "context", "tensor_z", "pipeline"),
         },
-        ["Megatron-Core numbers its ranks tensor_x < data"],
+        ["megatron-core cannot run rank_order"],
     ),
     "every second of uneven stages": (
         {"pipeline": 3, "recompute": "full", "recompute_every": 2, "global_batch": 6},

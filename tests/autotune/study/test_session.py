@@ -7,6 +7,7 @@ import pytest
 import toy
 
 from towtank.autotune.study import storage as storages
+from towtank.autotune.study.proposals import worker_seed
 from towtank.autotune.study.records import Measure, Outcome, Real, Settings, StudyError, StudyResult
 from towtank.autotune.study.session import OpenStudy, create_or_continue, find
 from towtank.autotune.study.work import work
@@ -171,6 +172,24 @@ def test_a_worker_finds_the_study_or_hears_which_there_are(tmp_path: Path) -> No
     assert identity == {"schema": 1, "kind": "toy", "space": 3}
     with pytest.raises(StudyError, match=r"has no study tops \(there: toys\)"):
         find(place, "tops")
+
+
+def test_a_journal_that_goes_away_under_a_worker_is_told(tmp_path: Path) -> None:
+    place = tmp_path / "toys.journal"
+
+    class Lost(toy.Toy):
+        def evaluate(self, parameters: "toy.Parameters") -> "toy.Outcome":
+            if len(self.evaluated) == 3:
+                place.unlink()
+            return super().evaluate(parameters)
+
+    with pytest.raises(StudyError, match=r"toys.journal was lost: .*No such file"):
+        run(Lost(), Settings(9, "random"), str(place))
+
+
+def test_workers_that_start_together_propose_different_things() -> None:
+    assert worker_seed(7, "one", 0) == worker_seed(7, "two", 0) == 7
+    assert len({worker_seed(7, name, others) for name in ("one", "two") for others in (1, 2)}) == 4
 
 
 def test_parameters_of_trials_are_readable_in_the_journal(tmp_path: Path) -> None:

@@ -1,0 +1,120 @@
+"""`towtank tune` on the command line."""
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+SMALL = [
+    "tune", "--model", "tiny-llama", "--machine", "dgx-h100:nodes=1", "--global-batch", "16", "--stack",
+    "megatron-core", "--workers", "1", "--finalists", "1", "--top", "3",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def schema(root: Path) -> dict:
+    return json.loads((root / "autotune/search/result.schema.json").read_text())
+
+
+def test_text_and_plan_file(towtank):
+    done = towtank(*SMALL)
+    assert done.code == 0 and not done.err
+    assert "legal plans" in done.out and "do not fit" in done.out and "winner proven" in done.out
+    assert "towtank predict --plan plan.yaml" in done.out
+    written = yaml.safe_load(Path("plan.yaml").read_text())
+    assert (written["model"], written["machine"], written["stack"]) == (
+        "tiny-llama", "dgx-h100:nodes=1", "megatron-core")  # fmt: skip
+    predicted = json.loads(towtank("predict", "--plan", "plan.yaml", "--json").out)
+    document = json.loads(towtank(*SMALL, "--json").out)
+    assert predicted["step_time_s"] == document["plans"][0]["step_time_s"]
+    assert predicted["peak_memory_bytes"] == document["plans"][0]["peak_memory_bytes"]
+    assert max(map(len, done.out.splitlines())) <= 100
+
+
+def test_json_keeps_its_schema(towtank):
+    root = Path(__file__).parents[2]
+    document = json.loads(towtank(*SMALL, "--json", "-o", "best.yaml").out)
+    jsonschema.validate(document, schema(root))
+    counts = document["counts"]
+    assert counts["legal"] == counts["do_not_fit"] + counts["pruned"] + counts["simulated"]
+    assert document["proven"] is True and document["gap"] == 0
+    assert [plan["rank"] for plan in document["plans"]] == [1, 2, 3]
+    times = [plan["step_time_s"] for plan in document["plans"]]
+    assert times == sorted(times) and all(p["bound_s"] <= p["step_time_s"] for p in document["plans"])
+    assert Path("best.yaml").exists() and not Path("plan.yaml").exists()
+
+
+def test_constraints_hold(towtank):
+    document = json.loads(towtank(*SMALL, "--json", "--fix", "tensor_x=2", "--max", "pipeline=1").out)
+    assert all(p["plan"]["tensor_x"] == 2 and p["plan"].get("pipeline", 1) == 1 for p in document["plans"])
+
+
+def test_all_that_is_wrong_is_told_at_once(towtank):
+    Path("notes.txt").write_text("do not lose me")
+    done = towtank(
+        "tune", "--model", "tiny-lama", "--machine", "selen", "--global-batch", "16", "--stack", "megatron-cor",
+        "--fix", "tensorx=8", "--budget", "soon", "--finalists-engine", "simpi", "-o", "notes.txt", "--workers", "0",
+    )  # fmt: skip
+    assert done.code == 2 and not done.out and "Traceback" not in done.err
+    for word in (
+        "tiny-lama",
+        "selen",
+        "megatron-cor",
+        "tensorx",
+        "--budget soon",
+        "simpi",
+        "notes.txt",
+        "--workers",
+    ):
+        assert word in done.err
+    assert Path("notes.txt").read_text() == "do not lose me"
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--devices", "4096"], ["4,096 devices", "dgx-h100"]),
+        (["--devices", "0"], ["devices = 0"]),
+        (["--global-batch", "0"], ["global_batch = 0"]),
+        (["--global-batch", "7", "--fix", "data=8", "--budget", "soon"], ["data = 8", "--budget soon"]),
+        (["--budget", "-3s"], ["--budget"]),
+        (["-o", "nowhere/plan.yaml"], ["no folder nowhere"]),
+        (["--fix", "tensor_x"], ["--fix"]),
+    ],
+)
+def test_bad_input_is_told_without_a_traceback(towtank, more, words):
+    done = towtank(*SMALL, *more)
+    assert done.code == 2 and not done.out and "Traceback" not in done.err
+    assert all(word in done.err for word in words), done.err
+    assert not Path("plan.yaml").exists()
+
+
+def test_nothing_fits(towtank):
+    done = towtank(
+        "tune", "--model", "megatron-1t", "--machine", "selene", "--devices", "8", "--global-batch", "8",
+        "--stack", "megatron-core", "--workers", "1", "--json", "--fix", "micro_batch=1",
+    )  # fmt: skip
+    assert done.code == 2
+    document = json.loads(done.out)
+    jsonschema.validate(document, schema(Path(__file__).parents[2]))
+    assert document["plans"] == [] and document["proven"] is False
+    assert document["counts"]["do_not_fit"] == document["counts"]["legal"] > 0
+    room = document["memory_capacity_bytes"] / (1 + document["memory_margin"])
+    missing = document["closest"]["peak_memory_bytes"] - room
+    assert document["closest"]["reason"]["missing_bytes"] == missing > 0
+    assert not Path("plan.yaml").exists()
+
+
+def test_a_plan_file_is_replaced_and_another_file_with_force_only(towtank):
+    Path("plan.yaml").write_text("schema: 1\ntensor_x: 4\n")
+    assert towtank(*SMALL).code == 0
+    Path("other.yaml").write_text("- a list\n")
+    assert towtank(*SMALL, "-o", "other.yaml").code == 2
+    assert towtank(*SMALL, "-o", "other.yaml", "--force").code == 0
+    assert yaml.safe_load(Path("other.yaml").read_text())["model"] == "tiny-llama"
