@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from towtank.autotune.space.constraints import Constraints
-from towtank.hardware_profiles.records import Machine
+from towtank.hardware_profiles.records import Machine, known
 from towtank.simulator.models.records import ModelSpec
 from towtank.simulator.stacks.records import Stack
 
@@ -23,3 +23,17 @@ class TuningTask:
     """Tokens of one sequence. None: the model's."""
     constraints: Constraints = field(default_factory=Constraints)
     profile_dirs: tuple[Path, ...] = ()
+    memory_margin: float = 0.0
+    """Share of the predicted peak that stays free: a plan fits where peak x (1 + share) is within the memory."""
+
+    def memory_limit_bytes(self) -> float:
+        """Largest predicted peak of a plan that fits, in bytes a device.
+
+        Raises:
+            UnknownFigure: the machine's profile lacks the memory of its devices.
+        """
+        device = self.machine.device
+        capacity = known(
+            device, "memory_capacity", device.memory_capacity_bytes, needed_for="the check of memory"
+        )
+        return capacity / (1.0 + self.memory_margin)

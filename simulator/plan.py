@@ -119,6 +119,12 @@ class Plan:
         return self.global_batch // (self.micro_batch * self.data * self.tensor_z)
 
     @property
+    def passes_meet(self) -> bool:
+        """Whether forward and backward pass of two micro-batches meet on a device: in a pipeline only where chunks
+        interleave (Megatron-LM asks for virtual stages there, arguments.py, overlap_moe_expert_parallel_comm)."""
+        return self.pipeline == 1 or self.virtual_stages > 1
+
+    @property
     def schedule_name(self) -> ScheduleName:
         """Pipeline schedule in force."""
         if self.schedule is not None:

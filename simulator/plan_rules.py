@@ -251,6 +251,12 @@ def _expert_faults(model: ModelSpec, plan: Plan) -> list[str]:
         faults.append(
             "expert > 1 with tensor_x > 1 needs sequence_parallel, so that each rank routes its own tokens"
         )
+    if plan.overlap.expert and plan.expert > 1 and not plan.passes_meet:
+        faults.append(
+            f"overlap.expert = true runs the exchange between experts beside another micro-batch, but with "
+            f"pipeline = {plan.pipeline} and virtual_stages = 1 no two passes meet on a stage; set virtual_stages "
+            f"above 1, or leave overlap.expert out"
+        )
     return faults
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from towtank.validation.evaluate import Result
 from towtank.validation.grouping import definitions, grouped, in_group, is_narrow, resolution, sweeps
+from towtank.validation.regret import choices, loss_of
 from towtank.validation.statistics import (
     best_half,
     best_plan_loss,
@@ -169,6 +170,16 @@ def _best_plan(rows: Sequence[Result]) -> Measured:
     )
 
 
+def _regret_median(rows: Sequence[Result]) -> Measured:
+    found = choices(rows)
+    return (loss_of(found).median, len(found)) if found else (None, 0)
+
+
+def _regret_p90(rows: Sequence[Result]) -> Measured:
+    found = choices(rows)
+    return (loss_of(found).p90, len(found)) if found else (None, 0)
+
+
 def _pairs(rows: Sequence[Result]) -> Measured:
     counts = [pairs_ordered(sweep, resolution(name)) for name, sweep in sweeps(_calm(rows)).items()]
     right, total = sum(one for one, _ in counts), sum(all_ for _, all_ in counts)
@@ -210,6 +221,9 @@ _MEASURES: Mapping[str, Callable[[Sequence[Result]], Measured]] = {
     "pairs_ordered": _pairs,
     "ranking_spearman": _ranking,
     "best_plan_loss": _best_plan,
+    "regret_median": _regret_median,
+    "regret_p90": _regret_p90,
+    "regret_p90_calm": lambda rows: _regret_p90(_calm(rows)),
     "memory_median": _memory,
     "successful_fit": _successful,
     "selective_mean": _of_group("selective_table_5"),

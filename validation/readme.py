@@ -1,7 +1,7 @@
 """`python -m towtank.validation.readme`: predict all published runs, then write what rests on the errors.
 
-Written are the intervals that predictions carry, the record of the cross-validation, the picture, and the tables
-between the markers of the README.
+Written are the intervals that predictions carry, the margins of memory that the search keeps, the record of the
+cross-validation, the picture, and the tables between the markers of the README.
 """
 
 import json
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from towtank.validation import cross_validation
+from towtank.validation import cross_validation, memory_margin
 from towtank.validation.evaluate import Result, evaluate, progress_bar
 from towtank.validation.figures import Figure
 from towtank.validation.grouping import interval_settings
@@ -108,6 +108,7 @@ def main() -> int:
     runs = read_runs(RUNS)
     results = evaluate(runs, progress=progress_bar)
     write_intervals(results)
+    memory_margin.write(results)
     observations = observe(fitted_runs(runs), progress=progress_bar)
     cross_validation.write(cross_validation.cross_validate(observations, results, progress=progress_bar))
     report = report_on(results, evaluate(read_runs(FAILED)), kernel_errors())
@@ -121,7 +122,8 @@ def main() -> int:
     except ValueError as error:
         print(f"towtank: {error}", file=sys.stderr)
         return 2
-    written = (FILE.relative_to(_ROOT), cross_validation.FILE.relative_to(_ROOT), PICTURE, readme.name)
+    files = (FILE, memory_margin.FILE, cross_validation.FILE)
+    written = (*(file.relative_to(_ROOT) for file in files), PICTURE, readme.name)
     print(f"written: {', '.join(map(str, written))}")
     return 0
 

@@ -37,10 +37,10 @@ def explain(task: TuningTask, plan: Plan, winner: Prediction) -> Reason:
     ]
     if faults:
         return Reason("illegal", f"illegal: {'; '.join(faults)}", rules=tuple(faults))
-    capacity = task.machine.device.memory_capacity_bytes
+    limit = task.memory_limit_bytes() if task.machine.device.memory_capacity_bytes is not None else None
     fullest = max(stage_memories(lower(task.model, plan, task.stack)), key=lambda stage: stage.peak_bytes)
-    if capacity is not None and fullest.peak_bytes > capacity:
-        return missing_memory(fullest, capacity)
+    if limit is not None and fullest.peak_bytes > limit:
+        return missing_memory(fullest, limit)
     prediction = predict(
         task.model,
         task.machine,

@@ -60,8 +60,8 @@ def survey(
     legal = [
         each for each in every if not faults_of(task.model, task.machine, each.plan, task.stack, task.devices)
     ]
-    capacity = task.machine.device.memory_capacity_bytes
-    too_large = {id(each) for each in legal if capacity is not None and _peak_bytes(task, each) > capacity}
+    limit = task.memory_limit_bytes() if task.machine.device.memory_capacity_bytes is not None else None
+    too_large = {id(each) for each in legal if limit is not None and _peak_bytes(task, each) > limit}
     fitting = [each for each in legal if id(each) not in too_large]
     tell = progress or (lambda done, total: None)
     best, simulated = _fastest(task, fitting, prediction, top, tell)

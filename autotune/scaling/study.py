@@ -40,6 +40,8 @@ class Study:
     profile_dirs: tuple[Path, ...] = ()
     budget_s: float | None = None
     """Seconds for the search of one point; None: until the best plan is proven."""
+    memory_margin: float = 0.0
+    """See `TuningTask`."""
 
     def task(self, point: ScalePoint) -> TuningTask:
         """The search of one point."""
@@ -52,6 +54,7 @@ class Study:
             sequence=self.sequence,
             constraints=self.constraints,
             profile_dirs=self.profile_dirs,
+            memory_margin=self.memory_margin,
         )
 
 
@@ -195,10 +198,12 @@ def _tuned(study: Study, point: ScalePoint, result: SearchResult) -> TunedPoint:
 def _why_none(result: SearchResult) -> str:
     if not result.counts.legal:
         return "no plan is legal for these devices and this batch"
-    text = f"none of {result.counts.legal:,} legal plans fits"
+    margin = result.task.memory_margin
+    spare = f" with {margin * 100:.3g} % to spare" if margin else ""
+    text = f"none of {result.counts.legal:,} legal plans fits{spare}"
     if result.closest_peak_bytes is None:
         return text
-    missing = result.closest_peak_bytes - result.memory_capacity_bytes
+    missing = result.closest_peak_bytes - result.memory_limit_bytes
     return f"{text}; the nearest lacks {missing / 2**30:,.1f} GiB a device"
 
 

@@ -19,7 +19,6 @@ from towtank.autotune.search.pool import Crew
 from towtank.autotune.search.records import Counts, Progress, RankedPlan, Report, SearchResult
 from towtank.autotune.space.table import PlanTable
 from towtank.autotune.task import TuningTask
-from towtank.hardware_profiles.records import known
 from towtank.simulator.predict import EngineName
 
 _FIRST_ROUND, _LARGEST_ROUND = 32, 2048
@@ -163,7 +162,7 @@ class _Judged:
 
     table: PlanTable
     memory_bytes: NDArray[np.float64]
-    capacity_bytes: float
+    limit_bytes: float
     num_fitting: int
     queue: Queue | None
     """None where no plan fits."""
@@ -178,21 +177,16 @@ def _judge(task: TuningTask, top: int, tell: Report) -> _Judged:
     tell(Progress("plans", 0, 0, None))
     table = legal_plans(task)
     tell(Progress("memory and bounds", 0, table.num_rows, None))
-    capacity = known(
-        task.machine.device,
-        "memory_capacity",
-        task.machine.device.memory_capacity_bytes,
-        needed_for="the check of memory",
-    )
+    limit = task.memory_limit_bytes()
     memory = peak_memory_bytes(task, table)
-    fitting = np.flatnonzero(memory <= capacity)
+    fitting = np.flatnonzero(memory <= limit)
     if not len(fitting):
-        return _Judged(table, memory, capacity, 0, None)
+        return _Judged(table, memory, limit, 0, None)
     fit = table.take(fitting)
     bound = step_bound_s(task, fit)
     order = np.argsort(bound, kind="stable")
     queue = Queue(fit.take(order), bound[order], memory[fitting[order]], top)
-    return _Judged(table, memory, capacity, len(fitting), queue)
+    return _Judged(table, memory, limit, len(fitting), queue)
 
 
 def _simulate(
@@ -253,7 +247,7 @@ def _result(
         plans=plans,
         stopped=stopped,
         gap=max(0.0, plans[0].step_time_s / smallest - 1) if plans else np.inf,
-        memory_capacity_bytes=judged.capacity_bytes,
+        memory_limit_bytes=judged.limit_bytes,
         closest=None,
         closest_peak_bytes=None,
         elapsed_s=budget.elapsed_s,
@@ -270,7 +264,7 @@ def _nothing_fits(task: TuningTask, judged: _Judged, budget: Budget) -> SearchRe
         plans=(),
         stopped=None,
         gap=np.inf,
-        memory_capacity_bytes=judged.capacity_bytes,
+        memory_limit_bytes=judged.limit_bytes,
         closest=None if closest is None else judged.table.plan(closest),
         closest_peak_bytes=None if closest is None else float(judged.memory_bytes[closest]),
         elapsed_s=budget.elapsed_s,

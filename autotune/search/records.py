@@ -14,7 +14,7 @@ class Counts:
 
     legal: int
     do_not_fit: int
-    """Plans that need more memory than the device has."""
+    """Plans that need more memory than the device has, with the task's margin to spare."""
     pruned: int
     """Plans that fit and whose lower bound is above the step time of the last plan of the result."""
     simulated: int
@@ -53,7 +53,8 @@ class SearchResult:
     gap: float
     """Step time of the winner over the smallest lower bound of an open plan, less 1: what the winner can be behind
     the best at most. 0 where it is proven, infinite where nothing was simulated yet."""
-    memory_capacity_bytes: float
+    memory_limit_bytes: float
+    """Largest predicted peak that fits: the memory of a device less the task's margin."""
     closest: Plan | None
     """Where no plan fits: the one that lacks the least memory."""
     closest_peak_bytes: float | None

@@ -101,7 +101,7 @@ def _obstacle(result: SearchResult) -> Reason | None:
         return None
     program = lower(result.task.model, result.closest, result.task.stack)
     fullest = max(stage_memories(program), key=lambda stage: stage.peak_bytes)
-    return missing_memory(fullest, result.memory_capacity_bytes)
+    return missing_memory(fullest, result.memory_limit_bytes)
 
 
 def report_to_mapping(report: SearchReport, version: str) -> dict[str, Any]:
@@ -121,7 +121,8 @@ def report_to_mapping(report: SearchReport, version: str) -> dict[str, Any]:
         "gap": result.gap if result.plans else None,
         "stopped": result.stopped,
         "elapsed_s": result.elapsed_s,
-        "memory_capacity_bytes": result.memory_capacity_bytes,
+        "memory_capacity_bytes": task.machine.device.memory_capacity_bytes,
+        "memory_margin": task.memory_margin,
         "plans": [_entry_to_mapping(each) for each in report.entries],
     }
     if report.interval is not None:

@@ -107,8 +107,14 @@ def own_switch(draft: Draft, switch: str, stack: Stack) -> Mask:
     """Whether the stack runs a communication beside compute where the plan says nothing (`resolve_overlap`)."""
     own = np.full(draft.num_rows, switch in stack.communication.overlaps)
     if switch == "expert":
-        own &= (draft.numbers("pipeline") == 1) | (draft.numbers("virtual_stages") > 1)
+        own &= passes_meet(draft)
     return own
+
+
+def passes_meet(draft: Draft) -> Mask:
+    """Rows in which forward and backward pass of two micro-batches meet on a device (`Plan.passes_meet`)."""
+    meet: Mask = (draft.numbers("pipeline") == 1) | (draft.numbers("virtual_stages") > 1)
+    return meet
 
 
 def shards_over_z_are_data(stack: Stack) -> bool:

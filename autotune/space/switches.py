@@ -7,7 +7,7 @@ import numpy as np
 
 from towtank.autotune.space.dimensions import SWITCHES
 from towtank.autotune.space.draft import Draft
-from towtank.autotune.space.sameness import communicates, own_switch
+from towtank.autotune.space.sameness import communicates, own_switch, passes_meet
 from towtank.autotune.space.steps import Options, Rule, Step, beside, numbers, product_of
 from towtank.autotune.task import TuningTask
 from towtank.simulator.plan import Overlap
@@ -18,6 +18,9 @@ def _rules(switch: str) -> Callable[[TuningTask, Draft, Options], Iterator[Rule]
         wish, stack = numbers(options), task.stack
         has = switch in stack.supports.overlaps
         yield f"overlap.{switch} = true needs a stack that has it, not {stack.name}", (wish != 1) | has
+        if switch == "expert":
+            possible = beside((draft.numbers("expert") == 1) | passes_meet(draft))
+            yield "overlap.expert = true needs virtual_stages above 1 in a pipeline", (wish != 1) | possible
         there = beside(communicates(draft, switch, stack, task.machine.device))
         own = beside(own_switch(draft, switch, stack))
         # where the stack's own way is among the options, it is the name of what is the same

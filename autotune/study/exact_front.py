@@ -12,7 +12,6 @@ from towtank.autotune.study.pareto import costs_of, front
 from towtank.autotune.study.plan_clock import PlanClock
 from towtank.autotune.study.records import Measure
 from towtank.autotune.task import TuningTask
-from towtank.hardware_profiles.records import known
 from towtank.simulator.plan import Plan
 
 
@@ -46,6 +45,8 @@ class Front:
     measures: tuple[Measure, ...]
     counts: FrontCounts
     plans: tuple[FrontPlan, ...]
+    memory_margin: float = 0.0
+    """Share of their predicted peak that the plans leave free."""
 
     @property
     def exact(self) -> bool:
@@ -115,7 +116,7 @@ def space_front(
     counts = FrontCounts(
         legal, legal - len(optimistic), len(optimistic) - simulated - left, simulated, open=left
     )
-    return Front(tuple(measures), counts, tuple(plans))
+    return Front(tuple(measures), counts, tuple(plans), task.memory_margin)
 
 
 def _part(task: TuningTask, measures: Sequence[Measure], prices: Prices) -> _Part:
@@ -124,12 +125,8 @@ def _part(task: TuningTask, measures: Sequence[Measure], prices: Prices) -> _Par
     from towtank.autotune.space.enumerate import legal_plans
 
     table = legal_plans(task)
-    device = task.machine.device
-    capacity = known(
-        device, "memory_capacity", device.memory_capacity_bytes, needed_for="the check of memory"
-    )
     memory = peak_memory_bytes(task, table)
-    fits = np.flatnonzero(memory <= capacity)
+    fits = np.flatnonzero(memory <= task.memory_limit_bytes())
     fitting = table.take(fits)
     optimistic = optimistic_values(
         measures,

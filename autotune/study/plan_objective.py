@@ -19,7 +19,6 @@ from towtank.autotune.study.plan_clock import PlanClock
 from towtank.autotune.study.plan_space import PlanSpace, plan_space
 from towtank.autotune.study.records import Measure, Outcome, Parameter, Parameters, RefusedError, StudyError
 from towtank.autotune.task import TuningTask
-from towtank.hardware_profiles.records import known
 from towtank.simulator.errors import PlanError
 from towtank.simulator.lowering.sizes import resolve_overlap
 from towtank.simulator.plan import Plan
@@ -77,17 +76,17 @@ class PlanObjective:
         self._measures = measures_named(measures)
         check_known(self._measures, task.machine, self._prices)
         self._space: PlanSpace = plan_space(task.model, task.machine, task.stack, plans, task.constraints)
-        self._capacity_bytes = known(
-            task.machine.device,
-            "memory_capacity",
-            task.machine.device.memory_capacity_bytes,
-            needed_for="the check of memory",
-        )
+        self._limit_bytes = task.memory_limit_bytes()
 
     @property
     def measures(self) -> tuple[Measure, ...]:
         """What is measured."""
         return self._measures
+
+    @property
+    def memory_margin(self) -> float:
+        """Share of their predicted peak that plans must leave free."""
+        return self._task.memory_margin
 
     @property
     def space(self) -> Mapping[str, Parameter]:
@@ -124,6 +123,7 @@ class PlanObjective:
                 "least": dict(task.constraints.least),
                 "most": dict(task.constraints.most),
             },
+            "memory_margin": task.memory_margin,
             "measures": [measure.name for measure in self._measures],
             "price_per_device_hour": self._prices.per_device_hour_usd,
             "plans": [plan_to_mapping(plan) for plan in self._space.plans],
@@ -169,7 +169,7 @@ class PlanObjective:
         """Simulate the plan."""
         simulated = self.simulated(parameters)
         values = values_of(self._measures, simulated, self._task.machine, self._prices)
-        return Outcome(values, {MEMORY: simulated.peak_memory_bytes - self._capacity_bytes})
+        return Outcome(values, {MEMORY: simulated.peak_memory_bytes - self._limit_bytes})
 
 
 def plan_of_name(name: str) -> Plan:

@@ -62,9 +62,7 @@ def activation_precision(precision: str) -> str:
 
 def resolve_overlap(plan: Plan, stack: Stack) -> Overlap:
     """Switches of the plan, else what the stack does by itself."""
-
-    # forward and backward pass of two micro-batches meet on one stage only where chunks interleave
-    impossible = ("expert",) if plan.pipeline > 1 and plan.virtual_stages == 1 else ()
+    impossible = () if plan.passes_meet else ("expert",)
 
     def choose(name: str) -> bool:
         wish: bool | None = getattr(plan.overlap, name)

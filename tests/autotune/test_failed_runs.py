@@ -9,23 +9,21 @@ from towtank.autotune.search.exact import tune
 from towtank.autotune.task import TuningTask
 from towtank.simulator.plan import Plan
 from towtank.validation.express import Expressed, express
+from towtank.validation.memory_margin import memory_margin
 from towtank.validation.rows import FAILED, RUNS, Run, read_runs
 
 pytestmark = pytest.mark.slow
 
 TOP = 5
 NOT_REACHED = {
-    # predicted to need 67 to 71 GiB of 80. The same mapping of the 1B model failed on 16, 32 and 64 devices too, and
-    # ran in another attempt: the source draws one mark for "out of memory or crash"
+    # predicted to need 67 to 71 GiB, and the measured margin leaves 73 of 80 to plans. The same mapping of the 1B
+    # model failed on 16, 32 and 64 devices too, and ran in another attempt: the source draws one mark for "out of
+    # memory or crash"
     ("Llama-like 3B", 8),
     ("Llama-like 3B", 16),
     ("Llama-like 3B", 32),
     ("Llama-like 3B", 64),
-    # 74 and 78 of 80 GiB: nearer than the model of memory knows
-    ("Llama-like 1B", 32),
-    ("Llama-like 1B", 64),
-    ("Llama-like 8B", 16),
-    # 51 of 80 GiB on 512 devices; the same mapping of half as many replicas ran: not for want of memory
+    # 52 of 80 GiB on 512 devices; the same mapping of half as many replicas ran: not for want of memory
     ("Llama-like 8B", 512),
 }
 """Jobs (model, devices) for which the goal is not reached: a failed configuration is among the first plans."""
@@ -72,7 +70,15 @@ def test_failed_configurations_are_not_among_the_first_plans(jobs, capsys) -> No
     hits = {}
     for key, job in sorted(jobs.items()):
         row = job.expressed
-        task = TuningTask(row.model, row.machine, row.stack, key[1], row.plan.global_batch, row.plan.sequence)
+        task = TuningTask(
+            row.model,
+            row.machine,
+            row.stack,
+            key[1],
+            row.plan.global_batch,
+            row.plan.sequence,
+            memory_margin=memory_margin(row.stack.name).share,
+        )
         for ranked in tune(task, top=TOP, workers=1).plans:
             name = job.failed.get(_mapping(ranked.plan))
             if name is not None and ranked.plan.recompute == "none":

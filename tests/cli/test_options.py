@@ -19,7 +19,7 @@ COMMANDS = {
         "--sequence", "--stack", "--top", "--workers", "-h", "-o",
         "--measure", "--or-devices", "--price-per-device-hour", "--trials", "--sampler", "--seed", "--study",
         "--storage", "--worker", "--lease", "--slurm", "--slurm-nodes", "--slurm-workers", "--slurm-time",
-        "--slurm-option",
+        "--slurm-option", "--memory-margin",
     ],
     "why": [
         "--against", "--devices", "--help", "--json", "--machine", "--model", "--profiles", "--set", "--stack",
@@ -31,7 +31,8 @@ COMMANDS = {
     ],
     "scale": [
         "--budget", "--devices", "--fix", "--free", "--global-batch", "--grow", "--help", "--jobs", "--json",
-        "--machine", "--max", "--min", "--mode", "--model", "--plot", "--profiles", "--sequence", "--stack", "-h",
+        "--machine", "--max", "--memory-margin", "--min", "--mode", "--model", "--plot", "--profiles", "--sequence",
+        "--stack", "-h",
     ],
     "export": [
         "--framework", "--help", "--ignore-config-key", "--json", "--machine", "--model", "--output", "--profiles",

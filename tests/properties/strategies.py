@@ -131,6 +131,8 @@ def repaired(plan: Plan, model: ModelSpec, stack: Stack) -> Plan:
     chosen = replace(plan, **changes)
     if chosen.expert > 1 and chosen.tensor_x > 1 and not chosen.sequence_parallel:
         chosen = replace(chosen, expert=1)
+    if chosen.overlap.expert and not chosen.passes_meet:
+        chosen = replace(chosen, overlap=replace(chosen.overlap, expert=None))
     step = chosen.micro_batch * chosen.data * chosen.tensor_z
     return replace(
         chosen, global_batch=step * chosen.pipeline * max(1, plan.num_micro_batches // plan.pipeline)

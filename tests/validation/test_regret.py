@@ -6,6 +6,7 @@ import pytest
 from made_runs import result
 
 from towtank.validation.evaluate import Result, evaluate
+from towtank.validation.figures import figures
 from towtank.validation.grouping import definitions
 from towtank.validation.mapping.rules import matches
 from towtank.validation.regret import Choice, choice, choices, losses
@@ -51,6 +52,22 @@ def test_losses_by_family_and_of_all() -> None:
     assert table["x"].p90 == pytest.approx(0.18)
     assert table["all sweeps"].median == pytest.approx(0.15)
     assert losses([]) == {}
+
+
+def test_figures_of_regret_by_hand() -> None:
+    # one sweep of the erratic kind: the best is twice as fast as the chosen, a loss of 100 %
+    rows = [_row("a", 1.0, 1.2, 1), _row("b", 2.0, 1.1, 2), _row("c", 3.0, 3.0, 4)]
+    sweep = [
+        replace(
+            row, run=replace(row.run, source="Nanotron sweep", model="Llama-like 1B", framework="Nanotron")
+        )
+        for row in rows
+    ]
+    assert len(choices(sweep)) == 1
+    found = {figure.key: figure for figure in figures(sweep)}
+    assert found["regret_median"].value == pytest.approx(100.0)
+    assert (found["regret_p90"].rows, found["regret_p90"].reached) == (1, False)
+    assert (found["regret_p90_calm"].value, found["regret_p90_calm"].rows) == (None, 0)
 
 
 def _of_a_sweep() -> list[Result]:

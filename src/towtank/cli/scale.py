@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from towtank.cli.failure import INTERRUPTED, InputError, Inputs, complain
+from towtank.cli.memory_margin import AUTO, MemoryMarginOption, margin_share
 from towtank.cli.options import Json, Profiles
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class _Asked:
     budget: str | None
     plot: Path | None
     profiles: tuple[Path, ...]
+    memory_margin: str
 
 
 _Models = Annotated[
@@ -104,6 +106,7 @@ def scale(
     most: _Max = None,
     free: _Free = None,
     budget: _Budget = None,
+    memory_margin: MemoryMarginOption = AUTO,
     jobs: _Jobs = None,
     plot: _Plot = None,
     json: Json = False,
@@ -117,7 +120,19 @@ def scale(
     """
     limits, folders = (fix or (), least or (), most or (), free or ()), tuple(profiles or ())
     asked = _Asked(
-        model, machine, stack, devices, mode, grow, global_batch, sequence, limits, budget, plot, folders
+        model,
+        machine,
+        stack,
+        devices,
+        mode,
+        grow,
+        global_batch,
+        sequence,
+        limits,
+        budget,
+        plot,
+        folders,
+        memory_margin,
     )
     study, points = _study(asked)
     found = _tuned(study, points, jobs)
@@ -134,7 +149,7 @@ def _print(asked: _Asked, study: "Study", found: "list[TunedPoint]", json: bool)
     if json:
         emit_json(scale_to_mapping(found, study, asked.mode))
         return
-    emit(scale_text(found, _title(asked), asked.mode))
+    emit(scale_text(found, _title(asked), asked.mode, study.memory_margin))
     if asked.plot is not None:
         emit(f"\nplot: {asked.plot}")
 
@@ -165,12 +180,15 @@ def _study(asked: _Asked) -> "tuple[Study, tuple[ScalePoint, ...]]":
     counts = inputs.take(lambda: device_counts(asked.devices))
     constraints = inputs.take(lambda: read_constraints(*asked.limits))
     budget_s = inputs.take(lambda: budget_seconds(asked.budget))
+    margin = inputs.take(lambda: margin_share(asked.memory_margin, None if stack is None else stack.name))
     inputs.take(lambda: _one_of("--mode", asked.mode, MODES))
     inputs.take(lambda: _one_of("--grow", asked.growth, GROWTHS))
     inputs.take(lambda: _at_least_one("--sequence", asked.sequence))
     inputs.take(lambda: _check_plot(asked.plot))
     inputs.check()
-    assert machine and stack and counts and constraints is not None  # else check has raised
+    assert (
+        machine and stack and counts and constraints is not None and margin is not None
+    )  # else check has raised
     known = [model for model in models if model is not None]
     try:
         points = scale_points(
@@ -178,7 +196,7 @@ def _study(asked: _Asked) -> "tuple[Study, tuple[ScalePoint, ...]]":
         )
     except TuningError as error:
         raise InputError(str(error)) from error
-    study = Study(machine, stack, asked.sequence, constraints, asked.profiles, budget_s)
+    study = Study(machine, stack, asked.sequence, constraints, asked.profiles, budget_s, margin)
     return study, points
 
 

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 _HEADS = ("devices", "step", "tokens/s", "a device", "TFLOP/s", "MFU", "efficiency", "memory")
 
 
-def scale_text(points: "Sequence[TunedPoint]", title: str, mode: str) -> str:
-    """The tables of a study, at most 100 columns wide."""
+def scale_text(points: "Sequence[TunedPoint]", title: str, mode: str, margin: float = 0.0) -> str:
+    """The tables of a study, at most 100 columns wide; `margin`: share of the predicted memory that stays free."""
     from towtank.autotune.scaling.study import efficiencies
 
     rows = [_row(each, efficiency) for each, efficiency in zip(points, efficiencies(points), strict=True)]
@@ -23,7 +23,7 @@ def scale_text(points: "Sequence[TunedPoint]", title: str, mode: str) -> str:
         [
             f"{title}\n{table(rows, _HEADS, right=range(8))}",
             f"Plans\n{table(_plans(points, mode), heads, right=(0, 1) if len(heads) > 2 else (0,))}",
-            "\n".join(paragraph(f"- {note}") for note in _notes(points)),
+            "\n".join(paragraph(f"- {note}") for note in (*_notes(points), *_room(margin))),
         ]
     )
 
@@ -80,6 +80,10 @@ def _notes(points: "Sequence[TunedPoint]") -> list[str]:
     ]
 
 
+def _room(margin: float) -> list[str]:
+    return [f"plans keep {percent(margin)} of their predicted memory free for its error"] if margin else []
+
+
 def plan_words(plan: "Plan") -> str:
     """A plan in few words: degrees, chunks, micro-batch, recomputation, ZeRO."""
     words = [layout(plan)]
@@ -104,6 +108,7 @@ def scale_to_mapping(points: "Sequence[TunedPoint]", study: "Study", mode: str) 
         "mode": mode,
         "machine": study.machine.name,
         "stack": study.stack.name,
+        "memory_margin": study.memory_margin,
         "points": [
             _point_to_mapping(each, efficiency)
             for each, efficiency in zip(points, efficiencies(points), strict=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from towtank.cli.failure import INTERRUPTED, WRONG_INPUT, InputError, Inputs, complain
+from towtank.cli.memory_margin import AUTO, MemoryMarginOption, margin_share
 from towtank.cli.options import Json, Profiles
 from towtank.cli.records_as_options import with_records
 from towtank.cli.tune_study import located, run_asked
@@ -122,6 +123,7 @@ class Question:
     output: Path
     force: bool
     profiles: tuple[Path, ...]
+    memory_margin: str
 
 
 @with_records
@@ -141,6 +143,7 @@ def tune(
     workers: _Workers = None,
     finalists: _Finalists = 3,
     finalists_engine: _FinalistsEngine = "simpy",
+    memory_margin: MemoryMarginOption = AUTO,
     output: _Output = Path("plan.yaml"),
     force: _Force = False,
     json: Json = False,
@@ -150,8 +153,8 @@ def tune(
     """Search all legal plans of a model on a machine and write the best one to plan.yaml.
 
     Every legal plan is judged by its memory and by a lower bound of its step time; those that the bounds leave are
-    simulated, so the answer is proven best under the compiled engine. No plan in it fails to fit. Ctrl-C keeps what
-    is done.
+    simulated, so the answer is proven best under the compiled engine. Every plan in it fits, with room for the error
+    of predicted memory. Ctrl-C keeps what is done.
     """
     if study.worker:
         run_worker(study, tuple(profiles or ()), json)
@@ -160,7 +163,7 @@ def tune(
         raise InputError(_missing(model=model, machine=machine, global_batch=global_batch))
     question = Question(
         model, machine, stack, devices, global_batch, sequence, fix or (), least or (), most or (), free or (),
-        budget, workers, finalists_engine, output, force, tuple(profiles or ()),
+        budget, workers, finalists_engine, output, force, tuple(profiles or ()), memory_margin,
     )  # fmt: skip
     task, budget_s = _task(question)
     if study.method == "axonn":
@@ -230,6 +233,7 @@ def _task(question: Question) -> "tuple[TuningTask, float | None]":
         lambda: read_constraints(question.fix, question.least, question.most, question.free)
     )
     budget_s = inputs.take(lambda: budget_seconds(question.budget))
+    margin = inputs.take(lambda: margin_share(question.memory_margin, None if stack is None else stack.name))
     inputs.take(lambda: one_of("--finalists-engine", question.engine, _ENGINES))
     inputs.take(lambda: _check_workers(question.workers))
     inputs.take(lambda: _check_output(question.output, question.force))
@@ -247,6 +251,7 @@ def _task(question: Question) -> "tuple[TuningTask, float | None]":
             question.sequence,
             constraints,
             question.profiles,
+            margin or 0.0,
         )
         inputs.take(lambda: _check_task(task))
     inputs.check()
@@ -337,6 +342,8 @@ def _by_axonn(task: "TuningTask", top: int, question: Question, json: bool) -> N
     from towtank.cli.axonn_text import axonn_answer
     from towtank.cli.progress import progress_bar
 
+    if question.memory_margin != AUTO:
+        raise InputError("--memory-margin does not go with --method axonn, which goes by the memory itself")
     ranking = axonn_ranking(task, top, lambda done, total: progress_bar("grids", done=done, total=total))
     chosen = min(ranking.rows, key=lambda row: row.step_time_s)
     if chosen.prediction is not None:
@@ -367,13 +374,21 @@ def _print(report: "SearchReport", question: Question, json: bool) -> None:
         document = report_to_mapping(report, __version__)
         emit_json(document | ({"output": str(question.output)} if report.result.plans else {}))
         return
+    from towtank.cli.memory_margin import margin_note
     from towtank.cli.text import emit
     from towtank.cli.tune_text import nothing_fits_text, search_text
 
     if not report.result.plans:
         complain(nothing_fits_text(report))
         return
-    emit(search_text(report, _commands(question), question.engine))
+    emit(
+        search_text(
+            report,
+            _commands(question),
+            question.engine,
+            margin_note(report.result.task, question.memory_margin),
+        )
+    )
 
 
 def _commands(question: Question) -> list[str]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from towtank.cli.memory_margin import does_not_fit_words
 from towtank.cli.text import count, emit, emit_json, gibibytes, paragraph, seconds, significant, table
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def print_study(
     if json:
         emit_json(_study_document(result, opened, objective))
     else:
-        emit(_study_text(result, opened, rows, worker=worker))
+        emit(_study_text(result, opened, rows, objective.memory_margin, worker=worker))
     return rows[0][0] if rows else None
 
 
@@ -80,6 +81,7 @@ def _study_text(
     result: "StudyResult",
     opened: "OpenStudy",
     rows: Sequence[tuple["Plan", Sequence[float]]],
+    margin: float,
     *,
     worker: bool,
 ) -> str:
@@ -88,7 +90,7 @@ def _study_text(
     counts = result.counts
     said = [
         f"{count(counts.finished)} plans tried",
-        f"{count(counts.infeasible)} do not fit",
+        f"{count(counts.infeasible)} {does_not_fit_words(margin)}",
         f"sampler {opened.settings.sampler}, seed {opened.settings.seed}",
     ]
     said += [f"{counts.failed} failed"] if counts.failed else []
@@ -120,6 +122,7 @@ def _study_document(result: "StudyResult", opened: "OpenStudy", objective: "Plan
         "storage": shown(opened.place),
         "sampler": opened.settings.sampler,
         "seed": opened.settings.seed,
+        "memory_margin": objective.memory_margin,
         "measures": _measures(result.measures),
         "counts": {
             "simulated": counts.complete,
@@ -174,8 +177,8 @@ def print_front(front: "Front", json: bool) -> "Plan | None":
 def _front_text(front: "Front", rows: Sequence[tuple["Plan", Sequence[float]]]) -> str:
     counts = front.counts
     lines = [
-        f"{count(counts.legal)} legal plans, {count(counts.do_not_fit)} do not fit, {count(counts.pruned)} pruned by "
-        f"their bounds, {count(counts.simulated)} simulated"
+        f"{count(counts.legal)} legal plans, {count(counts.do_not_fit)} {does_not_fit_words(front.memory_margin)}, "
+        f"{count(counts.pruned)} pruned by their bounds, {count(counts.simulated)} simulated"
         + (f", {count(counts.open)} open" if counts.open else "")
     ]
     if not rows:
@@ -194,6 +197,7 @@ def _front_document(front: "Front") -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "method": "exact",
+        "memory_margin": front.memory_margin,
         "measures": _measures(front.measures),
         "counts": {
             "legal": counts.legal,

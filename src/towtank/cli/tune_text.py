@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from towtank.cli.memory_margin import does_not_fit_words
 from towtank.cli.prediction_text import layout
 from towtank.cli.text import count, gibibytes, paragraph, percent, seconds, significant, table
 
@@ -12,14 +13,16 @@ if TYPE_CHECKING:
     from towtank.simulator.plan import Plan
 
 
-def search_text(report: "SearchReport", commands: Sequence[str], engine: str) -> str:
+def search_text(
+    report: "SearchReport", commands: Sequence[str], engine: str, margin_note: str | None = None
+) -> str:
     """Counts and proof, the best plans, why the others lost, what the answer stands on, what to type next."""
     result = report.result
     sections = [
         f"{_headline(result)}\n{paragraph(counts_text(result), indent=0)}",
         _best(report, engine),
         *([_lost(report)] if len(report.entries) > 1 else []),
-        _stands_on(report, engine),
+        _stands_on(report, engine, margin_note),
         "Next\n" + "\n".join(f"  {command}" for command in commands),
     ]
     return "\n\n".join(sections)
@@ -39,7 +42,7 @@ def counts_text(result: "SearchResult") -> str:
     counts = result.counts
     parts = [
         f"{count(counts.legal)} legal plans",
-        f"{count(counts.do_not_fit)} do not fit",
+        f"{count(counts.do_not_fit)} {does_not_fit_words(result.task.memory_margin)}",
         f"{count(counts.pruned)} pruned by bound",
         f"{count(counts.simulated)} simulated",
         *([f"{count(counts.open)} not looked at"] if counts.open else []),
@@ -117,7 +120,7 @@ def _lost(report: "SearchReport") -> str:
     return "Why the others lost (what they change, and what that costs)\n" + "\n".join(lines)
 
 
-def _stands_on(report: "SearchReport", engine: str) -> str:
+def _stands_on(report: "SearchReport", engine: str, margin_note: str | None) -> str:
     found, interval = report.winner, report.interval
     assert found is not None and interval is not None  # there is a winner
     lines = [
@@ -125,6 +128,7 @@ def _stands_on(report: "SearchReport", engine: str) -> str:
         f"{seconds(interval.high_s)} ({interval.rows} published runs, {interval.regime}); plans that are closer than "
         "that may change places on the machine",
         *(f"extrapolated: {reason}" for reason in interval.extrapolated),
+        *([margin_note] if margin_note else []),
         *found.provenance,
     ]
     order = report.order_by_reference
@@ -145,11 +149,18 @@ def nothing_fits_text(report: "SearchReport") -> str:
     plan, task = result.closest, result.task
     text = (
         f"none of the {count(result.counts.legal)} legal plans of {task.model.name} on {count(task.devices)} "
-        f"{task.machine.device.unit}s fits into {gibibytes(result.memory_capacity_bytes)}\n"
+        f"{task.machine.device.unit}s fits into {_room(result)}\n"
         f"  the smallest one, {plan_words(plan)}, {report.obstacle.text}\n"
         f"  what helps: {'; '.join(_help(report))}"
     )
     return text
+
+
+def _room(result: "SearchResult") -> str:
+    """The memory of a device, with what stays free of it."""
+    margin = result.task.memory_margin
+    memory = gibibytes(result.memory_limit_bytes * (1.0 + margin))
+    return f"{memory} with {percent(margin)} to spare for the error of predicted memory" if margin else memory
 
 
 def _help(report: "SearchReport") -> list[str]:
@@ -158,6 +169,9 @@ def _help(report: "SearchReport") -> list[str]:
     found = ["more devices (--devices)"]
     if constraints.fixed or constraints.least or constraints.most:
         found.append("fewer constraints (--fix, --min, --max)")
+    capacity = task.machine.device.memory_capacity_bytes
+    if capacity is not None and (report.result.closest_peak_bytes or float("inf")) <= capacity:
+        found.insert(0, "less room for the error of predicted memory (--memory-margin 0)")
     has = task.stack.supports
     if 3 not in has.zero_stages or not has.pipeline or not has.virtual_stages:
         found.append("a stack that shards or splits more (--stack any)")

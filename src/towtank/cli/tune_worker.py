@@ -117,6 +117,7 @@ def _task_of(identity: Mapping[str, Any], profiles: tuple[Path, ...]) -> "Tuning
         identity["sequence"],
         Constraints(fixed, limits["least"], limits["most"]),
         profiles,
+        identity.get("memory_margin", 0.0),
     )
 
 

@@ -19,7 +19,7 @@ def one_plan(task: TuningTask, budget_s: float | None) -> SearchResult:
         plans=ranked if fits else (),
         stopped=None if budget_s is None else "budget",
         gap=0.0 if budget_s is None else 0.25,
-        memory_capacity_bytes=80 * 2**30,
+        memory_limit_bytes=80 * 2**30,
         closest=None if fits else plan,
         closest_peak_bytes=None if fits else 83 * 2**30,
         elapsed_s=0.0,

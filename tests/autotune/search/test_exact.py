@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from towtank import load_machine, load_model, load_stack, predict
+from towtank.autotune.judge.memory import peak_memory_bytes
 from towtank.autotune.search import exact
 from towtank.autotune.search.exact import Queue, tune
 from towtank.autotune.space.constraints import Constraints
@@ -37,7 +38,7 @@ def brute_force(task):
     found = []
     for row in range(table.num_rows):
         step = predict(task.model, task.machine, table.plan(row), stack=task.stack)
-        if step.fits:
+        if step.peak_memory_bytes <= step.memory_capacity_bytes / (1 + task.memory_margin):
             found.append((step.step_time_s, step.peak_memory_bytes, row))
     return table, sorted(found)
 
@@ -49,11 +50,12 @@ def with_memory(task, gibibytes):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("margin", [0.0, 0.0625])
 @pytest.mark.parametrize("case", SMALL, ids=lambda case: f"{case[0]}-{case[2]}-{case[3]}")
-def test_brute_force_finds_the_same_plans(case):
-    task = small_task(case)
+def test_brute_force_finds_the_same_plans(case, margin):
+    task = replace(small_task(case), memory_margin=margin)
     peaks = [peak for _, peak, _ in brute_force(task)[1]]
-    task = with_memory(task, float(np.median(peaks)) / 2**30)
+    task = with_memory(task, float(np.median(peaks)) * (1 + margin) / 2**30)
     table, expected = brute_force(task)
     result = tune(task, top=10, workers=1)
     assert result.proven and all(each.proven for each in result.plans)
@@ -78,6 +80,18 @@ def test_the_winner_of_a_sampled_space_is_the_fastest_that_fits():
         full = predict(task.model, task.machine, each.plan, stack=task.stack)
         assert full.fits and full.step_time_s == each.step_time_s
         assert full.peak_memory_bytes == each.peak_memory_bytes and each.bound_s <= each.step_time_s
+
+
+def test_a_margin_is_memory_that_the_device_has_not():
+    # with a quarter to spare, devices hold what devices of four fifths of their memory hold
+    task = small_task(SMALL[0])
+    fifth_gib = float(np.median(peak_memory_bytes(task, legal_plans(task)))) / 2**30 / 4
+    spare = replace(with_memory(task, 5 * fifth_gib), memory_margin=0.25)
+    answer, same = tune(spare, top=5, workers=1), tune(with_memory(task, 4 * fifth_gib), top=5, workers=1)
+    assert answer.plans == same.plans and answer.counts == same.counts
+    assert answer.memory_limit_bytes == pytest.approx(4 * fifth_gib * 2**30)
+    assert 0 < answer.counts.do_not_fit < answer.counts.legal
+    assert all(each.peak_memory_bytes <= answer.memory_limit_bytes for each in answer.plans)
 
 
 def queue_of(bounds, top):

@@ -112,6 +112,20 @@ def test_constraints_hold_in_every_row_and_widen_what_is_usual() -> None:
     assert (wide.column("micro_batch") * 8192).max() == 32 * 8192
 
 
+def test_exchanges_between_experts_overlap_only_where_chunks_interleave() -> None:
+    limits = Constraints(
+        {"pipeline": (2,), "expert": (4,), "overlap.expert": (True,), "virtual_stages": (1, 2)},
+        free=frozenset({"virtual_stages"}),
+    )
+    task = replace(_task("mixtral-8x7b", "dgx-h100:nodes=1", "megatron-core", 8, 32), constraints=limits)
+    assert set(legal_plans(task).column("virtual_stages").tolist()) == {2}
+    one = replace(limits, fixed={**limits.fixed, "virtual_stages": (1,)})
+    with pytest.raises(
+        TuningError, match=r"overlap\.expert = true needs virtual_stages above 1 in a pipeline"
+    ):
+        legal_plans(replace(task, constraints=one))
+
+
 def test_what_is_left_out_for_being_no_better_is_no_better() -> None:
     model, machine, stack = load_model("tiny-gpt"), load_machine("selene"), load_stack("megatron-core")
     plan = Plan(tensor_x=2, data=2, global_batch=16, micro_batch=2)

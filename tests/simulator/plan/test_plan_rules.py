@@ -90,6 +90,12 @@ def test_a_broken_rule_is_the_only_fault(plan, words):
         ),
         (Plan(expert=2, tensor_x=2), moe(), "megatron-core", "needs sequence_parallel"),
         (
+            Plan(expert=2, data=2, pipeline=2, global_batch=4, overlap=Overlap(expert=True)),
+            moe(),
+            "megatron-core",
+            "with pipeline = 2 and virtual_stages = 1 no two passes meet on a stage; set virtual_stages above 1",
+        ),
+        (
             Plan(
                 pipeline=2, data=2, expert=2, global_batch=4, rank_order=tuple(reversed(DEFAULT_RANK_ORDER))
             ),
@@ -145,6 +151,16 @@ def test_all_faults_at_once():
         (Plan(tensor_x=2, tensor_y=2, tensor_z=4, data=4, global_batch=16), mla(), "towtank-executor"),
         (Plan(tensor_x=2, sequence_parallel=True, data=4, expert=8, global_batch=4), moe(), "megatron-core"),
         (Plan(data=64, zero_stage=3, global_batch=64), gpt(), "torchtitan"),
+        # exchanges between experts beside another pass: without a pipeline, between chunks, and where there are none
+        (Plan(expert=2, data=2, global_batch=2, overlap=Overlap(expert=True)), moe(), "megatron-core"),
+        (
+            Plan(
+                expert=2, data=2, pipeline=2, virtual_stages=2, global_batch=8, overlap=Overlap(expert=True)
+            ),
+            moe(),
+            "megatron-core",
+        ),
+        (Plan(pipeline=2, global_batch=2, overlap=Overlap(expert=True)), gpt(), "megatron-core"),
     ],
 )
 def test_legal_plans(plan, model, stack):
