@@ -196,7 +196,7 @@ def _judge(task: TuningTask, top: int, crew: Crew, budget: Budget, tell: Report)
     if not len(fitting):
         return _Judged(table, memory, capacity, 0, None)
     fit = table.take(fitting)
-    left = narrowed(task, fit, top, crew.times, budget.left, tell)
+    left = narrowed(task, fit, top, crew, budget.left, tell)
     queue = Queue(fit.take(left.rows), left.bound_s, memory[fitting[left.rows]], top)
     known_places = np.flatnonzero(np.isin(left.rows, [*left.seconds]))
     queue.note(known_places, [left.seconds[int(row)] for row in left.rows[known_places]])

@@ -6,26 +6,24 @@ promising of each batch go on the clock at once; and a plan whose coarse bound i
 of the answer so far needs no other bound. Batches depend on nothing but the bounds and step times.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from towtank.autotune.search.pool import Done, Places
+from towtank.autotune.search.pool import Crew
 from towtank.autotune.search.records import Progress, Report
 from towtank.autotune.space.table import PlanTable
 from towtank.autotune.task import TuningTask
 
-Going = Callable[[], bool]
-Times = Callable[[PlanTable, Places, Going], Iterator[Done]]
-"""Simulates plans of a table at some places, as `Crew.times`."""
-
-_FIRST_BATCH, _LARGEST_BATCH = 2048, 16384
+_FIRST_BATCH, _LARGEST_BATCH = 2048, 32768
 """Plans that get tight bounds at once; each batch is twice the one before. The largest takes some seconds and bounds
 how far a budget is exceeded."""
 _PROBES = 16
 """Plans of a batch that are simulated at once."""
+_LONG_WAY = 3 * 16384
+"""Plans left to bound that are worth the start of workers."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,7 +44,7 @@ class Narrowed:
 class _Narrowing:
     """Bounds and step times as far as they are known."""
 
-    task: TuningTask
+    crew: Crew
     table: PlanTable
     top: int
     bound_s: NDArray[np.float64]
@@ -76,12 +74,10 @@ class _Narrowing:
 
     def batch(self) -> NDArray[np.intp]:
         """Rows that get tight bounds now; returns those to simulate at once."""
-        from towtank.autotune.judge.bound import step_bound_s
-
         rows = np.sort(self.order[self.next : min(self.next + self.size, self.end)])
         self.next += len(rows)
         self.size = min(2 * self.size, _LARGEST_BATCH)
-        self.bound_s[rows] = np.maximum(self.bound_s[rows], step_bound_s(self.task, self.table.take(rows)))
+        self.bound_s[rows] = np.maximum(self.bound_s[rows], self.crew.bounds(self.table.take(rows)))
         probes = rows[np.argsort(self.bound_s[rows], kind="stable")[:_PROBES]]
         return probes[self.bound_s[probes] <= self.limit_s]
 
@@ -93,7 +89,7 @@ class _Narrowing:
 
 
 def narrowed(
-    task: TuningTask, table: PlanTable, top: int, times: Times, going: Going, tell: Report
+    task: TuningTask, table: PlanTable, top: int, crew: Crew, going: Callable[[], bool], tell: Report
 ) -> Narrowed:
     """Plans of a table that can be among the `top` fastest, with lower bounds of their step times.
 
@@ -103,16 +99,17 @@ def narrowed(
     Raises:
         UnknownFigure: the machine's profile lacks a figure that a plan needs.
     """
-    from towtank.autotune.judge.bound import step_bound_s
     from towtank.autotune.judge.coarse import coarse_bound_s
 
     if table.num_rows <= _FIRST_BATCH and going():
-        return _Narrowing(task, table, top, step_bound_s(task, table)).result(interrupted=False)
-    found = _Narrowing(task, table, top, coarse_bound_s(task, table))
+        return _Narrowing(crew, table, top, crew.bounds(table)).result(interrupted=False)
+    found = _Narrowing(crew, table, top, coarse_bound_s(task, table))
     try:
         while found.next < found.end and going():
-            for places, seconds in times(table, found.batch(), going):
+            for places, seconds in crew.times(table, found.batch(), going):
                 found.seconds.update(zip(places.tolist(), seconds, strict=True))
+            if found.end - found.next > _LONG_WAY:
+                crew.call()
             best = min(found.seconds.values(), default=None)
             tell(Progress("memory and bounds", found.next, found.end, best))
     except KeyboardInterrupt:

@@ -178,6 +178,15 @@ def test_workers_give_the_answer_of_one_process(monkeypatch):
     assert both.counts.legal == alone.counts.legal
 
 
+@pytest.mark.slow
+def test_workers_bound_as_one_process_does(monkeypatch):
+    task = small_task(SMALL[0])
+    for name, value in (("_FIRST_BATCH", 16), ("_LARGEST_BATCH", 64), ("_PROBES", 3), ("_LONG_WAY", 0)):
+        monkeypatch.setattr(narrowing, name, value)
+    alone, both = (tune(task, top=5, workers=number) for number in (1, 2))
+    assert both.plans == alone.plans and both.counts == alone.counts
+
+
 @pytest.mark.parametrize("case", [SMALL[0], SMALL[2]], ids=["dense", "experts"])
 def test_batches_change_neither_plans_nor_their_proof(case, monkeypatch):
     task = small_task(case)
