@@ -1,7 +1,8 @@
 """Exact search: branch and bound over the whole space, with a proof for every plan of the answer.
 
-Memory and a lower bound of all legal plans are judged at once (`judge`). Plans that fit are simulated in the order of
-their bounds until the next bound is above the step time of the last plan of the answer: whatever is left is slower.
+Memory of all legal plans is judged at once (`judge`); those that fit get lower bounds of their step times
+(`narrowing`). Plans are simulated in the order of their bounds until the next bound is above the step time of the
+last plan of the answer: whatever is left is slower.
 Plans go in rounds whose size depends on nothing but what was done so far. So the answer and its counts are the same
 with any number of processes, unless a budget or the user stops the search.
 """
@@ -15,6 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from towtank.autotune.search.narrowing import narrowed
 from towtank.autotune.search.pool import Crew
 from towtank.autotune.search.records import Counts, Progress, RankedPlan, Report, SearchResult
 from towtank.autotune.space.table import PlanTable
@@ -80,9 +82,13 @@ class Queue:
 
     def round(self) -> NDArray[np.intp]:
         """Places of the plans to simulate next; none left: the search is done."""
-        size = min(_LARGEST_ROUND, max(_FIRST_ROUND, self.next // 2))
-        first, self.next = self.next, max(self.next, min(self.next + size, self.end))
-        return np.arange(first, self.next)
+        while self.next < self.end:
+            size = min(_LARGEST_ROUND, max(_FIRST_ROUND, self.next // 2))
+            first, self.next = self.next, min(self.next + size, self.end)
+            unknown = np.flatnonzero(np.isnan(self.step_time_s[first : self.next]))
+            if len(unknown):
+                return unknown + first
+        return np.empty(0, np.intp)
 
     def note(self, places: NDArray[np.intp], seconds: list[float]) -> None:
         """Take in step times."""
@@ -133,7 +139,7 @@ def tune(
         progress: is told now and then how far the search is.
         finalists: how many of the best plans `finalists_engine` puts on the clock too.
 
-    Ctrl-C while plans are simulated stops the search and keeps what is done.
+    Ctrl-C after the first plans were simulated stops the search and keeps what is done.
 
     Raises:
         TuningError: the constraints make no sense; UnknownFigure: the machine's profile lacks a figure.
@@ -143,10 +149,10 @@ def tune(
     budget, tell = Budget(budget_s), progress or (lambda progress: None)
     crew = Crew(task, workers or os.cpu_count() or 1)
     try:
-        judged = _judge(task, top, tell)
+        judged = _judge(task, top, crew, budget, tell)
         if judged.queue is None:
             return _nothing_fits(task, judged, budget)
-        stopped = _simulate(judged.queue, crew, budget, tell)
+        stopped = "interrupt" if judged.interrupted else _simulate(judged.queue, crew, budget, tell)
         result = _result(task, judged, judged.queue, stopped, budget)
         if finalists and stopped != "interrupt" and budget.left():
             tell(Progress("finalists", result.counts.simulated, result.counts.simulated, judged.queue.best_s))
@@ -165,12 +171,13 @@ class _Judged:
     limit_bytes: float
     num_fitting: int
     queue: Queue | None
-    """None where no plan fits."""
+    """Plans that fit and that the bounds leave; None where no plan fits."""
+    interrupted: bool = False
+    """Whether the user stopped it."""
 
 
-def _judge(task: TuningTask, top: int, tell: Report) -> _Judged:
+def _judge(task: TuningTask, top: int, crew: Crew, budget: Budget, tell: Report) -> _Judged:
     """All legal plans, their memory, and the bounds of those that fit."""
-    from towtank.autotune.judge.bound import step_bound_s
     from towtank.autotune.judge.memory import peak_memory_bytes
     from towtank.autotune.space.enumerate import legal_plans
 
@@ -183,17 +190,18 @@ def _judge(task: TuningTask, top: int, tell: Report) -> _Judged:
     if not len(fitting):
         return _Judged(table, memory, limit, 0, None)
     fit = table.take(fitting)
-    bound = step_bound_s(task, fit)
-    order = np.argsort(bound, kind="stable")
-    queue = Queue(fit.take(order), bound[order], memory[fitting[order]], top)
-    return _Judged(table, memory, limit, len(fitting), queue)
+    left = narrowed(task, fit, top, crew, budget.left, tell)
+    queue = Queue(fit.take(left.rows), left.bound_s, memory[fitting[left.rows]], top)
+    known_places = np.flatnonzero(np.isin(left.rows, [*left.seconds]))
+    queue.note(known_places, [left.seconds[int(row)] for row in left.rows[known_places]])
+    return _Judged(table, memory, limit, len(fitting), queue, left.interrupted)
 
 
 def _simulate(
     queue: Queue, crew: Crew, budget: Budget, tell: Report
 ) -> Literal["budget", "interrupt"] | None:
     """Put plans on the clock until the bounds say that the rest is slower; what stopped it before, if anything."""
-    done = 0
+    done = queue.num_simulated()
 
     def going() -> bool:
         return done == 0 or budget.left()

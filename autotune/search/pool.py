@@ -74,6 +74,12 @@ class Workers:
             _cancel(waiting)
             raise
 
+    def bounds(self, table: PlanTable) -> NDArray[np.float64]:
+        """A part of the table for each worker; plans that are alike stand beside each other."""
+        parts = np.array_split(np.arange(table.num_rows), self._number)
+        waiting = [self._pool.submit(_worker_bounds, table.take(part)) for part in parts]
+        return np.concatenate([each.result() for each in waiting])
+
     def references(self, plans: Sequence[Plan], engine: EngineName) -> list[float]:
         """One plan for each worker at a time."""
         return [each.result() for each in [self._pool.submit(_worker_reference, p, engine) for p in plans]]
@@ -108,6 +114,17 @@ def _times(table: PlanTable) -> list[float]:
     return [_worker_clock.seconds(table.plan(row)) for row in range(table.num_rows)]
 
 
+def _worker_bounds(table: PlanTable) -> NDArray[np.float64]:
+    assert _worker_clock is not None
+    return _bounds(_worker_clock.task, table)
+
+
+def _bounds(task: TuningTask, table: PlanTable) -> NDArray[np.float64]:
+    from towtank.autotune.judge.bound import step_bound_s
+
+    return step_bound_s(task, table)
+
+
 def _worker_reference(plan: Plan, engine: EngineName) -> float:
     assert _worker_clock is not None
     return _reference(_worker_clock.task, plan, engine)
@@ -136,6 +153,8 @@ class Crew:
 
     def times(self, table: PlanTable, places: Places, going: Callable[[], bool]) -> Iterator[Done]:
         """Step times of the plans at `places`, in pieces; ends early once `going()` is false."""
+        if not len(places):
+            return
         left = set(places.tolist())
         if self._pool is not None:
             try:
@@ -146,6 +165,15 @@ class Crew:
             except BrokenProcessPool:
                 self._workers, self._pool = 1, None
         yield from self._myself().times(table, np.array(sorted(left), np.intp), going)
+
+    def bounds(self, table: PlanTable) -> NDArray[np.float64]:
+        """Lower bounds of step times in seconds, shape [rows]."""
+        if self._pool is not None:
+            try:
+                return self._pool.bounds(table)
+            except BrokenProcessPool:
+                self._workers, self._pool = 1, None
+        return _bounds(self._task, table)
 
     def references(self, plans: Sequence[Plan], engine: EngineName) -> list[float]:
         """Step times in seconds by another engine."""

@@ -8,7 +8,7 @@ import pytest
 
 from towtank import load_machine, load_model, load_stack, predict
 from towtank.autotune.judge.memory import peak_memory_bytes
-from towtank.autotune.search import exact
+from towtank.autotune.search import exact, narrowing
 from towtank.autotune.search.exact import Queue, tune
 from towtank.autotune.space.constraints import Constraints
 from towtank.autotune.space.enumerate import legal_plans
@@ -190,3 +190,52 @@ def test_workers_give_the_answer_of_one_process(monkeypatch):
     both = tune(task, top=10, workers=2, finalists=2)
     assert both.plans == alone.plans and both.proven
     assert both.counts.legal == alone.counts.legal
+
+
+@pytest.mark.slow
+def test_workers_bound_as_one_process_does(monkeypatch):
+    task = small_task(SMALL[0])
+    for name, value in (("_FIRST_BATCH", 16), ("_LARGEST_BATCH", 64), ("_PROBES", 3), ("_LONG_WAY", 0)):
+        monkeypatch.setattr(narrowing, name, value)
+    alone, both = (tune(task, top=5, workers=number) for number in (1, 2))
+    assert both.plans == alone.plans and both.counts == alone.counts
+
+
+@pytest.mark.parametrize("case", [SMALL[0], SMALL[2]], ids=["dense", "experts"])
+def test_batches_change_neither_plans_nor_their_proof(case, monkeypatch):
+    task = small_task(case)
+    whole = tune(task, top=5, workers=1)
+    monkeypatch.setattr(narrowing, "_FIRST_BATCH", 16)
+    monkeypatch.setattr(narrowing, "_LARGEST_BATCH", 64)
+    monkeypatch.setattr(narrowing, "_PROBES", 3)
+    found = tune(task, top=5, workers=1)
+    assert found.proven and all(each.proven for each in found.plans)
+    assert found.plans == whole.plans
+    counts = found.counts
+    assert counts.legal == whole.counts.legal and counts.do_not_fit == whole.counts.do_not_fit
+    assert counts.legal == counts.do_not_fit + counts.pruned + counts.simulated and counts.pruned > 0
+
+
+def test_a_budget_holds_while_plans_are_judged(monkeypatch):
+    task = small_task(SMALL[0])
+    best = tune(task, top=1, workers=1).plans[0].step_time_s
+    monkeypatch.setattr(narrowing, "_FIRST_BATCH", 16)
+    monkeypatch.setattr(exact.Budget, "left", lambda self: False)
+    result = tune(task, top=5, budget_s=1.0, workers=1)
+    counts = result.counts
+    assert result.stopped == "budget" and counts.simulated == 1 and not result.proven
+    assert counts.legal == counts.do_not_fit + counts.pruned + counts.simulated + counts.open
+    assert best <= result.plans[0].step_time_s <= best * (1 + result.gap) * (1 + 1e-12)
+
+
+def test_an_interrupt_while_plans_are_judged_keeps_what_is_done(monkeypatch):
+    task = small_task(SMALL[0])
+    monkeypatch.setattr(narrowing, "_FIRST_BATCH", 16)
+
+    def stop(progress):
+        if progress.stage == "memory and bounds" and progress.best_s is not None:
+            raise KeyboardInterrupt
+
+    result = tune(task, top=5, workers=1, progress=stop)
+    assert result.stopped == "interrupt" and result.counts.simulated == len(result.plans) + 11 == 16
+    assert not result.proven
