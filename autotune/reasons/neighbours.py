@@ -43,7 +43,7 @@ def change(plan: Plan, other: Plan, stack: Stack, other_stack: Stack | None = No
     if plan.schedule_name == "interleaved" or other.schedule_name == "interleaved":
         old["schedule"] = new["schedule"] = None  # virtual_stages says it
     return ", ".join(
-        f"{name} {_word(old[name])} -> {_word(new[name])}" for name in old if old[name] != new[name]
+        f"{name} {word(old[name])} -> {word(new[name])}" for name in old if old[name] != new[name]
     )
 
 
@@ -57,7 +57,8 @@ def in_force(plan: Plan, stack: Stack) -> dict[str, Any]:
     return values | {f"overlap.{field.name}": getattr(overlap, field.name) for field in fields(Overlap)}
 
 
-def _word(value: Any) -> str:
+def word(value: Any) -> str:
+    """A value of `in_force` as text."""
     if value is None:
         return "default"
     if isinstance(value, bool):

@@ -69,7 +69,7 @@ def survey(
     if prediction is not None and prediction.fits:
         within.append(prediction)
     fastest = min((each.step_time_s for each in within), default=float("inf"))
-    beyond = _out_of_reach(task, [each for each in legal if id(each) in too_large], fastest)
+    beyond = fastest_too_large(task, [each for each in legal if id(each) in too_large], fastest)
     tell(len(fitting), len(fitting))
     return Survey(len(every), len(legal), len(fitting), simulated, tuple(best), beyond)
 
@@ -117,10 +117,14 @@ def _same(one: Prediction, other: Prediction) -> bool:
     )
 
 
-def _out_of_reach(
+def fastest_too_large(
     task: TuningTask, candidates: Sequence[Neighbour], fastest_s: float
 ) -> JudgedNeighbour | None:
-    """The fastest of the neighbours that need too much memory, where it is faster than `fastest_s`."""
+    """The fastest of the neighbours that need too much memory, where it is faster than `fastest_s` seconds.
+
+    Raises:
+        UnknownFigure: the machine's profile lacks a figure that a prediction needs.
+    """
     found = [
         JudgedNeighbour(candidate.change, _predicted(task, candidate))
         for least_s, candidate in _by_bound(task, candidates)[:_OUT_OF_REACH]

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from towtank.autotune.reasons import Reason, reason_between, reason_to_mapping
 from towtank.autotune.reasons.explain import missing_memory
+from towtank.autotune.reasons.near_misses import NearMiss, near_misses
 from towtank.autotune.reasons.neighbours import change
 from towtank.autotune.search.records import Counts, RankedPlan, SearchResult
 from towtank.simulator.cost.compute import peak
@@ -49,6 +50,8 @@ class SearchReport:
     """Of the winner's step time, from published runs."""
     obstacle: Reason | None
     """Where no plan fits: what the one that lacks least would need."""
+    near_misses: tuple[NearMiss, ...] = ()
+    """Plans one step away from the winner that are illegal, or faster and too large."""
 
     @property
     def order_by_reference(self) -> tuple[int, ...]:
@@ -70,7 +73,9 @@ def search_report(result: SearchResult) -> SearchReport:
     first = result.plans[0]
     winner = _predicted(result, first.plan)
     entries = tuple(_entry(result, each, winner) for each in result.plans)
-    return SearchReport(result, entries, winner, attach_interval(winner), None)
+    return SearchReport(
+        result, entries, winner, attach_interval(winner), None, near_misses(result.task, winner)
+    )
 
 
 def _predicted(result: SearchResult, plan: Plan) -> Prediction:
@@ -129,6 +134,7 @@ def report_to_mapping(report: SearchReport, version: str) -> dict[str, Any]:
         from towtank.validation.intervals import interval_to_mapping
 
         document["winner"] = interval_to_mapping(report.interval)
+        document["near_misses"] = [_near_miss_to_mapping(each) for each in report.near_misses]
     if report.obstacle is not None and result.closest is not None:
         document["closest"] = {
             "plan": plan_to_mapping(result.closest),
@@ -146,6 +152,15 @@ def _counts(counts: Counts) -> dict[str, int]:
         "simulated": counts.simulated,
     }
     return found | ({"open": counts.open} if counts.open else {})
+
+
+def _near_miss_to_mapping(found: NearMiss) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "plan": plan_to_mapping(found.plan),
+        "change": found.change,
+        "reason": reason_to_mapping(found.reason),
+    }
+    return document | ({} if found.step_time_s is None else {"step_time_s": found.step_time_s})
 
 
 def _entry_to_mapping(entry: Entry) -> dict[str, Any]:

@@ -381,7 +381,8 @@ def test_interrupt_and_internal_faults(towtank, small_job, monkeypatch) -> None:
         raise ZeroDivisionError("seventeen")
 
     monkeypatch.setattr(predict, "predict", interrupted)
-    assert towtank(*small_job).code == 130
+    done = towtank(*small_job)
+    assert done.code == 130 and "towtank: interrupted" in done.err
     monkeypatch.setattr(predict, "predict", broken)
     outcome = towtank(*small_job)
     assert outcome.code == 1

@@ -47,6 +47,7 @@ def test_wrong_numbers_of_devices(text: str) -> None:
         (["--devices", "8", "--sequence", "0"], ["--sequence 0"]),
         (["--devices", "8", "--fix", "tensor=8"], ["--fix tensor", "did you mean", "'tensor_x'"]),
         (["--devices", "8", "--plot", "no/where/s.svg"], ["--plot", "there is no folder"]),
+        (["--devices", "8", "--plot", "s.png"], ["--plot s.png", "s.svg"]),
         (["--devices", "x", "--stack", "anny"], ["2 inputs are wrong", "anny", "--devices x"]),
         (["--devices", "8,12", "--mode", "weak-batch", "--global-batch", "9"], ["13.5 on 12"]),
         ([], ["--devices"]),

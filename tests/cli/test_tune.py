@@ -1,6 +1,7 @@
 """`towtank tune` on the command line."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -118,3 +119,44 @@ def test_a_plan_file_is_replaced_and_another_file_with_force_only(towtank):
     assert towtank(*SMALL, "-o", "other.yaml").code == 2
     assert towtank(*SMALL, "-o", "other.yaml", "--force").code == 0
     assert yaml.safe_load(Path("other.yaml").read_text())["model"] == "tiny-llama"
+
+
+def test_rows_of_the_table_differ_in_words(towtank):
+    from towtank.cli.tune_text import plan_words, telling_words
+    from towtank.simulator.plan import Overlap, Plan
+    from towtank.simulator.stacks.load import load_stack
+
+    plan = Plan(tensor_x=2, pipeline=2, data=2, global_batch=16, overlap=Overlap(tensor=True))
+    order = ("tensor_x", "pipeline", "tensor_y", "tensor_z", "data", "context")
+    plans = [plan, replace(plan, overlap=Overlap(tensor=False)), replace(plan, rank_order=order)]
+    stack = load_stack("any")
+    words = telling_words(plans, stack)
+    assert "overlap.tensor on" in words[0] and "overlap.tensor off" in words[1]
+    assert "rank_order tensor_x pipeline data" in words[2]
+    assert len({plan_words(each) + more for each, more in zip(plans, words, strict=True)}) == 3
+    assert telling_words(plans[:1], stack) == [""]
+
+
+def test_near_misses_are_told(towtank):
+    done = towtank(
+        "tune", "--model", "gpt-10b", "--machine", "perlmutter:nodes=2", "--global-batch", "24", "--stack",
+        "megatron-core", "--workers", "1", "--finalists", "0", "--top", "1", "--json",
+    )  # fmt: skip
+    document = json.loads(done.out)
+    jsonschema.validate(document, schema(Path(__file__).parents[2]))
+    verdicts = {each["reason"]["verdict"] for each in document["near_misses"]}
+    assert verdicts == {"does not fit", "illegal"}
+    large = next(each for each in document["near_misses"] if "step_time_s" in each)
+    assert large["step_time_s"] < document["plans"][0]["step_time_s"] and large["reason"]["missing_bytes"] > 0
+
+
+def test_interrupt_before_the_first_plan_is_told(towtank, monkeypatch):
+    from towtank.autotune.search import exact
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(exact, "tune", interrupted)
+    done = towtank(*SMALL)
+    assert (done.code, done.out) == (130, "") and "before the first plan" in done.err
+    assert not Path("plan.yaml").exists()

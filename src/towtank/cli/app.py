@@ -22,9 +22,11 @@ from towtank.cli import (
     validate,
     why,
 )
+from towtank.cli.failure import Commands
 
 app = typer.Typer(
     name="towtank",
+    cls=Commands,
     help="Predict the step time, memory and cost of large-scale LLM training before spending a node-hour.",
     epilog="Start with `towtank demo`, then `towtank predict --help`.",
     rich_markup_mode=None,  # rich takes longer to import than the rest of --help

@@ -3,15 +3,31 @@
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import typer
+from typer.core import TyperGroup
 
 WRONG_INPUT = 2
 INTERNAL = 1
 INTERRUPTED = 130
 
 Loaded = TypeVar("Loaded")
+
+
+class Commands(TyperGroup):
+    """The commands, with Ctrl-C passed on as an abort: typer would end them without a word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command.
+
+        Raises:
+            typer.Abort: the user pressed Ctrl-C.
+        """
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise typer.Abort from error
 
 
 class InputError(ValueError):

@@ -253,7 +253,11 @@ def _at_least_one(option: str, value: int | None) -> None:
 
 def _check_plot(path: Path | None) -> None:
     """Whether the plot can be written: before an hour of searching, not after it."""
-    if path is not None and not path.parent.is_dir():
+    if path is None:
+        return
+    if path.suffix.lower() != ".svg":
+        raise InputError(f"--plot {path}: is written as SVG; name it {path.with_suffix('.svg').name}")
+    if not path.parent.is_dir():
         raise InputError(f"--plot {path}: there is no folder {path.parent}")
 
 

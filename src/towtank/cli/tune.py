@@ -323,16 +323,20 @@ def _searched(
     from towtank.autotune.search.report import search_report
     from towtank.cli.tune_progress import search_bar
 
-    with search_bar() as show:
-        result = search(
-            task,
-            top=top,
-            budget_s=budget_s,
-            workers=question.workers,
-            progress=show,
-            finalists=finalists,
-            finalists_engine=cast("EngineName", question.engine),
-        )
+    try:
+        with search_bar() as show:
+            result = search(
+                task,
+                top=top,
+                budget_s=budget_s,
+                workers=question.workers,
+                progress=show,
+                finalists=finalists,
+                finalists_engine=cast("EngineName", question.engine),
+            )
+    except KeyboardInterrupt as error:  # later on the search keeps what it has
+        complain("interrupted before the first plan was found; nothing is written")
+        raise typer.Exit(INTERRUPTED) from error
     return search_report(result)
 
 

@@ -1,16 +1,17 @@
 """The result of a search as a person likes to read it."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from towtank.cli.memory_margin import does_not_fit_words
 from towtank.cli.prediction_text import layout
-from towtank.cli.text import count, gibibytes, paragraph, percent, seconds, significant, table
+from towtank.cli.text import count, gibibytes, paragraph, percent, plural, seconds, significant, table
 
 if TYPE_CHECKING:
     from towtank.autotune.search.records import SearchResult
     from towtank.autotune.search.report import Entry, SearchReport
     from towtank.simulator.plan import Plan
+    from towtank.simulator.stacks.records import Stack
 
 
 def search_text(
@@ -22,6 +23,7 @@ def search_text(
         f"{_headline(result)}\n{paragraph(counts_text(result), indent=0)}",
         _best(report, engine),
         *([_lost(report)] if len(report.entries) > 1 else []),
+        *([_near_misses(report)] if report.near_misses else []),
         _stands_on(report, engine, margin_note),
         "Next\n" + "\n".join(f"  {command}" for command in commands),
     ]
@@ -32,7 +34,7 @@ def _headline(result: "SearchResult") -> str:
     task = result.task
     sequence = task.sequence or task.model.sequence
     return (
-        f"{task.model.name} on {count(task.devices)} {task.machine.device.unit}s of {task.machine.name}, "
+        f"{task.model.name} on {plural(task.devices, task.machine.device.unit)} of {task.machine.name}, "
         f"{count(task.global_batch)} sequences of {count(sequence)} tokens, stack {task.stack.name}"
     )
 
@@ -73,11 +75,12 @@ def _best(report: "SearchReport", engine: str) -> str:
         *([engine] if finalists else []),
         "plan",
     ]
-    rows = [_row(entry, finalists) for entry in report.entries]
+    telling = telling_words([entry.ranked.plan for entry in report.entries], report.result.task.stack)
+    rows = [_row(entry, finalists, words) for entry, words in zip(report.entries, telling, strict=True)]
     return "Best plans\n" + table(rows, heads, right=range(len(heads) - 1))
 
 
-def _row(entry: "Entry", finalists: bool) -> list[str]:
+def _row(entry: "Entry", finalists: bool, telling: str) -> list[str]:
     ranked = entry.ranked
     reference = "" if ranked.reference_s is None else seconds(ranked.reference_s)
     return [
@@ -89,7 +92,7 @@ def _row(entry: "Entry", finalists: bool) -> list[str]:
         gibibytes(ranked.peak_memory_bytes),
         seconds(ranked.bound_s),
         *([reference] if finalists else []),
-        plan_words(ranked.plan),
+        plan_words(ranked.plan) + telling,
     ]
 
 
@@ -109,6 +112,51 @@ def plan_words(plan: "Plan") -> str:
         every = f" one layer in {plan.recompute_every}" if plan.recompute_every > 1 else ""
         words.append(f"recompute {plan.recompute}{every}")
     return ", ".join(words)
+
+
+def telling_words(plans: Sequence["Plan"], stack: "Stack") -> list[str]:
+    """For each plan what `plan_words` leaves out and is not the same in all of them, such as `, overlap.tensor on`;
+    so that no two rows of a table look alike."""
+    from towtank.autotune.reasons.neighbours import in_force, word
+
+    values = [in_force(plan, stack) for plan in plans]
+    names = [
+        name
+        for name in values[0]
+        if name not in _SAID and any(each[name] != values[0][name] for each in values)
+    ]
+    # chunks a stage say that a schedule is interleaved; an order of ranks of one is none
+    return [
+        "".join(
+            f", {name} {word(_short(name, each[name], plan))}"
+            for name in names
+            if each[name] not in (None, "interleaved")
+        )
+        for plan, each in zip(plans, values, strict=True)
+    ]
+
+
+def _short(name: str, value: Any, plan: "Plan") -> Any:
+    if name != "rank_order":
+        return value
+    return tuple(each for each in value if plan.degree(each) > 1)
+
+
+_SAID = {
+    "tensor_x", "tensor_y", "tensor_z", "context", "pipeline", "data", "expert", "expert_tensor", "micro_batch",
+    "virtual_stages", "zero_stage", "data_shard", "sequence_parallel", "context_kind", "recompute",
+    "recompute_every",
+}  # fmt: skip
+"""Fields that `plan_words` names."""
+
+
+def _near_misses(report: "SearchReport") -> str:
+    winner = report.result.plans[0].step_time_s
+    lines = []
+    for each in report.near_misses:
+        gain = "" if each.step_time_s is None else f"{percent(1 - each.step_time_s / winner)} faster, but "
+        lines.append(paragraph(f"- {each.change}: {gain}{each.reason.text}"))
+    return "Near misses (one step from the best plan)\n" + "\n".join(lines)
 
 
 def _lost(report: "SearchReport") -> str:
@@ -148,8 +196,8 @@ def nothing_fits_text(report: "SearchReport") -> str:
     )  # no legal plan at all is an error before
     plan, task = result.closest, result.task
     text = (
-        f"none of the {count(result.counts.legal)} legal plans of {task.model.name} on {count(task.devices)} "
-        f"{task.machine.device.unit}s fits into {_room(result)}\n"
+        f"none of the {plural(result.counts.legal, 'legal plan')} of {task.model.name} on "
+        f"{plural(task.devices, task.machine.device.unit)} fits into {_room(result)}\n"
         f"  the smallest one, {plan_words(plan)}, {report.obstacle.text}\n"
         f"  what helps: {'; '.join(_help(report))}"
     )
