@@ -9,6 +9,7 @@ HELP = ["--help", "-h"]
 COMMANDS = {
     "": ["--help", "--version", "-h"],
     "predict": [
+        "--variability",
         "--background", "--breakdown", "--devices", "--engine", "--help", "--ignore-config-key", "--json",
         "--machine", "--model", "--placement", "--plan", "--profiles", "--quantiles", "--seed", "--set", "--stack",
         "--trace", "-h",
@@ -53,6 +54,12 @@ COMMANDS = {
         "--calibrate", "--collective", "--help", "--in-place", "--json", "--library", "--machine", "--nodes",
         "--placement", "--plot", "--profiles", "--seed", "--taper", "-h", "FILE",
     ],
+    "kernels": ["--help", "-h"],
+    "kernels bench": ["--backend", "--device", "--help", "--out", "--quick", "-h"],
+    "kernels list": ["--device", "--help", "--json", "-h"],
+    "kernels profile": ["--device", "--help", "--out", "-h", "FILE"],
+    "kernels tune": ["--backend", "--budget", "--device", "--dtype", "--help", "--kernel", "--out", "--shape", "-h"],
+    "kernels validate": ["--all-tiles", "--backend", "--device", "--dtype", "--help", "--json", "--kernel", "--seed", "-h"],
     "machines": ["--help", "--json", "--profiles", "-h"],
     "machines show": ["--help", "--json", "--profiles", "-h", "NAME"],
     "devices": ["--help", "--json", "--profiles", "-h"],
