@@ -59,7 +59,9 @@ COMMANDS = {
     "kernels list": ["--device", "--help", "--json", "-h"],
     "kernels profile": ["--device", "--help", "--out", "-h", "FILE"],
     "kernels tune": ["--backend", "--budget", "--device", "--dtype", "--help", "--kernel", "--out", "--shape", "-h"],
-    "kernels validate": ["--all-tiles", "--backend", "--device", "--dtype", "--help", "--json", "--kernel", "--seed", "-h"],
+    "kernels validate": [
+        "--all-tiles", "--backend", "--device", "--dtype", "--help", "--json", "--kernel", "--seed", "-h"
+    ],
     "machines": ["--help", "--json", "--profiles", "-h"],
     "machines show": ["--help", "--json", "--profiles", "-h", "NAME"],
     "devices": ["--help", "--json", "--profiles", "-h"],
