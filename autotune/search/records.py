@@ -72,9 +72,9 @@ class Progress:
 
     stage: Literal["plans", "memory and bounds", "simulation", "finalists"]
     done: int
-    """Plans simulated; 0 before that."""
+    """Plans simulated; before that, plans with tight bounds."""
     of: int
-    """Plans that the bounds leave to simulate, as far as known."""
+    """Plans that are left to simulate or to bound, as far as known; of memory, all."""
     best_s: float | None
     """Step time of the best so far."""
 

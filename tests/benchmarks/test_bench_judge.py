@@ -1,4 +1,4 @@
-"""Plans judged a second: enumerated, peak memory, bound of those that fit; Megatron 1T on 3,072 A100."""
+"""Plans judged a second: enumerated, peak memory, bounds of those that fit as the search needs them; large jobs."""
 
 import time
 
@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from towtank import load_machine, load_model, load_stack
-from towtank.autotune.judge.bound import step_bound_s
 from towtank.autotune.judge.memory import peak_memory_bytes
+from towtank.autotune.search.narrowing import narrowed
+from towtank.autotune.search.pool import Crew
 from towtank.autotune.space.enumerate import legal_plans
 from towtank.autotune.task import TuningTask
 from towtank.simulator.predict import bound
@@ -20,7 +21,17 @@ def task():
     return TuningTask(load_model("megatron-1t"), load_machine("selene"), load_stack("any"), 3072, 3072)
 
 
-def test_plans_enumerated_and_judged_a_second(benchmark, task, capsys):
+JOBS = {
+    "1t": ("megatron-1t", "selene", 3072, 3072, None),
+    "405b-8k": ("llama3.1-405b", "dgx-h100:nodes=1024", 8192, 2048, 8192),
+}
+"""Model, machine, devices, sequences of one step, tokens of a sequence."""
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_plans_enumerated_and_judged_a_second(benchmark, job, capsys):
+    model, machine, *numbers = JOBS[job]
+    task = TuningTask(load_model(model), load_machine(machine), load_stack("any"), *numbers)
     seconds: dict[str, float] = {}
 
     def clocked(name, work):
@@ -33,8 +44,11 @@ def test_plans_enumerated_and_judged_a_second(benchmark, task, capsys):
         table = clocked("enumerate", lambda: legal_plans(task))
         peaks = clocked("memory", lambda: peak_memory_bytes(task, table))
         fitting = table.take(peaks <= task.machine.device.memory_capacity_bytes)
-        bounds = clocked("bound", lambda: step_bound_s(task, fitting))
-        assert np.all(np.isfinite(bounds))
+        crew = Crew(task, 1)
+        left = clocked(
+            "bounds", lambda: narrowed(task, fitting, 10, crew, lambda: True, lambda progress: None)
+        )
+        assert np.all(np.isfinite(left.bound_s)) and len(left.seconds) >= 10
         return table.num_rows, fitting.num_rows
 
     plans, fit = benchmark.pedantic(judged, rounds=1)

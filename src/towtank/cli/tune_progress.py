@@ -33,7 +33,9 @@ def search_bar() -> "Iterator[Report]":
         line = bar.add_task("tune", total=None, words="")
 
         def show(progress: "Progress") -> None:
-            known = progress.stage == "simulation"
+            known = progress.stage == "simulation" or (
+                progress.stage == "memory and bounds" and progress.done > 0
+            )
             bar.update(
                 line,
                 description=_WORDS[progress.stage],
@@ -48,9 +50,9 @@ def search_bar() -> "Iterator[Report]":
 def progress_words(progress: "Progress") -> str:
     """Counts of a search under way, such as `96 of 1,204, best 61.20 s`."""
     words = []
-    if progress.stage == "memory and bounds":
+    if progress.stage == "memory and bounds" and not progress.done:
         words.append(f"of {count(progress.of)} plans")
-    elif progress.stage == "simulation":
+    elif progress.stage in ("memory and bounds", "simulation"):
         words.append(f"{count(progress.done)} of {count(progress.of)}")
     if progress.best_s is not None:
         words.append(f"best {seconds(progress.best_s)}")
