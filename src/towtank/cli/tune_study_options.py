@@ -117,7 +117,7 @@ class StudyWish:
         } - {"method"}
         if self.storage == os.environ.get("TOWTANK_STORAGE"):
             given.discard("storage")  # a setting for all commands
-        is_study = self.method == "optuna" or self.slurm is not None
+        is_study = self.method not in ("exact", "axonn") or self.slurm is not None
         unread = set() if is_study else set(_STUDY_ONLY)
         if self.method == "axonn":
             unread |= {"measure", "or_devices", "price"}
