@@ -11,6 +11,7 @@ from towtank.autotune.export.slurm import batch_script
 from towtank.autotune.export.text import comment
 from towtank.simulator.plan_rules import faults_of
 from towtank.simulator.stacks.load import load_stack
+from towtank.simulator.stacks.records import Stack
 
 SLURM = "slurm"
 _WITH_FILE: dict[str, tuple[Callable[[Job, str], Translated], str]] = {
@@ -51,9 +52,18 @@ def export(job: Job, target: str, framework: str | None = None, stem: str | None
 
 def with_usual_stack(job: Job, target: str, framework: str | None = None) -> Job:
     """The job with the stack of its target, where the usual stack cannot run the plan and that one can."""
-    own = load_stack(names_of(framework or "megatron" if target == SLURM else target).stack)
+    own = usual_stack(target, framework)
     legal = [not faults_of(job.model, job.machine, job.plan, stack) for stack in (job.stack, own)]
     return replace(job, stack=own) if legal == [False, True] else job
+
+
+def usual_stack(target: str, framework: str | None = None) -> Stack:
+    """The stack that is a target's software here.
+
+    Raises:
+        KeyError: no such target or framework.
+    """
+    return load_stack(names_of(framework or "megatron" if target == SLURM else target).stack)
 
 
 def _translated(job: Job, software: str, stem: str) -> Translated:

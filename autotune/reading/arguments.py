@@ -33,9 +33,11 @@ def read_arguments(text: str, known: Sequence[str], defined: Mapping[str, str], 
     """Read a file; `known` are options that tell the right command among several, `defined` variables of bash.
 
     Raises:
-        ReadingError: there is no option in it.
+        ReadingError: there is no option in it, or it starts like JSON and is none.
     """
     dump = _dump(text)
+    if dump is None and text.lstrip().startswith("{"):
+        raise ReadingError([_not_json(text)], subject)
     if dump is not None:
         world = dump.pop("world_size", None)
         return Arguments(dump, world if isinstance(world, int) and world > 0 else None, True)
@@ -66,6 +68,14 @@ def _dump(text: str) -> dict[str, Any] | None:
     return (
         _flat(data) if isinstance(data, dict) and not any(str(key).startswith("-") for key in data) else None
     )
+
+
+def _not_json(text: str) -> str:
+    try:
+        json.loads(text)
+    except ValueError as error:
+        return f"starts like JSON and is not JSON: {error}"
+    return "is JSON, but its keys are options; give a dump of the arguments, or a list of them as text"
 
 
 def _flat(data: Mapping[Any, Any]) -> dict[str, Any]:

@@ -212,3 +212,14 @@ def test_bad_import(towtank, tmp_path, monkeypatch, words, phrases):
 def test_a_missing_file(towtank, tmp_path):
     outcome = towtank("import", str(tmp_path / "no.sh"))
     assert outcome.code == 2 and "cannot be read: No such file" in outcome.err
+
+
+def test_a_plan_of_another_stack_is_told_how_to_get_one_for_the_target(towtank, tmp_path) -> None:
+    path = tmp_path / "plan.yaml"
+    path.write_text(
+        "model: llama3-8b\nmachine: dgx-h100:nodes=2\nstack: any\ntensor_x: 2\ndata: 4\npipeline: 2\n"
+        "zero_stage: 2\nglobal_batch: 16\n"
+    )
+    done = towtank("export", str(path), "--to", "megatron")
+    assert done.code == 2 and "zero_stage = 2" in done.err
+    assert "towtank tune --stack megatron-core" in done.err

@@ -87,6 +87,11 @@ def test_all_that_is_wrong_is_told_at_once(towtank):
         (["--budget", "-3s"], ["--budget"]),
         (["-o", "nowhere/plan.yaml"], ["no folder nowhere"]),
         (["--fix", "tensor_x"], ["--fix"]),
+        (
+            ["--sampler", "random", "--trials", "5"],
+            ["--trials, --sampler: not read by --method exact", "optuna"],
+        ),
+        (["--method", "axonn", "--measure", "cost"], ["--measure: not read by --method axonn"]),
     ],
 )
 def test_bad_input_is_told_without_a_traceback(towtank, more, words):

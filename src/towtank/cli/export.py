@@ -9,7 +9,7 @@ from towtank.cli.failure import InputError, Inputs
 from towtank.cli.options import Json, Machine, Model, Profiles, Stack
 
 if TYPE_CHECKING:
-    from towtank.autotune.export.records import Export
+    from towtank.autotune.export.records import Export, Job
 
 EXAMPLES = """\
 \b
@@ -104,12 +104,30 @@ def export(
     job = Job(loaded.model, loaded.machine, loaded.plan, loaded.stack, str(loaded.references.machine))
     if not loaded.references.stack_named:
         job = targets.with_usual_stack(job, to, framework)
-    result = targets.export(job, to, framework, None if output is None else output.stem)
+    result = _exported(job, to, framework, output)
     written = [] if output is None else _write(result, output)
     if json:
         _print_json(result, written)
     else:
         _print(result, written)
+
+
+def _exported(job: "Job", to: str, framework: str | None, output: Path | None) -> "Export":
+    """The export; where the plan was chosen without regard to the target's software, an error says so."""
+    from towtank.autotune.export import targets
+    from towtank.autotune.export.records import ExportError
+
+    try:
+        return targets.export(job, to, framework, None if output is None else output.stem)
+    except ExportError as error:
+        own = targets.usual_stack(to, framework).name
+        if job.stack.name == own:
+            raise
+        hint = (
+            f"the plan is for the stack {job.stack.name}; "
+            f"`towtank tune --stack {own}` keeps to what the target can run"
+        )
+        raise InputError(f"{error}\n{hint}") from error
 
 
 def _known(option: str, word: str, known: tuple[str, ...]) -> None:

@@ -126,6 +126,9 @@ class Question:
     memory_margin: str
 
 
+_WHOSE = "leave out, or ask for a study with --method optuna"
+
+
 @with_records
 def tune(
     model: _Model = None,
@@ -161,6 +164,8 @@ def tune(
         return
     if model is None or machine is None or global_batch is None:
         raise InputError(_missing(model=model, machine=machine, global_batch=global_batch))
+    if study.without_use:
+        raise InputError(f"{', '.join(study.without_use)}: not read by --method {study.method}; {_WHOSE}")
     question = Question(
         model, machine, stack, devices, global_batch, sequence, fix or (), least or (), most or (), free or (),
         budget, workers, finalists_engine, output, force, tuple(profiles or ()), memory_margin,

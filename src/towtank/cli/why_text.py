@@ -125,13 +125,16 @@ def _out_of_reach(each: "JudgedNeighbour") -> str:
 
 
 def _verdict(survey: "Survey", prediction: "Prediction") -> str:
+    from towtank.autotune.reasons.difference import AS_FAST
+
     if not prediction.fits:
         return (
             "The neighbours above fit; the plan does not."
             if survey.best
             else "Shard more, or recompute more."
         )
-    faster = [each for each in survey.best if each.prediction.step_time_s < prediction.step_time_s]
+    limit_s = prediction.step_time_s * (1 - AS_FAST)
+    faster = [each for each in survey.best if each.prediction.step_time_s < limit_s]
     if not faster:
         return "No neighbour is faster."
     gain = 1 - faster[0].prediction.step_time_s / prediction.step_time_s

@@ -283,3 +283,10 @@ def test_devices_of_launchers(read, launch, devices):
 def test_the_source_is_found_from_the_content():
     assert detect('{"train_batch_size": 8}') == "deepspeed"
     assert detect('{"tensor_model_parallel_size": 8}') == detect("--bf16") == "megatron"
+
+
+def test_broken_json_is_called_so(tmp_path) -> None:
+    path = tmp_path / "args.json"
+    path.write_text('{"tensor_model_parallel_size": 4,')
+    with pytest.raises(ReadingError, match=r"starts like JSON and is not JSON: .* column"):
+        import_plan(path)
