@@ -131,11 +131,8 @@ def validate(
         verdicts.append(try_variant(one, by, kind, tile, device=choice.device, seed=used))
         entries.append(record(verdicts[-1], choice.device, used))
     if json:
-        plain = [
-            {**asdict(each), "error": each.error if each.checks and not each.faults else None}
-            for each in verdicts
-        ]
-        emit_json({"device": choice.device, "seed": used, "skipped": choice.skipped, "variants": plain})
+        rows = [asdict(each) for each in entries]
+        emit_json({"device": choice.device, "seed": used, "skipped": choice.skipped, "variants": rows})
     else:
         from towtank.cli.kernels_text import verdict_text
 

@@ -1,0 +1,86 @@
+"""`towtank kernels list` and `validate`."""
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from towtank.kernels import launch
+
+    monkeypatch.setenv("TOWTANK_CACHE", str(tmp_path))
+    monkeypatch.setattr(launch, "_PASSED", set())
+
+
+def _states(towtank: Callable[..., Any]) -> dict[tuple[str, str], str]:
+    rows = json.loads(towtank("kernels", "list", "--device", "cpu", "--json").out)
+    return {(row["kernel"], row["backend"]): row["state"] for row in rows}
+
+
+def test_validate_shows_in_the_list(towtank: Callable[..., Any]) -> None:
+    before = _states(towtank)
+    assert before["swiglu", "library"] == "not validated"
+    assert len(before) >= 40
+    call = ("kernels", "validate", "--kernel", "swiglu", "--backend", "library", "--device", "cpu", "--json")
+    done = json.loads(towtank(*call, "--dtype", "bf16", "--seed", "7").out)
+    assert done["seed"] == 7
+    assert [(each["dtype"], each["passed"]) for each in done["variants"]] == [("bfloat16", True)]
+    assert _states(towtank)["swiglu", "library"] == "validated in part"
+    first, second = (json.loads(towtank(*call).out) for _ in range(2))
+    assert first["seed"] != second["seed"]  # fresh numbers each time
+    assert _states(towtank)["swiglu", "library"] == "validated"
+
+
+def test_a_wrong_kernel_is_printed_and_ends_with_1(
+    towtank: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from towtank.kernels import validate
+    from towtank.kernels.validate import Fault, Verdict
+
+    def wrong(kernel, backend, dtype, tile, **_):
+        return Verdict(
+            kernel.name, backend.name, dtype, tile, 4, float("inf"), (Fault("rows=5", "shape (4,)"),)
+        )
+
+    monkeypatch.setattr(validate, "validate", wrong)
+    done = towtank("kernels", "validate", "--kernel", "gelu", "--backend", "library", "--dtype", "fp32")
+    assert done.code == 1
+    assert "0 of 1 variant passed" in done.out
+    assert "rows=5: shape (4,)" in done.out
+    assert "failed: fp32: rows=5: shape (4,)" in " ".join(towtank("kernels", "list").out.split())
+
+
+def test_wrong_names_are_told_together(towtank: Callable[..., Any]) -> None:
+    done = towtank("kernels", "validate", "--kernel", "matmull", "--backend", "trit", "--dtype", "fp64")
+    assert done.code == 2
+    for part in (
+        "did you mean 'matmul'",
+        "no backend is named 'trit'",
+        "--dtype is fp32, fp16, bf16, got 'fp64'",
+    ):
+        assert part in done.err
+    assert towtank("kernels", "list", "--device", "tpu").code == 2
+
+
+def test_without_torch(towtank: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    there = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else there(name))
+    done = towtank("kernels", "validate", "--device", "cpu")
+    assert (done.code, done.err) == (
+        2,
+        "towtank: torch is not installed; pip install 'towtank[kernels]'\n",
+    )
+    assert set(_states(towtank).values()) == {"not available"}
+
+
+def test_a_gpu_that_is_not_there(towtank: Callable[..., Any]) -> None:
+    import torch
+
+    done = towtank("kernels", "validate", "--device", "cuda", "--kernel", "gelu", "--backend", "library")
+    assert done.code == (0 if torch.cuda.is_available() else 2)
+    assert torch.cuda.is_available() or "no GPU that torch can use was found" in done.err

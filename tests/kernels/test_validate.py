@@ -1,0 +1,164 @@
+"""Validation passes what is right and finds what is wrong."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from towtank.kernels.launch import fresh_seed
+from towtank.kernels.records import Backend, Kernel
+from towtank.kernels.registry import kernels
+from towtank.kernels.tolerances import tolerance
+from towtank.kernels.validate import compare, validate
+
+NAMES = tuple(kernels())
+_MATMUL = {"block_m": 128, "block_n": 256, "block_k": 64, "group_m": 2, "warps": 4, "stages": 2}
+TILES = {
+    "matmul": _MATMUL,
+    "matmul_dgrad": _MATMUL | {"block_k": 256},
+    "matmul_wgrad": _MATMUL | {"block_n": 64},
+    "attention": {"block_m": 64, "block_n": 64, "warps": 4, "stages": 2},
+    "attention_backward": {"block_m": 128, "block_n": 128, "warps": 4, "stages": 2},
+}
+"""Tiles with which a case has several blocks and the interpreter is still quick."""
+
+
+def _passes(name: str, backend: str, dtype: str) -> None:
+    kernel = kernels()[name]
+    tile = TILES.get(name, {}) if backend == "triton" else {}
+    seed = fresh_seed()
+    verdict = validate(kernel, kernel.backend(backend), dtype, tile, seed=seed)
+    assert verdict.faults == (), f"seed {seed}"
+    assert verdict.checks >= 3 * len(kernel.cases) - 3
+    assert 0 <= verdict.error <= 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_triton_in_the_interpreter(name: str) -> None:
+    _passes(name, "triton", "float32")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", NAMES)
+def test_triton_in_the_interpreter_with_16_bits(name: str, dtype: str) -> None:
+    _passes(name, "triton", dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", NAMES)
+def test_library(name: str, dtype: str) -> None:
+    _passes(name, "library", dtype)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_library_in_half_precision(name: str) -> None:
+    _passes(name, "library", "float16")
+
+
+@pytest.mark.parametrize("name", ["matmul", "matmul_dgrad", "matmul_wgrad"])
+def test_all_modes_of_the_library(name: str) -> None:
+    kernel = kernels()[name]
+    backend = kernel.backend("library")
+    tiles = backend.tiles(kernel.cases[0], "float32")
+    assert len({str(tile) for tile in tiles}) == 8
+    assert [tile for tile in tiles if not validate(kernel, backend, "float32", tile, seed=5).passed] == []
+
+
+def _broken(change: Callable[..., object]) -> Kernel:
+    """SwiGLU by the library, with `change` applied to what it returns, its inputs and its allocator."""
+    kernel = kernels()["swiglu"]
+    right = kernel.backend("library").load()
+
+    def launch(inputs, sizes, tile, allocate):
+        return change(right(inputs, sizes, tile, allocate), inputs, allocate)
+
+    backend = Backend("library", lambda: launch, ("float32",), lambda device: None)
+    return replace(kernel, backends=(backend,))
+
+
+def _unwritten(outputs, inputs, allocate):
+    y = allocate(*outputs[0].shape, dtype=outputs[0].dtype)
+    y.view(-1)[:-1] = outputs[0].reshape(-1)[:-1]
+    return (y,)
+
+
+def _changes_input(outputs, inputs, allocate):
+    inputs[1][..., 0] += 1
+    return outputs
+
+
+def _reads_as_dense(outputs, inputs, allocate):
+    gate, up = (torch.as_strided(each, each.shape, (each.shape[1], 1)) for each in inputs)
+    return (torch.nn.functional.silu(gate) * up,)
+
+
+def _raises(outputs, inputs, allocate):
+    raise RuntimeError("out of resources: shared memory")
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda outputs, inputs, allocate: (outputs[0] * (1 + 3e-6),), "relative error"),
+        (lambda outputs, inputs, allocate: (outputs[0].nan_to_num(),), "finite in one of both only"),
+        (lambda outputs, inputs, allocate: (outputs[0][:, :-1],), "shape"),
+        (lambda outputs, inputs, allocate: (*outputs, outputs[0]), "2 outputs, but the reference has 1"),
+        (_unwritten, "finite in one of both only"),
+        (_changes_input, "changes its inputs [1]"),
+        (_reads_as_dense, "relative error"),
+        (_raises, "RuntimeError: out of resources: shared memory"),
+    ],
+    ids=["inexact", "hides NaN", "shape", "outputs", "unwritten", "changes input", "strides", "raises"],
+)
+def test_what_is_wrong_is_found(change: Callable[..., object], text: str) -> None:
+    kernel = _broken(change)
+    verdict = validate(kernel, kernel.backends[0], "float32", {}, seed=11)
+    assert not verdict.passed
+    assert any(text in fault.text for fault in verdict.faults)
+
+
+def test_seeds_draw_other_numbers() -> None:
+    kernel = kernels()["rms_norm"]
+    errors = {
+        validate(kernel, kernel.backend("library"), "float16", {}, seed=seed).error for seed in range(4)
+    }
+    assert len(errors) > 1
+
+
+def test_relative_error_by_hand() -> None:
+    # largest value 4, largest difference 0.002: 5e-4 of the scale
+    found, expected = torch.tensor([4.0, 1.002]), torch.tensor([4.0, 1.0], dtype=torch.float64)
+    ratio, fault = compare([found], [expected], 1)
+    assert ratio == pytest.approx(5e-4 / tolerance("float32", 1), rel=1e-3)
+    assert fault is not None
+    # the same difference between terms of 8,000 is rounding
+    assert compare([found], [expected], 1, terms=(8000.0,))[1] is None
+
+
+def test_a_nan_may_spread_only_where_a_kernel_says_so() -> None:
+    found, expected = torch.tensor([1.0, float("nan")]), torch.tensor([1.0, 2.0], dtype=torch.float64)
+    assert compare([found], [expected], 1)[1] is not None
+    assert compare([found], [expected], 1, spreads=True)[1] is None
+    assert compare([torch.tensor([1.0, 2.0])], [found.double()], 1, spreads=True)[1] is not None
+
+
+def test_integers_are_exact() -> None:
+    assert compare([torch.tensor([1, 2])], [torch.tensor([1, 2])], 1) == (0.0, None)
+    assert compare([torch.tensor([1, 3])], [torch.tensor([1, 2])], 1)[1] == "output 0: 1 of 2 integers differ"
+
+
+def test_eight_bits_round_as_torch_does() -> None:
+    from towtank.kernels.triton_code import fp8_cast
+    from towtank.kernels.validate import poisoned
+
+    x = torch.randn(1, 4096) * torch.logspace(-8, 2, 4096)
+    x[0, 0] = 448.0  # so that the scale is 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        q, scale = fp8_cast.LAUNCHERS["fp8_cast"]((x,), {"group": 4096}, {}, poisoned("cpu"))
+    assert float(scale) == 1.0
+    assert torch.equal(q.view(torch.uint8), x.clamp(-448, 448).to(torch.float8_e4m3fn).view(torch.uint8))
