@@ -1,5 +1,4 @@
 /* C = A B in fp32 for any sizes and strides of A and B; rows of C are contiguous. MR, NR, V are defined above. */
-#include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -52,20 +51,14 @@ typedef struct {
     int pack_a;
     float *b_panels, *a_panels;
     long a_size; /* floats of one thread's part of a_panels */
-    atomic_int threads, arrived, phase;
+    atomic_int arrived, phase;
     atomic_long task;
 } work;
 
-typedef struct {
-    work *job;
-    int number;
-    pthread_t thread;
-} member;
-
 /* Waits until every thread is here; the last one clears the counter of tasks. */
-static void meet(work *job)
+static void meet(work *job, int threads)
 {
-    int threads = atomic_load(&job->threads), phase = atomic_load(&job->phase);
+    int phase = atomic_load(&job->phase);
     if (threads == 1 || atomic_fetch_add(&job->arrived, 1) == threads - 1) {
         atomic_store(&job->arrived, 0);
         atomic_store(&job->task, 0);
@@ -131,7 +124,7 @@ static void compute(work *job, float *own, int number, int threads, long jc, lon
     for (long j = panels * number / threads; j < panels * (number + 1) / threads; j++)
         pack(job->b_panels + j * NR * depth, job->b + pc * job->b_depth + (jc + j * NR) * job->b_column,
             MIN(NR, columns - j * NR), depth, job->b_column, job->b_depth, NR);
-    meet(job);
+    meet(job, threads);
     long across = threads == 1 || parts >= 4 * threads ? 1 : MIN(panels, (4 * threads + parts - 1) / parts);
     for (long task; (task = atomic_fetch_add(&job->task, 1)) < parts * across;) {
         long part = task / across, j = task % across;
@@ -141,20 +134,15 @@ static void compute(work *job, float *own, int number, int threads, long jc, lon
         held = part;
         rectangle(job, own, i0, i1, jc, panels * j / across, panels * (j + 1) / across, pc, depth);
     }
-    meet(job);
+    meet(job, threads);
 }
 
-static void *run(void *pointer)
+static void run(void *pointer, int number, int threads)
 {
-    member *me = pointer;
-    work *job = me->job;
-    int threads;
-    while (!(threads = atomic_load(&job->threads)))
-        sched_yield();
+    work *job = pointer;
     for (long jc = 0; jc < job->n; jc += job->nc)
         for (long pc = 0; pc < job->k; pc += job->kc)
-            compute(job, job->a_panels + me->number * job->a_size, me->number, threads, jc, pc);
-    return 0;
+            compute(job, job->a_panels + number * job->a_size, number, threads, jc, pc);
 }
 
 static long up(long value, long step)
@@ -176,9 +164,10 @@ long workspace(long m, long n, long k, long mc, long kc, long nc, long threads)
     return up((nc + NR) * kc, 16) + 16 + threads * (up((mc + MR) * kc, 16) + 64) + 16;
 }
 
-/* MR x NR blocks need mc >= MR and nc >= NR. Working memory: `workspace` floats, aligned to 64 bytes. */
+/* `together` calls a function on several threads (pool.c); `memory` has `workspace` floats, aligned to 64 bytes. */
 void multiply(long m, long n, long k, const float *a, long a_row, long a_depth, const float *b, long b_depth,
-        long b_column, float *c, long c_row, long mc, long kc, long nc, long pack_a, long threads, float *memory)
+        long b_column, float *c, long c_row, long mc, long kc, long nc, long pack_a, long threads, float *memory,
+        void (*together)(void (*)(void *, int, int), void *, long))
 {
     if (m < 1 || n < 1)
         return;
@@ -190,17 +179,6 @@ void multiply(long m, long n, long k, const float *a, long a_row, long a_depth, 
     mc = even(m, up(MIN(mc, m), MR), MR), kc = even(k, MIN(kc, k), 1), nc = even(n, up(MIN(nc, n), NR), NR);
     long a_size = up(mc * kc, 16) + 16;
     work job = {m, n, k, a, b, c, a_row, a_depth, b_depth, b_column, c_row, mc, kc, nc, (int)pack_a, memory,
-        memory + up(nc * kc, 16) + 16, a_size, 0, 0, 0, 0};
-    member members[threads];
-    int started = 1;
-    members[0] = (member){&job, 0, pthread_self()};
-    for (; started < threads; started++) {
-        members[started] = (member){&job, started, pthread_self()};
-        if (pthread_create(&members[started].thread, 0, run, &members[started]))
-            break;
-    }
-    atomic_store(&job.threads, started);
-    run(&members[0]);
-    for (int i = 1; i < started; i++)
-        pthread_join(members[i].thread, 0);
+        memory + up(nc * kc, 16) + 16, a_size, 0, 0, 0};
+    together(run, &job, threads);
 }

@@ -4,6 +4,7 @@ import ctypes
 import threading
 from collections.abc import Callable, Sequence
 from functools import cache
+from importlib import resources
 from typing import TYPE_CHECKING
 
 from towtank.kernels.c_code.compiler import build, here
@@ -23,18 +24,25 @@ _ARGUMENTS = (
     *(_POINTER, _SIZE, _SIZE),
     *(_POINTER, _SIZE),
     *(_SIZE, _SIZE, _SIZE, _SIZE, _SIZE),
-    _POINTER,
+    *(_POINTER, _POINTER),
 )
 _ALIGNMENT = 64
 _KEPT = threading.local()
 
 
 @cache
-def _compiled(rows: int, columns: int, width: int) -> ctypes.CDLL:
-    library = build(source(rows, columns, width))
+def _compiled(rows: int, columns: int) -> ctypes.CDLL:
+    library = build(source(rows, columns, here().vector_floats))
     library.multiply.argtypes, library.multiply.restype = _ARGUMENTS, None
     library.workspace.argtypes, library.workspace.restype = (_SIZE,) * 7, _SIZE
     return library
+
+
+@cache
+def _together() -> int | None:
+    """Address of the function that runs another on several threads."""
+    pool = build(resources.files("towtank.kernels.c_code").joinpath("pool.c").read_text("utf-8"))
+    return ctypes.cast(pool.together, _POINTER).value
 
 
 def multiply(a: "torch.Tensor", b: "torch.Tensor", out: "torch.Tensor", tile: Tile) -> None:
@@ -45,7 +53,7 @@ def multiply(a: "torch.Tensor", b: "torch.Tensor", out: "torch.Tensor", tile: Ti
         ValueError: the tile's columns are no multiple of the vector width.
     """
     (m, k), n = a.shape, b.shape[1]
-    library = _compiled(tile["mr"], tile["nr"], here().vector_floats)
+    library = _compiled(tile["mr"], tile["nr"])
     blocks = max(tile["mc"], tile["mr"]), max(tile["kc"], 1), max(tile["nc"], tile["nr"])
     floats = library.workspace(m, n, k, *blocks, tile["threads"])
     library.multiply(
@@ -55,7 +63,7 @@ def multiply(a: "torch.Tensor", b: "torch.Tensor", out: "torch.Tensor", tile: Ti
         *(out.data_ptr(), out.stride(0)),
         *blocks,
         *(tile["pack_a"], tile["threads"]),
-        _working_memory(4 * floats),
+        *(_working_memory(4 * floats), _together()),
     )  # fmt: skip
 
 

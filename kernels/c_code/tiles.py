@@ -10,9 +10,9 @@ NAMES = ("mr", "nr", "mc", "kc", "nc", "pack_a", "threads")
 """Register block (rows, columns), blocks (rows, depth, columns), whether A is copied to panels, threads."""
 _ROWS = (1, 2, 4, 6, 8, 12, 14)
 _VECTORS = (1, 2, 3, 4)
-_BLOCK_ROWS = (24, 96, 192, 384)
+_BLOCK_ROWS = (24, 96, 384)
 _BLOCK_DEPTH = (64, 128, 256, 512)
-_BLOCK_COLUMNS = (256, 1024, 4096)
+_BLOCK_COLUMNS = (256, 4096)
 
 
 def cores() -> int:

@@ -73,7 +73,7 @@ def test_register_blocks_of_avx2_and_avx512():
 
 def test_space_has_whole_register_blocks_and_no_tile_twice():
     tiles = space(AVX2, 1)
-    assert len({tuple(tile.items()) for tile in tiles}) == len(tiles) > 1000
+    assert len({tuple(tile.items()) for tile in tiles}) == len(tiles) > 800
     assert all(tile["mc"] % tile["mr"] == 0 and tile["nc"] % tile["nr"] == 0 for tile in tiles)
 
 
