@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from towtank.cli import kernels_bench, kernels_tune
 from towtank.cli.options import Json
 
 if TYPE_CHECKING:
@@ -139,3 +140,8 @@ def validate(
         emit(verdict_text(verdicts, choice.skipped, _where(choice.device), used))
     if any(not each.passed for each in verdicts):
         raise typer.Exit(1)
+
+
+app.command("tune", epilog=kernels_tune.EXAMPLES)(kernels_tune.tune)
+app.command("bench", epilog=kernels_bench.BENCH_EXAMPLES)(kernels_bench.bench)
+app.command("profile", epilog=kernels_bench.PROFILE_EXAMPLES)(kernels_bench.profile)

@@ -1,0 +1,79 @@
+"""Honest times of calls on a device: warmed up, waited for, interleaved, and as medians.
+
+On a GPU the times between events on its stream, on a CPU those of the monotonic clock. Calls that are compared take
+turns, so that a clock that changes or a neighbour that wakes up is met by all of them.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+Call = Callable[[], object]
+SHORTEST_SAMPLE_S = 5e-4
+"""Calls are repeated within a sample until it takes this long: the clocks' own time is then below a percent."""
+WARM_UP = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds of one call."""
+
+    median_s: float
+    least_s: float
+    samples: int
+    calls: int
+    """Calls in one sample, by whose number it is divided."""
+
+
+def timings(calls: Sequence[Call], device: str, *, samples: int = 9, budget_s: float = 2.0) -> list[Timing]:
+    """Times of several calls that take turns, in their order.
+
+    `budget_s` bounds the time for all samples of all calls: there are fewer than `samples`, but 3 at least, where
+    they would take longer.
+    """
+    clock = _event_sample if device == "cuda" else _clock_sample
+    for call in calls:
+        for _ in range(WARM_UP):
+            call()
+    first = [clock(call, 1) for call in calls]
+    numbers = [max(1, min(1000, round(SHORTEST_SAMPLE_S / max(each, 1e-7)))) for each in first]
+    one_turn = sum(each * number for each, number in zip(first, numbers, strict=True))
+    turns = max(3, min(samples, int(budget_s / max(one_turn, 1e-9))))
+    found: list[list[float]] = [[] for _ in calls]
+    for _ in range(turns):
+        for place, (call, number) in enumerate(zip(calls, numbers, strict=True)):
+            found[place].append(clock(call, number))
+    return [
+        Timing(median(times), min(times), turns, number) for times, number in zip(found, numbers, strict=True)
+    ]
+
+
+def _clock_sample(call: Call, number: int) -> float:
+    start = time.perf_counter()
+    for _ in range(number):
+        call()
+    return (time.perf_counter() - start) / number
+
+
+def _event_sample(call: Call, number: int) -> float:
+    import torch
+
+    start, stop = _event(), _event()
+    torch.cuda.synchronize()
+    start.record()
+    for _ in range(number):
+        call()
+    stop.record()
+    torch.cuda.synchronize()
+    return float(start.elapsed_time(stop)) * 1e-3 / number
+
+
+def _event() -> "torch.cuda.Event":
+    import torch
+
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
