@@ -54,7 +54,7 @@ def _variants() -> tuple[Tile, ...]:
     target, threads = here(), cores()
     first = default(target, threads)
     others = (
-        {**first, "mr": rows, "nr": columns, "mc": -(-96 // rows) * rows, "nc": 8 * columns, "pack_a": pack}
+        {**first, "mr": rows, "nr": columns, "mc": 96, "nc": 8 * columns, "pack_a": pack}
         for rows, columns in register_blocks(target)
         for pack in (1, 0)
     )

@@ -7,7 +7,8 @@ from towtank.kernels.c_code.compiler import Target
 from towtank.kernels.records import Tile
 
 NAMES = ("mr", "nr", "mc", "kc", "nc", "pack_a", "threads")
-"""Register block (rows, columns), blocks (rows, depth, columns), whether A is copied to panels, threads."""
+"""Register block (rows, columns), largest blocks (rows, depth, columns: cut into equal parts of whole register blocks),
+whether A is copied to panels, threads."""
 _ROWS = (1, 2, 4, 6, 8, 12, 14)
 _VECTORS = (1, 2, 3, 4)
 _BLOCK_ROWS = (24, 96, 384)
@@ -39,14 +40,14 @@ def default(target: Target, threads: int) -> Tile:
         if columns == 2 * target.vector_floats and 2 * rows + 3 <= target.registers
     ]
     rows, columns = max(fitting)
-    return _tile(rows, columns, rows * (192 // rows), 256, 4096, 1, threads)
+    return _tile(rows, columns, 192, 256, 4096, 1, threads)
 
 
 def space(target: Target, threads: int) -> tuple[Tile, ...]:
     """Every tile that a search may choose, the default first."""
     first = default(target, threads)
     found = (
-        _tile(rows, columns, -(-mc // rows) * rows, kc, -(-nc // columns) * columns, pack, threads)
+        _tile(rows, columns, mc, kc, nc, pack, threads)
         for (rows, columns), mc, kc, nc, pack in product(
             register_blocks(target), _BLOCK_ROWS, _BLOCK_DEPTH, _BLOCK_COLUMNS, (0, 1)
         )
