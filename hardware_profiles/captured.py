@@ -4,6 +4,7 @@ The table is what `towtank kernels bench` writes: a row for each kernel at sizes
 """
 
 import csv
+import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -94,14 +95,17 @@ def write_profile(path: Path, device: str, folder: Path) -> str:
         ProfileError: the table or the device is not there or of no use.
     """
     table, base = read_table(path), load_device(device)
-    name = f"{base.name}-captured"
+    # its own name, and not one that it borrows from: rates then stand as they were measured
+    name = base.name
     measurements = folder / "measurements"
     try:
         (folder / "devices").mkdir(parents=True, exist_ok=True)
         measurements.mkdir(exist_ok=True)
         (folder / "devices" / f"{base.name}.yaml").write_text(
             f"# Curves of {table.device}, {table.software}, {table.date}.\n"
-            f"name: {base.name}\nfrom: {base.name}\nmeasured_as: {name}\n",
+            f"name: {base.name}\nfrom: {base.name}\n"
+            f"description: {json.dumps(f'{base.description}, with curves captured on {table.device}')}\n"
+            f"measured_as: {name}\n",
             "utf-8",
         )
         return _write_measurements(table, base, name, measurements)
@@ -111,13 +115,16 @@ def write_profile(path: Path, device: str, folder: Path) -> str:
 
 def _write_measurements(table: Table, base: Device, name: str, folder: Path) -> str:
     note = f"# Measured by towtank kernels bench on {table.device}, {table.software}, {table.date}."
-    shipped = {row["device"]: row for row in rows_of(MEASUREMENTS / "devices.csv")}[base.measured_as]
+    shipped = _device_row(base.measured_as)
+    source = f"towtank kernels bench on {table.device}, {table.date}"
     model, errors = _write_matmul(table, base, name, folder, note)
-    surfaces = [_surface(name, "matmul", model.launch_floor_s, len(table.of("matmul", "matmul")), errors)]
+    surfaces = [
+        _surface(name, "matmul", model.launch_floor_s, len(table.of("matmul", "matmul")), errors, source)
+    ]
     attention = table.of("attention", "attention")
     if attention:
         _write_attention(table, attention, name, folder, note)
-        surfaces.append(_surface(name, "attention", None, len(attention), []))
+        surfaces.append(_surface(name, "attention", None, len(attention), [], source))
     else:
         surfaces += _copied(shipped["attention_as"], "attention", folder)
         _copy_published(shipped["published_attention_as"], folder)
@@ -128,7 +135,7 @@ def _write_measurements(table: Table, base: Device, name: str, folder: Path) -> 
     own_attention = name if attention else shipped["attention_as"]
     own_published = name if attention else shipped["published_attention_as"]
     row = {
-        **shipped, "device": name, "provenance": "specification", "attention_as": own_attention,
+        **shipped, **_figures(base), "device": name, "attention_as": own_attention,
         "published_attention_as": own_published, "note": f"captured on {table.device}",
     }  # fmt: skip
     # a surface of another device stands for this one only if that device is in the folder as well
@@ -144,12 +151,30 @@ def _write_measurements(table: Table, base: Device, name: str, folder: Path) -> 
     )
 
 
+def _figures(base: Device) -> Row:
+    """What curves of a device are normalised by, from its profile.
+
+    Raises:
+        ProfileError: the profile states no peak in bf16, or no memory bandwidth.
+    """
+    if PRECISION not in base.peak_flop_per_s or base.memory_bandwidth_bytes_per_s is None:
+        raise ProfileError(f"{base.name}: needs peak_flop_per_s of {PRECISION} and memory_bandwidth")
+    peaks = {each: base.peak_flop_per_s.get(each) for each in (PRECISION, "fp8", "nvfp4")}
+    return {
+        # tiles and waves are not fitted, so that their number does not matter where it is unknown
+        "multiprocessors": str(base.multiprocessors or 1),
+        "memory_bytes_per_s": repr(base.memory_bandwidth_bytes_per_s),
+        **{each: "" if peak is None else repr(peak) for each, peak in peaks.items()},
+        "provenance": "specification",
+    }
+
+
 def _device_row(device: str) -> Row:
     return next(row for row in rows_of(MEASUREMENTS / "devices.csv") if row["device"] == device)
 
 
 def _surface(
-    device: str, kind: str, launch_floor_s: float | None, points: int, errors: Sequence[float]
+    device: str, kind: str, launch_floor_s: float | None, points: int, errors: Sequence[float], source: str
 ) -> Row:
     """A row of surfaces.csv; tiles and waves are not fitted."""
     own = ["1", "0.0", f"{launch_floor_s:.3g}"] if launch_floor_s is not None else ["", "", ""]
@@ -158,6 +183,7 @@ def _surface(
         "device": device, "kind": kind, "precision": PRECISION, "tile_rows": own[0], "wave_exponent": own[1],
         "launch_floor_s": own[2], "grid_points": str(points), "gaps_filled": "0", "left_out_rows": str(len(errors)),
         "left_out_median": f"{median(errors) if errors else 0.0:.3g}", "left_out_p90": f"{nineties:.3g}",
+        "source": source,
     }  # fmt: skip
 
 
@@ -168,11 +194,11 @@ def _write_matmul(
     rows = table.of("matmul", "matmul")
     axes, times = _grid(rows, MATMUL, "matrix multiplies")
     launches = table.of("launch", "fill")
-    shipped = _device_row(base.measured_as)
+    figures = _figures(base)
     model = RooflineModel(
-        reference_peak_flop_per_s=float(shipped[PRECISION]),
-        memory_bytes_per_s=float(shipped["memory_bytes_per_s"]),
-        multiprocessors=int(shipped["multiprocessors"]),
+        reference_peak_flop_per_s=float(figures[PRECISION]),
+        memory_bytes_per_s=float(figures["memory_bytes_per_s"]),
+        multiprocessors=int(figures["multiprocessors"]),
         element_bytes=ELEMENT_BYTES[PRECISION],
         launch_floor_s=float(f"{min((row.time_s for row in launches), default=0.0):.3g}"),
         tile_rows=1,
@@ -261,7 +287,7 @@ def _write_attention(table: Table, rows: Sequence[Measured], name: str, folder: 
 def _copied(device: str, kind: str, folder: Path) -> list[Row]:
     """Copy the curves of one kind of a shipped device; returns its rows of surfaces.csv."""
     rows = [
-        row
+        row | {"source": ""}
         for row in rows_of(MEASUREMENTS / "surfaces.csv")
         if (row["device"], row["kind"]) == (device, kind) and row["grid_points"]
     ]

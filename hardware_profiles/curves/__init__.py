@@ -101,7 +101,8 @@ class DeviceCurves:
 
 def _describe(row: Row | Mapping[str, str]) -> str:
     return (
-        f"{row['kind']} {row['precision']}: measured on {row['device']} (aiconfigurator 095f58a51), "
+        f"{row['kind']} {row['precision']}: measured on {row['device']} "
+        f"({row.get('source') or 'aiconfigurator 095f58a51'}), "
         f"{row['grid_points']} grid points; error on {row['left_out_rows']} kernels of shapes left out "
         f"median {float(row['left_out_median']):.1%}, 90th percentile {float(row['left_out_p90']):.1%}"
     )

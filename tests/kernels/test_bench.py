@@ -1,0 +1,108 @@
+"""Measuring, and the choice of modes."""
+
+import csv
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from towtank.kernels import launch
+from towtank.kernels.bench import COLUMNS, measure, sizes_of, sizes_text, write
+from towtank.kernels.modes import (
+    ModeTimes,
+    choices,
+    choose,
+    layer_problems,
+    measure_modes,
+    read_modes,
+    write_modes,
+)
+from towtank.kernels.registry import kernels
+from towtank.kernels.sweeps import LARGE, SMALL, Point, points, sweep_for
+
+CAPTURES = resources.files("towtank.kernels").joinpath("captures")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOWTANK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(launch, "_PASSED", set())
+
+
+def test_points_are_measured_by_what_is_validated(tmp_path: Path) -> None:
+    wanted = [
+        Point("launch", "fill", "bfloat16", {"elements": 1}),
+        Point("copy", "copy", "bfloat16", {"elements": 1000}),
+        Point("matmul", "matmul", "bfloat16", {"m": 4, "n": 5, "k": 6}),
+        Point("elementwise", "swiglu_backward", "float32", {"rows": 3, "columns": 7}),
+    ]
+    seen: list[int] = []
+    rows = measure(wanted, "cpu", budget_s=0.01, progress=lambda done, total, what: seen.append(done))
+    assert seen == [1, 2, 3, 4]
+    assert [row.flop for row in rows] == [0, 0, 2 * 4 * 5 * 6, 13 * 21]
+    assert [row.bytes for row in rows] == [2, 4000, 2 * (24 + 30 + 20), 5 * 21 * 4]
+    assert all(0 < row.least_s <= row.median_s for row in rows)
+    assert {(each.kernel, each.passed) for each in launch.recorded("cpu")} == {
+        ("matmul", True), ("swiglu_backward", True)
+    }  # fmt: skip
+    path = tmp_path / "table.csv"
+    write(path, rows)
+    with path.open() as file:
+        read = list(csv.DictReader(file))
+    assert tuple(read[0]) == COLUMNS
+    assert read[2]["sizes"] == "m=4 n=5 k=6"
+    assert float(read[2]["median_s"]) == pytest.approx(rows[2].median_s, rel=1e-5)
+
+
+def test_sizes_are_text_and_back() -> None:
+    assert sizes_of(sizes_text({"m": 3, "kv_heads": 1})) == {"m": 3, "kv_heads": 1}
+
+
+@pytest.mark.parametrize("sweep", [LARGE, SMALL, sweep_for("cuda", True), sweep_for("cpu", True)])
+def test_sweeps_name_kernels_and_all_their_sizes(sweep) -> None:
+    found = list(points(sweep))
+    assert len({(each.kernel, each.dtype, *each.sizes.items(), each.kind) for each in found}) == len(found)
+    for each in found:
+        if each.kind not in ("launch", "copy"):
+            assert set(each.sizes) == set(kernels()[each.kernel].dimensions)
+
+
+def _times(*pairs: tuple[float, float]) -> list[ModeTimes]:
+    return [ModeTimes("matmul", "float32", "m=1", f"swap={n}", *pair) for n, pair in enumerate(pairs)]
+
+
+def test_the_choice_by_hand() -> None:
+    # the second is chosen by its first time; by the second times it gains 10/8 and lies 8/7.5 over the third
+    found = choose(_times((10, 10), (7, 8), (8, 7.5)))
+    assert (found.mode, found.gain, found.over_best) == ("swap=1", 10 / 8, 8 / 7.5)
+    # a percent is not worth a copy
+    assert choose(_times((10, 10), (9.9, 9.9))).mode == "swap=0"
+
+
+def test_modes_of_a_multiply_are_measured_and_kept(tmp_path: Path) -> None:
+    times = measure_modes([("matmul", {"m": 3, "n": 4, "k": 5})], "float32", "cpu", budget_s=0.02)
+    assert len(times) == 8
+    assert times[0].mode == "swap=0"
+    write_modes(tmp_path / "modes.csv", times, ["a note"])
+    again = read_modes(tmp_path / "modes.csv")
+    assert [each.mode for each in again] == [each.mode for each in times]
+    assert len(choices(again)) == 1
+
+
+def test_layers_have_four_multiplies_in_three_directions() -> None:
+    problems = layer_problems((64, 128))
+    assert len(problems) == 24
+    assert ("matmul_wgrad", {"m": 256, "n": 512, "k": 128}) in problems
+
+
+def test_the_recorded_choice_is_near_the_best() -> None:
+    # what the modes of six GPT layers took on a CPU; its device and date stand in the file
+    times = read_modes(Path(str(CAPTURES.joinpath("cpu-epyc-2-threads.modes.csv"))))
+    found = choices(times)
+    assert len(found) == 72
+    assert {
+        len([each for each in times if each.sizes == one.sizes and each.kernel == one.kernel])
+        for one in found
+    } == {8}
+    near = sum(each.over_best <= 1.03 for each in found)
+    assert near == len(found), [each for each in found if each.over_best > 1.03]

@@ -1,0 +1,50 @@
+"""Times: by a clock that the test turns itself."""
+
+import pytest
+
+from towtank.kernels import timing
+
+
+class _Clock:
+    """Calls that take given times, one after the other, on a clock of their own."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        self.order: list[str] = []
+        monkeypatch.setattr(timing.time, "perf_counter", lambda: self.now)
+
+    def call(self, name: str, *times_s: float):
+        left = list(times_s)
+
+        def run() -> None:
+            self.order.append(name)
+            self.now += left.pop(0) if len(left) > 1 else left[0]
+
+        return run
+
+
+def test_medians_of_calls_that_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = _Clock(monkeypatch)
+    # two to warm up and one to see how long it takes, then the samples: 1, 5, 3
+    slow = clock.call("slow", 9, 9, 1, 1, 5, 3)
+    fast = clock.call("fast", 0.5)
+    first, second = timing.timings([slow, fast], "cpu", samples=3, budget_s=100)
+    assert (first.median_s, first.least_s, first.samples, first.calls) == (3, 1, 3, 1)
+    assert (second.median_s, second.least_s) == (0.5, 0.5)
+    assert clock.order[-6:] == ["slow", "fast"] * 3
+
+
+def test_short_calls_are_repeated_within_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = _Clock(monkeypatch)
+    (found,) = timing.timings([clock.call("a", 1e-5)], "cpu", samples=4)
+    assert found.calls == 50  # half a millisecond
+    assert found.median_s == pytest.approx(1e-5)
+    assert len(clock.order) == timing.WARM_UP + 1 + 4 * 50
+
+
+def test_the_budget_bounds_the_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = _Clock(monkeypatch)
+    (found,) = timing.timings([clock.call("a", 1.0)], "cpu", samples=100, budget_s=7)
+    assert found.samples == 7
+    (found,) = timing.timings([clock.call("a", 1.0)], "cpu", samples=100, budget_s=0.1)
+    assert found.samples == 3
