@@ -8,19 +8,23 @@ count takes is data (`cpu_rates.yaml`), fitted to recorded times.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import ceil, gcd
 from pathlib import Path
 
 from towtank.kernels.records import Sizes, Tile
 
 FLOAT_BYTES = 4
 FMA_LATENCY = 4
-"""Cycles from one fused multiply-add to the next that needs it: Zen 2 to 5, and Intel since Skylake (A. Fog, Instruction
-tables, 2024)."""
+"""Cycles from one fused multiply-add to the next that needs it: Zen 2 to 5, and Intel since Skylake (A. Fog,
+Instruction tables, 2024)."""
 FMA_PER_CYCLE = 2
 LOADS_PER_CYCLE = 2
 ISSUED_PER_CYCLE = 6
-"""Instructions: two multiply-adds and two vector loads a cycle on the same CPUs, six renamed on Zen 3 (same source)."""
-LINE_BYTES = 64
+"""Instructions: two multiply-adds and two vector loads a cycle on the same CPUs, six renamed on Zen 3 (same
+source)."""
+WINDOW = 256
+"""Instructions that wait to finish at once, so that the end of one block overlaps the start of the next (Zen 3, same
+source; 224 to 512 elsewhere)."""
 PAGE_BYTES = 4096
 
 
@@ -36,14 +40,14 @@ class Cpu:
 
 
 TERMS = (
-    "steps", "spills", "calls", "updates", "updates_far", "a_l2", "a_l3", "a_strided", "b_l2", "b_panel", "pack_a",
-    "pack_b", "parallel",
+    "steps", "spills", "calls", "updates", "updates_aliased", "updates_far", "a_l2", "a_l3", "a_strided", "b_l2",
+    "b_panel", "pack_a", "pack_b", "parallel",
 )  # fmt: skip
 """Counts whose cycles are fitted; see `counts`."""
 
 
 def cpu_here(vector_floats: int, registers: int) -> Cpu:
-    """The CPU at hand, with cache sizes that the operating system tells; where it tells none, those of 2015 and later:
+    """The CPU at hand, with cache sizes that the operating system tells; where it tells none, those usual since 2015:
     32 KiB, 512 KiB, and 8 MiB."""
     sizes = {1: 32 << 10, 2: 512 << 10, 3: 8 << 20}
     for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
@@ -66,19 +70,20 @@ def blocks(sizes: Sizes, tile: Tile) -> tuple[int, int, int]:
 
 
 def _even(size: int, largest: int, step: int) -> int:
-    largest = -(-min(largest, size) // step) * step
-    parts = -(-size // largest)
-    return -(-(-(-size // parts)) // step) * step
+    largest = ceil(min(largest, size) / step) * step
+    parts = ceil(size / largest)
+    return ceil(ceil(size / parts) / step) * step
 
 
-def _step_cycles(tile: Tile, cpu: Cpu) -> float:
+def _step_cycles(tile: Tile, depth: int, cpu: Cpu) -> float:
     """Cycles of one step of the inner loop: the slowest of arithmetic, its latency, loads and instructions."""
     rows, vectors = tile["mr"], tile["nr"] // cpu.vector_floats
+    instructions = rows * vectors + rows + vectors + 1
     return max(
         rows * vectors / FMA_PER_CYCLE,
-        FMA_LATENCY,
+        FMA_LATENCY / (1 + WINDOW / (depth * instructions)),
         (rows + vectors) / LOADS_PER_CYCLE,
-        (rows * vectors + rows + vectors + 1) / ISSUED_PER_CYCLE,
+        instructions / ISSUED_PER_CYCLE,
     )
 
 
@@ -102,10 +107,11 @@ def counts(sizes: Sizes, tile: Tile, cpu: Cpu) -> Mapping[str, float]:
     a_floats, b_floats = float(calls * rows * kc), float(calls * tile["nr"] * kc)
     strided = not tile["pack_a"]
     return {
-        "steps": calls * kc * _step_cycles(tile, cpu),
+        "steps": calls * kc * _step_cycles(tile, kc, cpu),
         "spills": calls * kc * max(0, rows * vectors + vectors + 1 - cpu.registers),
         "calls": calls,
         "updates": calls * rows * vectors,
+        "updates_aliased": calls * rows * vectors * _aliased(rows, n, cpu),
         "updates_far": calls * rows * vectors * (m * n * FLOAT_BYTES > cpu.l2_bytes),
         "a_l2": a_floats * (a_in_l2 and not a_in_l1),
         "a_l3": a_floats * (not a_in_l2),
@@ -118,11 +124,15 @@ def counts(sizes: Sizes, tile: Tile, cpu: Cpu) -> Mapping[str, float]:
     }
 
 
-def _aliased(rows: int, k: int, cpu: Cpu) -> float:
-    """Share of a register block's rows of A beyond what one set of the first cache holds, were all rows to meet there."""
-    stride = k * FLOAT_BYTES
-    ways = cpu.l1_bytes // PAGE_BYTES  # a way spans one page in caches that are looked up before translation
-    return max(0.0, 1 - ways / rows) if stride % PAGE_BYTES == 0 else 0.0
+def _aliased(rows: int, stride: int, cpu: Cpu) -> float:
+    """How far rows of a register block, `stride` floats apart, drive each other out of a set of the first cache.
+
+    A way of it spans one page, as caches do that are looked up before the page is known; two ways are left to other
+    operands. 0: all fit; 1: none stays.
+    """
+    ways = cpu.l1_bytes // PAGE_BYTES
+    sets = PAGE_BYTES // gcd(stride * FLOAT_BYTES, PAGE_BYTES)
+    return min(1.0, max(0.0, (rows / min(rows, sets) - (ways - 2)) / 2))
 
 
 def seconds(sizes: Sizes, tile: Tile, cpu: Cpu, rates: Mapping[str, float]) -> float:

@@ -2,8 +2,8 @@
 
 A program computes one block of the output. Programs that fit a multiprocessor together hide each other's waiting; the
 device works them off in waves, of which the last may be nearly empty. In a program the k-loop overlaps loads of later
-stages with the arithmetic of the present one, after filling its stages once. Waves and occupancy as in NVIDIA's Matrix
-Multiplication Background User's Guide (tile and wave quantization); the roofline of one program by the bytes that its
+stages with the arithmetic of the present one, after filling its stages once. Waves and occupancy as in NVIDIA's
+Matrix Multiplication Background User's Guide (tile and wave quantization); the roofline of one program by the bytes that its
 blocks bring in.
 """
 
@@ -22,13 +22,12 @@ from towtank.kernels.records import DTYPE_BYTES, Sizes, Tile
 
 PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float8_e4m3fn": "fp8"}
 WARPS_TO_HIDE = 8
-"""Warps in one multiprocessor that keep its matrix units busy: two for each unit, one waiting while the other computes
+"""Warps in one multiprocessor that keep its matrix units busy: two for each unit, one waits while the other computes
 (NVIDIA, CUDA C++ Best Practices Guide, section on occupancy: latency of arithmetic needs few warps, with
 instruction-level parallelism fewer)."""
 LATENCY_S = 7e-7
 """A load from memory until its data are there, about 700 ns on Hopper and Ampere (Luo et al., Benchmarking and
-Dissecting the Nvidia Hopper GPU Architecture via Microbenchmarking, 2024, global memory latency, 479 cycles of L2 hits
-excluded; rounded)."""
+Dissecting the Nvidia Hopper GPU Architecture via Microbenchmarking, 2024, global memory latency, rounded)."""
 LAUNCH_S = 3e-6
 """Start of a kernel beside which nothing runs; the same for all tiles."""
 L2_OVER_MEMORY = 2.5
@@ -126,7 +125,9 @@ def seconds(sizes: Sizes, tile: Tile, dtype: str, device: Device) -> float:
     rate = device.peak_flop_per_s[precision] / processors
     full, rest = divmod(programs, int(processors) * at.programs)
     waves = [at.programs] * min(1, full)
-    times = [full * _wave(sizes, tile, dtype, at, limit, beside, rate, memory / processors) for beside in waves]
+    times = [
+        full * _wave(sizes, tile, dtype, at, limit, beside, rate, memory / processors) for beside in waves
+    ]
     if rest:
         beside = ceil(rest / processors)
         share = memory / min(rest, processors)
@@ -135,7 +136,14 @@ def seconds(sizes: Sizes, tile: Tile, dtype: str, device: Device) -> float:
 
 
 def _wave(
-    sizes: Sizes, tile: Tile, dtype: str, at: Occupancy, limit: Limits, beside: int, rate: float, memory: float
+    sizes: Sizes,
+    tile: Tile,
+    dtype: str,
+    at: Occupancy,
+    limit: Limits,
+    beside: int,
+    rate: float,
+    memory: float,
 ) -> float:
     """Seconds in which a multiprocessor finishes `beside` programs that run at once.
 
@@ -155,10 +163,12 @@ def _wave(
 
 
 def _from_l2(sizes: Sizes, tile: Tile, element: int, limit: Limits) -> float:
-    """Share of full cache bandwidth: 1 where operands of neighbouring programs stay in the cache, less where they come
-    from memory anew."""
+    """Share of full cache bandwidth: 1 where operands of neighbouring programs stay in the cache, less where they
+    come from memory anew."""
     group = min(tile["group_m"], ceil(sizes["m"] / tile["block_m"]))
-    columns = max(1, 64 // group)  # programs that run together go down a group of rows, then to the next columns
+    columns = max(
+        1, 64 // group
+    )  # programs that run together go down a group of rows, then to the next columns
     kept = (group * tile["block_m"] + columns * tile["block_n"]) * sizes["k"] * element
     missed = (1 / columns + 1 / group) / 2 if kept <= limit.l2_bytes else 1.0
     return 1 / max(1.0, missed * L2_OVER_MEMORY)

@@ -169,7 +169,8 @@ class _Run:
         import optuna
 
         distributions: dict[str, optuna.distributions.BaseDistribution] = {
-            name: optuna.distributions.CategoricalDistribution(values) for name, values in self._choices.items()
+            name: optuna.distributions.CategoricalDistribution(values)
+            for name, values in self._choices.items()
         }
         study.add_trial(
             optuna.trial.create_trial(params=dict(tile), distributions=distributions, value=seconds)
