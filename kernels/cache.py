@@ -1,7 +1,8 @@
 """The fastest tiles that were measured on this machine, for whoever runs a kernel later.
 
-One file per user (`store.py`): a crash leaves the old one, and processes that write at once wait for each other. A tile
-counts for the device, its software, the backend's compiler, the dtype and the class of shapes that it was measured for.
+One file per user (`store.py`): a crash leaves the old one, and processes that write at once wait for each other. A
+tile counts for the device, its software, the backend's compiler, the dtype and the class of shapes that it was
+measured for.
 """
 
 from collections.abc import Mapping, Sequence
@@ -104,8 +105,8 @@ def add_trial(question: Question, tile: Tile, seconds: float) -> None:
 
 
 def best_tile(question: Question, tiles: Sequence[Tile]) -> Tile:
-    """The tile found by a search, else the first of `tiles`, which is the backend's default; also where the backend has
-    got other parameters since the search."""
+    """The tile found by a search, else the first of `tiles`, which is the backend's default; also where the
+    backend has got other parameters since the search."""
     found = lookup(question)
     return tiles[0] if found is None or set(found.tile) != set(tiles[0]) else found.tile
 

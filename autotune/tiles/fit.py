@@ -9,13 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from statistics import median
+from typing import TYPE_CHECKING
 
 from towtank.autotune.tiles.captures import Capture, Record, load, shipped
-from towtank.autotune.tiles.cpu_model import TERMS, Cpu, counts, seconds
+from towtank.autotune.tiles.cpu_model import TERMS, Cpu, counts
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
 
 FITTED = tuple(name for name in TERMS if name != "parallel")
 PARALLEL_S = 5e-6
-"""Seconds of one meeting of all threads: two waits on a counter; captures of one thread do not tell."""
+"""Seconds of one meeting of all threads: two waits on a counter. Captures of one thread do not tell"""
 SAMPLE, TOP, DRAWS = 40, 5, 200
 
 
@@ -39,60 +46,74 @@ class Judgement:
     """Median relative error."""
 
 
+def features(records: Sequence[Record], cpu: Cpu) -> "Array":
+    """Counts of the fitted terms, a row for each record."""
+    import numpy as np
+
+    found = [counts(each.sizes, each.tile, cpu) for each in records]
+    return np.array([[each[name] for name in FITTED] for each in found])
+
+
 def fit(records: Sequence[Record], cpu: Cpu) -> dict[str, float]:
     """Rates that are not negative and leave the least sum of squared relative errors."""
     import numpy as np
+
+    rates = _solve(features(records, cpu), np.array([each.least_s for each in records]))
+    return {**{name: float(each) for name, each in zip(FITTED, rates, strict=True)}, "parallel": PARALLEL_S}
+
+
+def _solve(table: "Array", times: "Array") -> "Array":
+    import numpy as np
     from scipy.optimize import nnls
 
-    table = np.array([[counts(each.sizes, each.tile, cpu)[name] for name in FITTED] for each in records])
-    table /= np.array([each.least_s for each in records])[:, None]
-    scale = np.where(table.max(axis=0) > 0, table.max(axis=0), 1.0)
-    found, _ = nnls(table / scale, np.ones(len(records)))
-    return {
-        **{name: float(each) for name, each in zip(FITTED, found / scale, strict=True)},
-        "parallel": PARALLEL_S,
-    }
+    relative = table / times[:, None]
+    scale = np.where(relative.max(axis=0) > 0, relative.max(axis=0), 1.0)
+    found, _ = nnls(relative / scale, np.ones(len(times)))
+    return np.asarray(found / scale)
 
 
-def judge(records: Sequence[Record], cpu: Cpu, rates: Mapping[str, float], seed: int = 0) -> Judgement:
-    """How well the model with these rates orders the tiles of one shape."""
-    predicted = [seconds(each.sizes, each.tile, cpu, rates) for each in records]
-    measured = [each.least_s for each in records]
-    everything = range(len(records))
+def left_out(capture: Capture, cpu: Cpu) -> "Iterator[tuple[tuple[int, ...], Array, Array]]":
+    """(shape, predicted, measured) of each shape of a capture of one thread, by rates fitted to the others."""
+    import numpy as np
+
+    table = features(capture.records, cpu)
+    times = np.array([each.least_s for each in capture.records])
+    shapes = np.array([tuple(each.sizes.values()) for each in capture.records])
+    for shape in capture.shapes():
+        own = (shapes == shape).all(axis=1)
+        yield shape, table[own] @ _solve(table[~own], times[~own]), times[own]
+
+
+def judge(shape: tuple[int, ...], predicted: "Array", measured: "Array", seed: int = 0) -> Judgement:
+    """How well predictions order the tiles of one shape."""
+    import numpy as np
+
     random = Random(seed)
-    samples = [random.sample(everything, SAMPLE) for _ in range(DRAWS)]
-    correlations = [_correlation(predicted, measured, sample) for sample in samples]
-    tops = [_top(predicted, measured, sample) for sample in samples]
+    samples = [random.sample(range(len(measured)), SAMPLE) for _ in range(DRAWS)]
+    correlations = [_correlation(predicted[sample], measured[sample]) for sample in samples]
+    tops = [_top(predicted[sample], measured[sample]) for sample in samples]
     return Judgement(
-        tuple(records[0].sizes.values()),
-        _correlation(predicted, measured, everything),
+        shape,
+        _correlation(predicted, measured),
         median(correlations),
         min(correlations),
-        _top(predicted, measured, everything),
+        _top(predicted, measured),
         median(tops),
         sum(top <= 1.05 for top in tops) / DRAWS,
-        median(abs(one / other - 1) for one, other in zip(predicted, measured, strict=True)),
+        float(np.median(np.abs(predicted / measured - 1))),
     )
 
 
-def _correlation(predicted: Sequence[float], measured: Sequence[float], chosen: Sequence[int]) -> float:
-    from scipy.stats import spearmanr
+def _correlation(predicted: "Array", measured: "Array") -> float:
+    """Spearman's rank correlation; ties, of tiles that differ in nothing that is counted, share their mean rank."""
+    import numpy as np
+    from scipy.stats import rankdata
 
-    return float(
-        spearmanr([predicted[each] for each in chosen], [measured[each] for each in chosen]).statistic
-    )
-
-
-def _top(predicted: Sequence[float], measured: Sequence[float], chosen: Sequence[int]) -> float:
-    first = sorted(chosen, key=predicted.__getitem__)[:TOP]
-    return min(measured[each] for each in first) / min(measured[each] for each in chosen)
+    return float(np.corrcoef(rankdata(predicted), rankdata(measured))[0, 1])
 
 
-def left_out(capture: Capture, cpu: Cpu) -> Iterator[Judgement]:
-    """The judgement of each shape by rates that were fitted to the others."""
-    for shape in capture.shapes():
-        others = [each for each in capture.records if tuple(each.sizes.values()) != shape]
-        yield judge(capture.of(shape), cpu, fit(others, cpu))
+def _top(predicted: "Array", measured: "Array") -> float:
+    return float(measured[predicted.argsort(kind="stable")[:TOP]].min() / measured.min())
 
 
 def recorded_cpu() -> Cpu:
@@ -109,7 +130,7 @@ def main() -> None:
         capture, cpu = load(name), recorded_cpu()
         print(f"{name}\n{capture.heading}\nEach shape by rates fitted to the others:")
         print("shape           Spearman  40 tiles  (least)  top 5 of all  top 5 of 40  within 5 %  error")
-        for each in left_out(capture, cpu):
+        for each in (judge(*part) for part in left_out(capture, cpu)):
             shape = "x".join(map(str, each.shape))
             print(
                 f"{shape:15} {each.correlation:8.3f}  {each.sample_correlation:8.3f}  "
@@ -122,7 +143,7 @@ def main() -> None:
 
 def _write(name: str, rates: Mapping[str, float]) -> None:
     lines = [
-        "# Seconds of each count of cpu_model.py. Written by python -m towtank.autotune.tiles.fit --write, which says",
+        "# Seconds of each count of cpu_model.py, by python -m towtank.autotune.tiles.fit --write, which says",
         f"# how far they can be trusted. Fitted to kernels/captures/{name}; `parallel` is assumed (fit.py).",
         "seconds:",
         *(f"  {key}: {value:.3e}" for key, value in rates.items()),

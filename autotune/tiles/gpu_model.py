@@ -1,10 +1,9 @@
 """Time of one tile of the Triton multiply, from a device profile and the limits of its multiprocessors.
 
 A program computes one block of the output. Programs that fit a multiprocessor together hide each other's waiting; the
-device works them off in waves, of which the last may be nearly empty. In a program the k-loop overlaps loads of later
-stages with the arithmetic of the present one, after filling its stages once. Waves and occupancy as in NVIDIA's
-Matrix Multiplication Background User's Guide (tile and wave quantization); the roofline of one program by the bytes that its
-blocks bring in.
+device works them off in waves, of which the last may be nearly empty (NVIDIA, Matrix Multiplication Background User's
+Guide, tile and wave quantization). In a program the k-loop overlaps loads of later stages with the arithmetic of the
+present one, after filling its stages once; each step takes what the slowest of arithmetic, traffic and waiting takes.
 """
 
 from collections.abc import Mapping
@@ -159,6 +158,8 @@ def _wave(
     traffic = beside * brought / (memory * L2_OVER_MEMORY * _from_l2(sizes, tile, element, limit))
     waiting = LATENCY_S / max(1, tile["stages"] - 1)
     written = beside * tile["block_m"] * tile["block_n"] * element / memory
+    if tile["stages"] == 1:  # nothing is on its way while the units compute
+        return steps * (arithmetic + traffic + waiting) + written
     return LATENCY_S + steps * max(arithmetic, traffic, waiting) + written
 
 

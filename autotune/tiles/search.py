@@ -1,27 +1,25 @@
 """Search for the fastest tile: Optuna proposes, a model weeds out, and what is left is measured.
 
-A proposal whose predicted time is far above that of the best tile so far is told to the study with its prediction and
-never run. Predictions are scaled by what has been measured, so that only their order and ratios matter.
+Each measurement corrects the predictions of the tiles that are like it. A proposal is run only if it may be faster
+than the best so far, by its corrected prediction less the doubt in it; else the study is told that prediction.
 """
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import median
 from typing import TYPE_CHECKING
 
+from towtank.autotune.tiles.correction import Correction
 from towtank.kernels.records import Tile
 
 if TYPE_CHECKING:
     import optuna
 
 FIRST = 5
-"""Tiles that are measured in the order of the model before the study proposes any: its mistakes are often shared by
-neighbours, and five tell."""
-PROMISING = 1.15
-"""A proposal is measured if its prediction is within this factor of the best time so far: the model's usual error
-(`python -m towtank.autotune.tiles.fit` prints it)."""
-PROPOSALS = 40
+"""Tiles that are measured, the most promising first, before the study proposes any: it needs some to start from."""
+OPTIMISM = 1.0
+"""Standard deviations of a prediction's doubt that count in favour of a tile."""
+PROPOSALS = 10
 """Proposals in a row that may be weeded out; then the most promising tile that is left is measured."""
 
 Predict = Callable[[Tile], float]
@@ -65,8 +63,8 @@ class Found:
 
 
 def key_of(tile: Tile) -> Key:
-    """A tile as something that can be looked up."""
-    return tuple(tile.items())
+    """A tile as something that can be looked up, whatever the order of its parameters."""
+    return tuple(sorted(tile.items()))
 
 
 def search(
@@ -107,8 +105,10 @@ class _Run:
     """State of one search."""
 
     def __init__(self, tiles: Sequence[Tile], predict: Predict, seed: int) -> None:
-        self.predicted = {key_of(tile): predict(tile) for tile in tiles}
-        self.left = sorted(self.predicted, key=self.predicted.__getitem__)
+        self._tiles = {key_of(tile): place for place, tile in enumerate(tiles)}
+        self._correction = Correction(tiles, [predict(tile) for tile in tiles])
+        self._seconds = self._correction.seconds()
+        self.left = dict.fromkeys(self._tiles)
         self.found = Found()
         self._seed = seed
         self._choices = {name: sorted({tile[name] for tile in tiles}) for name in tiles[0]}
@@ -117,42 +117,43 @@ class _Run:
     def propose(self) -> Tile:
         """The next tile to measure."""
         if len(self.found.measured) < FIRST:
-            return dict(self.left[0])
+            return self._most_promising()
         study = self._ensure_study()
-        limit = PROMISING * self.found.best[1]
+        limit = self.found.best[1]
         for _ in range(PROPOSALS):
             trial = study.ask()
             tile = {name: trial.suggest_categorical(name, values) for name, values in self._choices.items()}
             key = key_of(tile)
             if key in self.found.measured:
                 study.tell(trial, self.found.measured[key])
-            elif key not in self.predicted:  # parameters that do not go together
+            elif key not in self.left:  # parameters that do not go together, or a tile that may not be used
                 study.tell(trial, state=_pruned())
-            elif key in self.left and self.predicted[key] * self._scale() <= limit:
+            elif self._seconds[self._tiles[key]] < limit:
                 study.tell(trial, state=_pruned())  # its measurement is added by `tell`
                 return tile
             else:
                 self.found.weeded += 1
-                study.tell(trial, self.predicted[key] * self._scale())
-        return dict(self.left[0])
+                study.tell(trial, float(self._seconds[self._tiles[key]]))
+        return self._most_promising()
+
+    def _most_promising(self) -> Tile:
+        keys = list(self.left)
+        return dict(keys[int(self._seconds[[self._tiles[key] for key in keys]].argmin())])
 
     def tell(self, tile: Tile, seconds: float | None) -> None:
         """Note a measurement, or that the tile may not be used."""
         key = key_of(tile)
-        if key not in self.predicted:
+        if key not in self._tiles:
             return
-        if key in self.left:
-            self.left.remove(key)
+        self.left.pop(key, None)
         if seconds is None:
             self.found.refused.append(tile)
             return
         self.found.measured[key] = seconds
+        self._correction.add(self._tiles[key], seconds)
+        self._seconds = self._correction.seconds(OPTIMISM)
         if self._study is not None:
             self._add(self._study, tile, seconds)
-
-    def _scale(self) -> float:
-        """Measured over predicted seconds, the median of all so far."""
-        return median(seconds / self.predicted[key] for key, seconds in self.found.measured.items())
 
     def _ensure_study(self) -> "optuna.Study":
         if self._study is None:

@@ -7,8 +7,8 @@ from towtank.kernels.c_code.compiler import Target
 from towtank.kernels.records import Tile
 
 NAMES = ("mr", "nr", "mc", "kc", "nc", "pack_a", "threads")
-"""Register block (rows, columns), largest blocks (rows, depth, columns: cut into equal parts of whole register blocks),
-whether A is copied to panels, threads."""
+"""Register block (rows, columns), largest blocks (rows, depth, columns: cut into equal parts of whole register
+blocks), whether A is copied to panels, threads."""
 _ROWS = (1, 2, 4, 6, 8, 12, 14)
 _VECTORS = (1, 2, 3, 4)
 _BLOCK_ROWS = (24, 96, 384)
