@@ -24,25 +24,25 @@ def _rows(
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     # y[rows of e, n] = x[rows of e, k] W_e, with W_e read as [k, n]
-    block = tl.program_id(1)
-    before, first, stop = 0, 0, 0
-    expert = tl.program_id(1) * 0
-    found = False
+    # what a loop carries keeps its type: 64 bits, as the ends of the experts have
+    block = tl.program_id(1).to(tl.int64)
+    none = block * 0
+    before, first, stop, expert, found = none, none, none, none, none
     for candidate in range(experts):
         end = tl.load(ends + candidate)
         blocks = (end - before + BLOCK_M - 1) // BLOCK_M
-        here = (found == False) & (block < blocks)  # noqa: E712
-        expert = tl.where(here, candidate, expert)
+        here = (found == 0) & (block < blocks)
+        expert = tl.where(here, candidate + none, expert)
         first = tl.where(here, before + block * BLOCK_M, first)
         stop = tl.where(here, end, stop)
-        found = found | here
+        found += here.to(tl.int64)
         block -= blocks
         before = end
-    if found:
+    if found > 0:
         row = first + tl.arange(0, BLOCK_M)
         column = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
         depth = tl.arange(0, BLOCK_K)
-        base = weight + expert.to(tl.int64) * expert_stride
+        base = weight + expert * expert_stride
         total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
         for start in range(0, k, BLOCK_K):
             place = start + depth

@@ -64,6 +64,11 @@ def _backward(
         tl.store(bias_sums + program * columns + column, bias_sum, mask=inside)
 
 
+def _warps(block: int) -> int:
+    """Warps of a program that holds a row of `block` elements: 8 to 32 elements a thread."""
+    return max(4, min(16, block // 1024))
+
+
 def _launch_forward(
     centred: bool, inputs: Tensors, sizes: Sizes, tile: Tile, allocate: Allocate
 ) -> tuple[torch.Tensor, ...]:
@@ -71,7 +76,8 @@ def _launch_forward(
     rows, columns = x.shape
     y = allocate(rows, columns, dtype=x.dtype)
     bias = others[0] if others else weight
-    _forward[(rows,)](x, weight, bias, y, columns, EPSILON, centred, triton.next_power_of_2(columns))
+    block = triton.next_power_of_2(columns)
+    _forward[(rows,)](x, weight, bias, y, columns, EPSILON, centred, block, num_warps=_warps(block))
     return (y,)
 
 
@@ -80,13 +86,13 @@ def _launch_backward(
 ) -> tuple[torch.Tensor, ...]:
     gradient, x, weight, *_ = (each.contiguous() for each in inputs)
     rows, columns = x.shape
-    programs = triton.cdiv(rows, _ROWS_OF_A_PROGRAM)
+    programs, block = triton.cdiv(rows, _ROWS_OF_A_PROGRAM), triton.next_power_of_2(columns)
     x_gradient = allocate(rows, columns, dtype=x.dtype)
     # each program leaves the sums of its rows; fp32, so that their sum over programs loses nothing
     sums = [allocate(programs, columns, dtype=torch.float32) for _ in range(2 if centred else 1)]
     _backward[(programs,)](
         gradient, x, weight, x_gradient, sums[0], sums[-1], rows, columns, EPSILON,
-        centred, _ROWS_OF_A_PROGRAM, triton.next_power_of_2(columns),
+        centred, _ROWS_OF_A_PROGRAM, block, num_warps=_warps(block),
     )  # fmt: skip
     return (x_gradient, *(each.sum(0).to(x.dtype) for each in sums))
 

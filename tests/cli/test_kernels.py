@@ -84,3 +84,32 @@ def test_a_gpu_that_is_not_there(towtank: Callable[..., Any]) -> None:
     done = towtank("kernels", "validate", "--device", "cuda", "--kernel", "gelu", "--backend", "library")
     assert done.code == (0 if torch.cuda.is_available() else 2)
     assert torch.cuda.is_available() or "no GPU that torch can use was found" in done.err
+
+
+def test_measurements_become_a_profile(towtank: Callable[..., Any], tmp_path: Path) -> None:
+    from importlib import resources
+
+    capture = resources.files("towtank.kernels").joinpath("captures/cpu-epyc-2-threads.bench.csv")
+    done = towtank("kernels", "profile", str(capture), "--device", "h200", "--out", str(tmp_path / "mine"))
+    assert done.code == 0
+    assert "h200-141gb now has the curves of AMD EPYC" in done.out
+    wrong = towtank("kernels", "profile", str(capture), "--device", "h2000", "--out", str(tmp_path / "mine"))
+    assert wrong.code == 2
+    assert "h200" in wrong.err
+
+
+def test_tune_chooses_a_mode(towtank: Callable[..., Any], tmp_path: Path) -> None:
+    call = ("kernels", "tune", "--backend", "library", "--device", "cpu", "--budget", "0.1", "--shape")
+    done = towtank(*call, "8x16x4", "--out", str(tmp_path / "modes.csv"))
+    assert done.code == 0
+    assert "m=8 n=16 k=4" in done.out
+    assert "Gain over the default" in done.out
+    assert len((tmp_path / "modes.csv").read_text().splitlines()) == 10  # notes, names, eight modes
+    for shape in ("8x16", "0x1x1", "axbxc"):
+        assert towtank(*call, shape).code == 2
+
+
+def test_bench_wants_a_folder_that_is_there(towtank: Callable[..., Any], tmp_path: Path) -> None:
+    done = towtank("kernels", "bench", "--device", "cpu", "--out", str(tmp_path / "no" / "t.csv"))
+    assert done.code == 2
+    assert "does not exist" in done.err

@@ -77,7 +77,7 @@ def test_predictions_use_them(tmp_path: Path) -> None:
         write_profile(_table(tmp_path / "t.csv", rate), "h200-141gb", folder)
         step = predict("gpt-5b", "dgx-h200:nodes=1", plan, stack="megatron-2021", profile_dirs=[folder])
         times.append(step.breakdown_s["matmul"])
-    assert times[0] == pytest.approx(2 * times[1], rel=0.02)
+    assert times[0] == pytest.approx(2 * times[1], rel=0.05)
 
 
 def test_the_recorded_cpu_can_be_read(tmp_path: Path) -> None:

@@ -92,12 +92,12 @@ def test_modes_of_a_multiply_are_measured_and_kept(tmp_path: Path) -> None:
 def test_layers_have_four_multiplies_in_three_directions() -> None:
     problems = layer_problems((64, 128))
     assert len(problems) == 24
-    assert ("matmul_wgrad", {"m": 256, "n": 512, "k": 128}) in problems
+    assert ("matmul_wgrad", {"m": 128, "n": 512, "k": 128}) in problems
 
 
 def test_the_recorded_choice_is_near_the_best() -> None:
     # what the modes of six GPT layers took on a CPU; its device and date stand in the file
-    times = read_modes(Path(str(CAPTURES.joinpath("cpu-epyc-2-threads.modes.csv"))))
+    times = read_modes(Path(str(CAPTURES.joinpath("cpu-epyc-1-thread.modes.csv"))))
     found = choices(times)
     assert len(found) == 72
     assert {

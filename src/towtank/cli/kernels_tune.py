@@ -8,6 +8,7 @@ import typer
 from towtank.cli.options import Json
 
 if TYPE_CHECKING:
+    from towtank.cli.kernels_choice import Choice
     from towtank.kernels.modes import ModeChoice, Problem
 
 EXAMPLES = (
@@ -16,65 +17,74 @@ EXAMPLES = (
 )
 
 
+_Kernel = Annotated[
+    str,
+    typer.Option(
+        "--kernel",
+        metavar="NAME",
+        help="matmul (without a shape: all directions), matmul_dgrad, matmul_wgrad.",
+    ),
+]
+_Backend = Annotated[
+    str | None,
+    typer.Option(
+        "--backend",
+        metavar="NAME",
+        help="library: choose the order of operands; c or triton: search tiles. "
+        "Default: that with tiles here if a shape is given, else library.",
+        show_default=False,
+    ),
+]
+_Shape = Annotated[
+    str | None,
+    typer.Option("--shape", metavar="MxNxK", help="One multiply; default: those of six GPT layers."),
+]
+_Dtype = Annotated[str, typer.Option("--dtype", metavar="TYPE", help="Precision: fp32, fp16 or bf16.")]
+_Device = Annotated[
+    str | None,
+    typer.Option("--device", metavar="TYPE", help="cpu or cuda; default: the GPU where there is one."),
+]
+_Budget = Annotated[
+    str | None,
+    typer.Option(
+        "--budget",
+        metavar="TIME",
+        help="Time for each multiply, such as 60s or 2m; default: 2s for orders, 60s for tiles.",
+        show_default=False,
+    ),
+]
+_Out = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="FILE", help="Write all times of orders (CSV).", show_default=False),
+]
+_Trials = Annotated[
+    int | None, typer.Option("--trials", min=1, help="Measure this many tiles at most.", show_default=False)
+]
+_Profile = Annotated[
+    str | None,
+    typer.Option(
+        "--profile",
+        metavar="NAME",
+        help="Device profile that predicts tiles of a GPU; default: that of the GPU at hand.",
+        show_default=False,
+    ),
+]
+_Fresh = Annotated[
+    bool, typer.Option("--fresh", help="Measure again what an earlier search of tiles measured.")
+]
+
+
 def tune(
-    kernel: Annotated[
-        str,
-        typer.Option(
-            "--kernel",
-            metavar="NAME",
-            help="matmul (without a shape: all directions), matmul_dgrad, matmul_wgrad.",
-        ),
-    ] = "matmul",
-    backend: Annotated[
-        str | None,
-        typer.Option(
-            "--backend",
-            metavar="NAME",
-            help="library: choose the order of operands; c or triton: search tiles. "
-            "Default: that with tiles here if a shape is given, else library.",
-            show_default=False,
-        ),
-    ] = None,
-    shape: Annotated[
-        str | None,
-        typer.Option("--shape", metavar="MxNxK", help="One multiply; default: those of six GPT layers."),
-    ] = None,
-    dtype: Annotated[
-        str, typer.Option("--dtype", metavar="TYPE", help="Precision: fp32, fp16 or bf16.")
-    ] = "fp32",
-    device: Annotated[
-        str | None,
-        typer.Option("--device", metavar="TYPE", help="cpu or cuda; default: the GPU where there is one."),
-    ] = None,
-    budget: Annotated[
-        str | None,
-        typer.Option(
-            "--budget",
-            metavar="TIME",
-            help="Time for each multiply, such as 60s or 2m; default: 2s for orders, 60s for tiles.",
-            show_default=False,
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="FILE", help="Write all times of orders (CSV).", show_default=False),
-    ] = None,
-    trials: Annotated[
-        int | None,
-        typer.Option("--trials", min=1, help="Measure this many tiles at most.", show_default=False),
-    ] = None,
-    profile: Annotated[
-        str | None,
-        typer.Option(
-            "--profile",
-            metavar="NAME",
-            help="Device profile that predicts tiles of a GPU; default: that of the GPU at hand.",
-            show_default=False,
-        ),
-    ] = None,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Measure again what an earlier search of tiles measured.")
-    ] = False,
+    kernel: _Kernel = "matmul",
+    backend: _Backend = None,
+    shape: _Shape = None,
+    dtype: _Dtype = "fp32",
+    device: _Device = None,
+    budget: _Budget = None,
+    out: _Out = None,
+    trials: _Trials = None,
+    profile: _Profile = None,
+    fresh: _Fresh = False,
     json: Json = False,
 ) -> None:
     """Choose how a matrix multiply is run here, by measurement.
@@ -83,15 +93,9 @@ def tune(
     searched: a model of the device picks what is worth measuring, and the best is kept for this device. A search that
     was broken off, or is run again, goes on from what it has measured.
     """
-    import datetime
-    from dataclasses import asdict
-
     from towtank.cli.failure import InputError
-    from towtank.cli.kernels_choice import Choice, checked_device, progress
+    from towtank.cli.kernels_choice import Choice, checked_device
     from towtank.cli.kernels_tiles import backend_with_tiles, parse_seconds, tune_tiles
-    from towtank.cli.text import emit, emit_json
-    from towtank.kernels.device import device_name, software
-    from towtank.kernels.modes import choices, measure_modes, write_modes
 
     seconds = None if budget is None else parse_seconds(budget)
     if backend is None:
@@ -99,19 +103,32 @@ def tune(
     choice = Choice.of(kernel, backend, dtype, device)
     if not kernel.startswith("matmul"):
         raise InputError(f"tune knows the multiplies matmul, matmul_dgrad and matmul_wgrad; got {kernel}")
-    if backend != "library":
-        if shape is None:
-            raise InputError("tiles are searched for one product: give its --shape, such as 4096x4096x4096")
-        ((_, sizes),) = _problems(kernel, shape)
-        tune_tiles(
-            kernel, backend, choice.dtypes[0], dict(sizes), choice.device,
-            seconds=seconds or 60.0, trials=trials, profile=profile, fresh=fresh, json=json,
-        )  # fmt: skip
+    problems = _problems(kernel, shape, choice.device)
+    if backend == "library":
+        _tune_modes(choice, problems, seconds or 2.0, out, json)
         return
-    problems = _problems(kernel, shape)
-    times = measure_modes(
-        problems, choice.dtypes[0], choice.device, budget_s=seconds or 2.0, progress=progress
-    )
+    if shape is None:
+        raise InputError("tiles are searched for one product: give its --shape, such as 4096x4096x4096")
+    sizes = dict(problems[0][1])
+    tune_tiles(
+        kernel, backend, choice.dtypes[0], sizes, choice.device,
+        seconds=seconds or 60.0, trials=trials, profile=profile, fresh=fresh, json=json,
+    )  # fmt: skip
+
+
+def _tune_modes(
+    choice: "Choice", problems: "list[Problem]", budget_s: float, out: Path | None, json: bool
+) -> None:
+    """Choose how matrix multiplies are handed to the library."""
+    import datetime
+    from dataclasses import asdict
+
+    from towtank.cli.kernels_choice import progress
+    from towtank.cli.text import emit, emit_json
+    from towtank.kernels.device import device_name, software
+    from towtank.kernels.modes import choices, measure_modes, write_modes
+
+    times = measure_modes(problems, choice.dtypes[0], choice.device, budget_s=budget_s, progress=progress)
     where = f"{device_name(choice.device)}; {software(choice.device)}"
     if out is not None:
         date = datetime.datetime.now(datetime.UTC).date().isoformat()
@@ -123,12 +140,14 @@ def tune(
     emit(_text(choices(times)))
 
 
-def _problems(kernel: str, shape: str | None) -> "list[Problem]":
+def _problems(kernel: str, shape: str | None, device: str) -> "list[Problem]":
     from towtank.cli.failure import InputError
     from towtank.kernels.modes import layer_problems
+    from towtank.kernels.sweeps import LARGE
 
     if shape is None:
-        return [each for each in layer_problems() if kernel in ("matmul", each[0])]
+        layers = layer_problems() if device == "cpu" else layer_problems(LARGE.hidden, LARGE.layer_rows)
+        return [each for each in layers if kernel in ("matmul", each[0])]
     parts = shape.lower().split("x")
     if len(parts) != 3 or not all(part.isdigit() and int(part) > 0 for part in parts):
         raise InputError(f"--shape is MxNxK with three whole numbers, such as 4096x4096x1024; got {shape!r}")
