@@ -55,6 +55,17 @@ typedef struct {
     atomic_long task;
 } work;
 
+/* Waits are short where each thread has a core; where it has not, the core goes to another after a while. */
+static inline void linger(long spins)
+{
+    if (spins > 20000)
+        sched_yield();
+#if defined(__x86_64__) || defined(__i386__)
+    else
+        __builtin_ia32_pause();
+#endif
+}
+
 /* Waits until every thread is here; the last one clears the counter of tasks. */
 static void meet(work *job, int threads)
 {
@@ -66,8 +77,7 @@ static void meet(work *job, int threads)
         return;
     }
     for (long spins = 0; atomic_load(&job->phase) == phase; spins++)
-        if (spins > 1000)
-            sched_yield();
+        linger(spins);
 }
 
 static void block(const work *job, const float *a, int packed, const float *b, float *c, long rows, long columns,

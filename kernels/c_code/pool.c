@@ -82,7 +82,9 @@ void together(body_type work, void *value, long threads)
     pthread_mutex_unlock(&lock);
     work(value, 0, all);
     for (long spins = 0; atomic_load(&left); spins++)
-        if (spins > 1000)
+        if (spins > 20000)
             sched_yield();
+        else
+            PAUSE();
     pthread_mutex_unlock(&busy);
 }
