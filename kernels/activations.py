@@ -5,9 +5,9 @@ from math import pi, sqrt
 from typing import TYPE_CHECKING
 
 from towtank.kernels.backends import library, triton
-from towtank.kernels.draws import normal
+from towtank.kernels.draws import largest, normal
 from towtank.kernels.gradients import ThroughAutograd, gradients_of
-from towtank.kernels.records import DTYPE_BYTES, Allocate, Cost, Kernel, Launch, Sizes, Tile
+from towtank.kernels.records import DTYPE_BYTES, Allocate, Cost, Kernel, Launch, Sizes, Tile, no_terms
 
 if TYPE_CHECKING:
     import torch
@@ -56,6 +56,16 @@ def _forward(operation: "Callable[[Tensors, Sizes], torch.Tensor]") -> Launch:
     return launch
 
 
+def _gate_terms(inputs: "Tensors", sizes: Sizes) -> tuple[float, ...]:
+    gradient, _, up = inputs
+    return largest(gradient * up), 0.0
+
+
+def _gelu_terms(inputs: "Tensors", sizes: Sizes) -> tuple[float, ...]:
+    """Of x forward and of its gradient, the first input, backward."""
+    return (largest(inputs[0]),)
+
+
 def _kernel(
     name: str,
     tensors: int,
@@ -63,6 +73,7 @@ def _kernel(
     reference: "Callable[[Tensors, Sizes], tuple[torch.Tensor, ...]]",
     read_and_written: int,
     flop: float,
+    terms: "Callable[[Tensors, Sizes], tuple[float, ...]] | None" = None,
 ) -> Kernel:
     def inputs(
         sizes: Sizes, dtype: "torch.dtype", generator: "torch.Generator"
@@ -82,12 +93,22 @@ def _kernel(
         reference=reference,
         cost=cost,
         cases=CASES,
+        terms=terms or no_terms,
     )
 
 
 KERNELS = (
+    # what cancels where an output is near 0: halves of a sigmoid's or a tangent's range, times what they multiply
     _kernel("swiglu", 2, _forward(_library_swiglu), swiglu, 3, 6),
-    _kernel("swiglu_backward", 3, ThroughAutograd(_library_swiglu), gradients_of(swiglu, (0, 1)), 5, 13),
-    _kernel("gelu", 1, _forward(_library_gelu), gelu, 2, 9),
-    _kernel("gelu_backward", 2, ThroughAutograd(_library_gelu), gradients_of(gelu, (0,)), 3, 16),
+    _kernel(
+        "swiglu_backward",
+        3,
+        ThroughAutograd(_library_swiglu),
+        gradients_of(swiglu, (0, 1)),
+        5,
+        13,
+        _gate_terms,
+    ),
+    _kernel("gelu", 1, _forward(_library_gelu), gelu, 2, 9, _gelu_terms),
+    _kernel("gelu_backward", 2, ThroughAutograd(_library_gelu), gradients_of(gelu, (0,)), 3, 16, _gelu_terms),
 )

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from towtank.kernels.backends import library, triton
 from towtank.kernels.counts import adam_bytes_per_parameter
-from towtank.kernels.draws import normal
+from towtank.kernels.draws import largest, normal
 from towtank.kernels.records import DTYPE_BYTES, Allocate, Cost, Kernel, Sizes, Tile
 
 if TYPE_CHECKING:
@@ -73,6 +73,12 @@ def _library(inputs: "Tensors", sizes: Sizes, tile: Tile, allocate: Allocate) ->
     return (*states, weight)
 
 
+def _terms(inputs: "Tensors", sizes: Sizes) -> tuple[float, ...]:
+    """The first moment is a sum of two terms of any sign."""
+    gradient, _, first, *_ = inputs
+    return 0.0, BETA_1 * largest(first) + (1 - BETA_1) * largest(gradient), 0.0, 0.0
+
+
 def _cost(sizes: Sizes, dtype: str) -> Cost:
     element = DTYPE_BYTES[dtype]
     return Cost(14.0 * sizes["elements"], adam_bytes_per_parameter(element, 4.0, element) * sizes["elements"])
@@ -89,5 +95,6 @@ KERNELS = (
         cases=CASES,
         options={"step": 10},
         in_place=(1, 2, 3, 4),
+        terms=_terms,
     ),
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from towtank.kernels.backends import library, triton
 from towtank.kernels.counts import matmul_flop
-from towtank.kernels.draws import normal
+from towtank.kernels.draws import normal, sum_of_products
 from towtank.kernels.records import DTYPE_BYTES, Allocate, Cost, Kernel, Launch, Sizes, Tile
 
 if TYPE_CHECKING:
@@ -120,6 +120,10 @@ def _kernel(
         cost=cost,
         cases=CASES,
         summed=lambda sizes: sizes[summed],
+        # the rows of an expert may be few: those of one are sums of one product at least
+        terms=lambda inputs, sizes: (
+            sum_of_products(inputs[0], inputs[1], sizes[summed] if summed != "m" else 1),
+        ),
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from towtank.kernels.backends import library, triton
 from towtank.kernels.c_code.backend import generated_c
 from towtank.kernels.counts import matmul_bytes, matmul_flop
-from towtank.kernels.draws import normal
+from towtank.kernels.draws import normal, sum_of_products
 from towtank.kernels.records import DTYPE_BYTES, Allocate, Cost, Kernel, Launch, Sizes, Tile
 
 if TYPE_CHECKING:
@@ -138,6 +138,7 @@ def _kernel(name: str, operands: "Operands", shapes: tuple[str, str], output: st
         cost=cost,
         cases=CASES,
         summed=lambda sizes: sizes[summed],
+        terms=lambda inputs, sizes: (sum_of_products(inputs[0], inputs[1], sizes[summed]),),
     )
 
 

@@ -71,6 +71,14 @@ def _forward(inputs: "Tensors", sizes: Sizes) -> "torch.Tensor":
     return torch.nn.functional.rms_norm(x, x.shape[-1:], weight, EPSILON)
 
 
+def _differentiable(inputs: "Tensors", sizes: Sizes) -> "torch.Tensor":
+    """The norm whose gradients autograd takes; in fp32 on CPUs, where PyTorch sums those of weights in 16 bits."""
+    x = inputs[0]
+    if x.device.type == "cpu":
+        return _forward([each.float() for each in inputs], sizes).to(x.dtype)
+    return _forward(inputs, sizes)
+
+
 def _library_forward(
     inputs: "Tensors", sizes: Sizes, tile: Tile, allocate: Allocate
 ) -> "tuple[torch.Tensor, ...]":
@@ -124,7 +132,7 @@ def _norm_backward(name: str, reference: "Reference", vectors: int, flop: float)
     return Kernel(
         name=name,
         dimensions=("rows", "columns"),
-        backends=(library(ThroughAutograd(_forward)), triton("norms", name)),
+        backends=(library(ThroughAutograd(_differentiable)), triton("norms", name)),
         inputs=_inputs(2, vectors),
         reference=gradients_of(reference, tuple(range(1 + vectors))),
         # gradient of the output, input and gradient of the input; weight, gradients of the vectors

@@ -59,7 +59,8 @@ def no_cases(tile: Tile) -> tuple[Sizes, ...]:
     return ()
 
 
-def _no_terms(inputs: "Sequence[torch.Tensor]", sizes: Sizes) -> tuple[float, ...]:
+def no_terms(inputs: "Sequence[torch.Tensor]", sizes: Sizes) -> tuple[float, ...]:
+    """Nothing cancels."""
     return ()
 
 
@@ -107,7 +108,7 @@ class Kernel:
     """Elements that one output is a sum of: rounding errors grow with them."""
     in_place: tuple[int, ...] = ()
     """Inputs that the kernel updates; they are its first outputs."""
-    terms: "Callable[[Sequence[torch.Tensor], Sizes], tuple[float, ...]]" = _no_terms
+    terms: "Callable[[Sequence[torch.Tensor], Sizes], tuple[float, ...]]" = no_terms
     """By output, the largest absolute value of the terms that it is a difference of; 0 where nothing cancels."""
     infinities: bool = True
     """Whether an infinity must reach outputs as in the reference; not where -inf marks what takes no part."""
