@@ -46,7 +46,7 @@ def interpreted() -> bool:
 
 def library(launch: Launch, tiles: Tiles | None = None, outputs: int | None = None) -> Backend:
     """PyTorch's own kernels: cuBLAS, cuDNN, oneDNN or whatever it was built with."""
-    return Backend("library", lambda: launch, DTYPES, library_missing, tiles or no_tiles, outputs)
+    return Backend("library", lambda: launch, DTYPES, library_missing, tiles or no_tiles, outputs=outputs)
 
 
 def triton(module: str, operation: str, tiles: Tiles | None = None) -> Backend:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from towtank.kernels import store
+from towtank.kernels.cache import Question, best_tile
 from towtank.kernels.device import device_name, device_types, software, source_version
 from towtank.kernels.errors import KernelError
 from towtank.kernels.records import Allocate, Backend, Kernel, Sizes, Tile
@@ -125,9 +126,10 @@ def launch(
     dtype = str(inputs[0].dtype).removeprefix("torch.")
     kernel, chosen = find(name, backend, device)
     sizes = {**kernel.options, **sizes}
-    variant = chosen.tiles(sizes, dtype)[0] if tile is None else tile
-    require(kernel, chosen, dtype, variant, device, unproven)
-    return chosen.load()(inputs, sizes, variant, empty(device))
+    if tile is None:
+        tile = best_tile(Question(name, backend, dtype, sizes, device), chosen.tiles(sizes, dtype))
+    require(kernel, chosen, dtype, tile, device, unproven)
+    return chosen.load()(inputs, sizes, tile, empty(device))
 
 
 def require(

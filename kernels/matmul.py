@@ -8,6 +8,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from towtank.kernels.backends import library, triton
+from towtank.kernels.c_code.backend import generated_c
 from towtank.kernels.counts import matmul_bytes, matmul_flop
 from towtank.kernels.draws import normal, sum_of_products
 from towtank.kernels.records import DTYPE_BYTES, Allocate, Cost, Kernel, Launch, Sizes, Tile
@@ -127,7 +128,11 @@ def _kernel(name: str, operands: "Operands", shapes: tuple[str, str], output: st
     return Kernel(
         name=name,
         dimensions=("m", "n", "k"),
-        backends=(library(_library(operands), _library_tiles), triton("matmul", name, triton_tiles)),
+        backends=(
+            library(_library(operands), _library_tiles),
+            triton("matmul", name, triton_tiles),
+            generated_c(operands, output, summed),
+        ),
         inputs=inputs,
         reference=_reference(operands),
         cost=cost,

@@ -54,6 +54,11 @@ def no_tiles(sizes: Sizes, dtype: str) -> tuple[Tile, ...]:
     return ({},)
 
 
+def no_cases(tile: Tile) -> tuple[Sizes, ...]:
+    """A backend whose tiles need no sizes of their own to be tried."""
+    return ()
+
+
 def no_terms(inputs: "Sequence[torch.Tensor]", sizes: Sizes) -> tuple[float, ...]:
     """Nothing cancels."""
     return ()
@@ -75,6 +80,8 @@ class Backend:
     """Why it cannot run on a device type (`cpu`, `cuda`); None where it can."""
     tiles: Callable[[Sizes, str], tuple[Tile, ...]] = no_tiles
     """Variants for sizes and a dtype, the default first."""
+    cases: Callable[[Tile], tuple[Sizes, ...]] = no_cases
+    """Sizes that validation tries beside the kernel's: those at which a tile's own loops have remainders."""
     outputs: int | None = None
     """How many of the reference's outputs it returns, where it keeps the last ones to itself."""
 

@@ -60,7 +60,7 @@ def validate(
     faults: list[Fault] = []
     checks, worst = 0, 0.0
     launch = backend.load()
-    for number, case in enumerate(kernel.cases):
+    for number, case in enumerate((*kernel.cases, *backend.cases(tile))):
         sizes = {**kernel.options, **case}
         for name, inputs in _variants(kernel, sizes, dtype, device, seed + number):
             checks += 1

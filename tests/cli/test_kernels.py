@@ -99,7 +99,7 @@ def test_measurements_become_a_profile(towtank: Callable[..., Any], tmp_path: Pa
 
 
 def test_tune_chooses_a_mode(towtank: Callable[..., Any], tmp_path: Path) -> None:
-    call = ("kernels", "tune", "--device", "cpu", "--budget", "0.1", "--shape")
+    call = ("kernels", "tune", "--backend", "library", "--device", "cpu", "--budget", "0.1", "--shape")
     done = towtank(*call, "8x16x4", "--out", str(tmp_path / "modes.csv"))
     assert done.code == 0
     assert "m=8 n=16 k=4" in done.out

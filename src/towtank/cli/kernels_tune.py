@@ -5,12 +5,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from towtank.cli.options import Json
+
 if TYPE_CHECKING:
+    from towtank.cli.kernels_choice import Choice
     from towtank.kernels.modes import ModeChoice, Problem
 
 EXAMPLES = (
     "Examples: `towtank kernels tune --kernel matmul --backend library` for the multiplies of six GPT layers; "
-    "`towtank kernels tune --kernel matmul --shape 4096x4096x1024` for one."
+    "`towtank kernels tune --kernel matmul --shape 4096x4096x4096 --budget 60s` for the tiles of one."
 )
 
 
@@ -23,7 +26,14 @@ _Kernel = Annotated[
     ),
 ]
 _Backend = Annotated[
-    str, typer.Option("--backend", metavar="NAME", help="library: choose the order of operands.")
+    str | None,
+    typer.Option(
+        "--backend",
+        metavar="NAME",
+        help="library: choose the order of operands; c or triton: search tiles. "
+        "Default: that with tiles here if a shape is given, else library.",
+        show_default=False,
+    ),
 ]
 _Shape = Annotated[
     str | None,
@@ -35,40 +45,97 @@ _Device = Annotated[
     typer.Option("--device", metavar="TYPE", help="cpu or cuda; default: the GPU where there is one."),
 ]
 _Budget = Annotated[
-    float, typer.Option("--budget", metavar="SECONDS", min=0.1, help="Time for each multiply.")
+    str | None,
+    typer.Option(
+        "--budget",
+        metavar="TIME",
+        help="Time for each multiply, such as 60s or 2m; default: 2s for orders, 60s for tiles.",
+        show_default=False,
+    ),
 ]
 _Out = Annotated[
-    Path | None, typer.Option("--out", metavar="FILE", help="Write all times (CSV).", show_default=False)
+    Path | None,
+    typer.Option("--out", metavar="FILE", help="Write all times of orders (CSV).", show_default=False),
+]
+_Trials = Annotated[
+    int | None, typer.Option("--trials", min=1, help="Measure this many tiles at most.", show_default=False)
+]
+_Profile = Annotated[
+    str | None,
+    typer.Option(
+        "--profile",
+        metavar="NAME",
+        help="Device profile that predicts tiles of a GPU; default: that of the GPU at hand.",
+        show_default=False,
+    ),
+]
+_Fresh = Annotated[
+    bool, typer.Option("--fresh", help="Measure again what an earlier search of tiles measured.")
 ]
 
 
 def tune(
     kernel: _Kernel = "matmul",
-    backend: _Backend = "library",
+    backend: _Backend = None,
     shape: _Shape = None,
     dtype: _Dtype = "fp32",
     device: _Device = None,
-    budget: _Budget = 2.0,
+    budget: _Budget = None,
     out: _Out = None,
+    trials: _Trials = None,
+    profile: _Profile = None,
+    fresh: _Fresh = False,
+    json: Json = False,
 ) -> None:
-    """Choose how matrix multiplies are handed to the library, by measurement (NN, NT, TN and their transposes)."""
-    import datetime
+    """Choose how a matrix multiply is run here, by measurement.
 
+    The library is handed operands in eight ways (NN, NT, TN and their transposes). Backends with tiles have them
+    searched: a model of the device picks what is worth measuring, and the best is kept for this device. A search that
+    was broken off, or is run again, goes on from what it has measured.
+    """
     from towtank.cli.failure import InputError
-    from towtank.cli.kernels_choice import Choice, progress
-    from towtank.cli.text import emit
+    from towtank.cli.kernels_choice import Choice, checked_device
+    from towtank.cli.kernels_tiles import backend_with_tiles, parse_seconds, tune_tiles
+
+    seconds = None if budget is None else parse_seconds(budget)
+    if backend is None:
+        backend = "library" if shape is None else backend_with_tiles(checked_device(device))
+    choice = Choice.of(kernel, backend, dtype, device)
+    if not kernel.startswith("matmul"):
+        raise InputError(f"tune knows the multiplies matmul, matmul_dgrad and matmul_wgrad; got {kernel}")
+    problems = _problems(kernel, shape, choice.device)
+    if backend == "library":
+        _tune_modes(choice, problems, seconds or 2.0, out, json)
+        return
+    if shape is None:
+        raise InputError("tiles are searched for one product: give its --shape, such as 4096x4096x4096")
+    sizes = dict(problems[0][1])
+    tune_tiles(
+        kernel, backend, choice.dtypes[0], sizes, choice.device,
+        seconds=seconds or 60.0, trials=trials, profile=profile, fresh=fresh, json=json,
+    )  # fmt: skip
+
+
+def _tune_modes(
+    choice: "Choice", problems: "list[Problem]", budget_s: float, out: Path | None, json: bool
+) -> None:
+    """Choose how matrix multiplies are handed to the library."""
+    import datetime
+    from dataclasses import asdict
+
+    from towtank.cli.kernels_choice import progress
+    from towtank.cli.text import emit, emit_json
     from towtank.kernels.device import device_name, software
     from towtank.kernels.modes import choices, measure_modes, write_modes
 
-    choice = Choice.of(kernel, backend, dtype, device)
-    if backend != "library" or not kernel.startswith("matmul"):
-        raise InputError(f"tune chooses modes of matmul by the library so far, got {kernel} by {backend}")
-    problems = _problems(kernel, shape, choice.device)
-    times = measure_modes(problems, choice.dtypes[0], choice.device, budget_s=budget, progress=progress)
+    times = measure_modes(problems, choice.dtypes[0], choice.device, budget_s=budget_s, progress=progress)
     where = f"{device_name(choice.device)}; {software(choice.device)}"
     if out is not None:
         date = datetime.datetime.now(datetime.UTC).date().isoformat()
         write_modes(out, times, [f"Device: {where}. Date: {date}. By towtank kernels tune."])
+    if json:
+        emit_json([asdict(each) for each in choices(times)])
+        return
     emit(f"Modes of matrix multiplies on {where}\n")
     emit(_text(choices(times)))
 

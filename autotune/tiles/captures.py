@@ -1,0 +1,176 @@
+"""Recorded times of all tiles of some products on one device, to fit models to and to try searches on without it.
+
+`python -m towtank.autotune.tiles.captures --out FILE.csv.gz` records the generated C multiply on one core of this
+machine.
+"""
+
+import argparse
+import csv
+import datetime
+import gzip
+import io
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from statistics import median
+
+from towtank.kernels.records import Sizes, Tile
+
+SHAPES = (
+    (512, 512, 512), (768, 768, 768), (2048, 256, 512), (128, 3072, 768), (1024, 1024, 512), (64, 1024, 2048),
+)  # fmt: skip
+"""Square, tall and wide products of m x n x k that take a few milliseconds."""
+ROUNDS = 4
+DIMENSIONS = ("m", "n", "k")
+TIMES = ("least_s", "median_s")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One tile at one shape."""
+
+    sizes: Sizes
+    tile: Tile
+    least_s: float
+    median_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """A table of times with what it was recorded on."""
+
+    heading: str
+    records: tuple[Record, ...]
+
+    def shapes(self) -> list[tuple[int, ...]]:
+        """The shapes in it, in their order."""
+        return list(dict.fromkeys(tuple(each.sizes.values()) for each in self.records))
+
+    def of(self, shape: Sequence[int]) -> list[Record]:
+        """Records of one shape."""
+        return [each for each in self.records if tuple(each.sizes.values()) == tuple(shape)]
+
+
+def shipped() -> list[str]:
+    """Names of the captures that come with towtank."""
+    folder = resources.files("towtank.kernels").joinpath("captures")
+    return sorted(each.name for each in folder.iterdir() if each.name.endswith("tiles.csv.gz"))
+
+
+def load(name: str) -> Capture:
+    """A capture that comes with towtank.
+
+    Raises:
+        FileNotFoundError: there is none of that name.
+    """
+    return parse(resources.files("towtank.kernels").joinpath("captures", name).read_bytes())
+
+
+def parse(content: bytes) -> Capture:
+    """A capture from the bytes of its file."""
+    lines = gzip.decompress(content).decode("utf-8").splitlines()
+    heading = " ".join(line.removeprefix("# ") for line in lines if line.startswith("#"))
+    rows = csv.DictReader(line for line in lines if not line.startswith("#"))
+    return Capture(heading, tuple(_records(rows)))
+
+
+def _records(rows: "csv.DictReader[str]") -> Iterator[Record]:
+    for row in rows:
+        tile = {name: int(cell) for name, cell in row.items() if name not in (*DIMENSIONS, *TIMES)}
+        sizes = {name: int(row[name]) for name in DIMENSIONS}
+        yield Record(sizes, tile, float(row["least_s"]), float(row["median_s"]))
+
+
+def to_bytes(capture: Capture) -> bytes:
+    """A capture as the bytes of its file; the same capture always yields the same."""
+    text = io.StringIO()
+    text.write(f"# {capture.heading}\n")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow((*DIMENSIONS, *capture.records[0].tile, *TIMES))
+    for each in capture.records:
+        times = (f"{each.least_s:.4g}", f"{each.median_s:.4g}")
+        writer.writerow((*each.sizes.values(), *each.tile.values(), *times))
+    return gzip.compress(text.getvalue().encode("utf-8"), mtime=0)
+
+
+def record(
+    tiles: Sequence[Tile],
+    shapes: Sequence[tuple[int, int, int]] = SHAPES,
+    rounds: int = ROUNDS,
+    progress: Callable[[str], None] = lambda text: None,
+) -> Capture:
+    """Time tiles of one thread of the generated C multiply, all of them once in each round.
+
+    The clock is that of the thread's own processor time: it stands still while another process runs.
+
+    Raises:
+        KernelError: there is no compiler, or a tile is wrong.
+    """
+    from towtank.kernels.device import device_name, software
+    from towtank.kernels.launch import find, require
+
+    kernel, backend = find("matmul", "c", "cpu")
+    for number, tile in enumerate(tiles, 1):
+        progress(f"validated {number} of {len(tiles)} tiles")
+        require(kernel, backend, "float32", tile, "cpu")
+    calls = [_call(shape) for shape in shapes]
+    times: dict[tuple[int, int], list[float]] = {}
+    for turn in range(rounds):
+        for place, tile in enumerate(tiles):
+            progress(f"round {turn + 1} of {rounds}: {place + 1} of {len(tiles)} tiles")
+            for number, call in enumerate(calls):
+                start = time.thread_time()
+                call(tile)
+                times.setdefault((number, place), []).append(time.thread_time() - start)
+    return Capture(
+        heading_of(device_name("cpu").split(",")[0], software("cpu"), rounds),
+        tuple(
+            Record(dict(zip(DIMENSIONS, shapes[number], strict=True)), tiles[place], min(each), median(each))
+            for (number, place), each in sorted(times.items())
+        ),
+    )
+
+
+def heading_of(device: str, software: str, rounds: int) -> str:
+    """What a capture of one core says of itself."""
+    date = datetime.datetime.now(datetime.UTC).date().isoformat()
+    return (
+        f"Device: {device}, one core. Software: {software}. Date: {date}. "
+        "Kernel: matmul, backend c, float32, y = x W^T. "
+        f"Processor time of the thread, least and median of {rounds} rounds. "
+        "By python -m towtank.autotune.tiles.captures."
+    )
+
+
+def _call(shape: tuple[int, int, int]) -> Callable[[Tile], None]:
+    import torch
+
+    from towtank.kernels.c_code.matmul import multiply
+
+    m, n, k = shape
+    x, weight, out = torch.randn(m, k), torch.randn(n, k), torch.empty(m, n)
+    return lambda tile: multiply(x, weight.t(), out, tile)
+
+
+def main() -> None:
+    """Record this machine."""
+    from towtank.kernels.c_code.compiler import here
+    from towtank.kernels.c_code.tiles import space
+
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    options = parser.parse_args()
+
+    def progress(text: str) -> None:
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r\033[K  {text}")
+
+    options.out.write_bytes(to_bytes(record(space(here(), 1), rounds=options.rounds, progress=progress)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""Tuning a kernel on the device at hand: its space of tiles, the model that knows them, and the cache of results."""
+
+import datetime
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from importlib import resources
+from typing import TYPE_CHECKING
+
+import yaml
+
+from towtank.autotune.tiles import cpu_model, gpu_model
+from towtank.autotune.tiles.search import Budget, Found, search
+from towtank.kernels import cache as tile_cache
+from towtank.kernels.bench import bound_call, inputs_for
+from towtank.kernels.c_code.compiler import here
+from towtank.kernels.c_code.tiles import space
+from towtank.kernels.cache import Question, Tuned
+from towtank.kernels.errors import KernelError
+from towtank.kernels.launch import find, require
+from towtank.kernels.records import Backend, Kernel, Sizes, Tile
+from towtank.kernels.timing import timings
+
+if TYPE_CHECKING:
+    from towtank.hardware_profiles.records import Device
+
+PRODUCTS = {"matmul": "mnk", "matmul_dgrad": "mkn", "matmul_wgrad": "nkm"}
+"""Rows, columns and summed dimension of each product that has tiles, by the names of its kernel's sizes."""
+BACKENDS = ("c", "triton")
+FINALISTS = 4
+"""Fastest tiles that are measured again, in turn with the default: the fastest of many noisy times is partly the
+luckiest."""
+SAMPLE_BUDGET_S = 0.3
+"""For the samples of one tile; at least three are taken."""
+
+Progress = Callable[[Found], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a search on this device came to."""
+
+    question: Question
+    best: Tuned
+    default: Tile
+    space: int
+    known: int
+    """Measurements of an earlier search that were gone on with."""
+    measured: int
+    refused: int
+    """Tiles that did not pass validation and were not measured."""
+    weeded: int
+    predicted_seconds: float
+    """Of the best tile, by the model."""
+
+
+def tune(
+    question: Question,
+    budget: Budget,
+    *,
+    profile: "Device | None" = None,
+    fresh: bool = False,
+    seed: int = 0,
+    progress: Progress = lambda found: None,
+) -> Outcome:
+    """Search tiles for one product on this device, keep the best, and return it.
+
+    Args:
+        question: kernel, backend, dtype, sizes and device type.
+        budget: seconds and measurements; the final comparison comes on top.
+        profile: the device's profile, for backends on GPUs.
+        fresh: measure again what an earlier search measured.
+        seed: of the proposals.
+        progress: called after each measurement.
+
+    Raises:
+        KernelError: the kernel has no tiles to choose from, the backend cannot run here, no profile was given, or no
+            tile passed validation.
+    """
+    kernel, backend = find(question.kernel, question.backend, question.device)
+    if question.kernel not in PRODUCTS or question.backend not in BACKENDS:
+        raise KernelError(
+            f"tiles are searched for {', '.join(PRODUCTS)} by {' and '.join(BACKENDS)}, "
+            f"got {question.kernel} by {question.backend}"
+        )
+    tiles, predict = _space(question, backend, profile)
+    known = [] if fresh else tile_cache.trials(question)
+    run = _Measurements(question, kernel, backend)
+    found = search(tiles, predict, run.seconds, budget, seed=seed, known=known, progress=progress)
+    if not found.measured:
+        raise KernelError(
+            f"none of {len(found.refused)} tiles passed validation; see `towtank kernels validate`"
+        )
+    best = run.playoff(found.fastest(FINALISTS), tiles[0])
+    tile_cache.keep(question, best)
+    measured = len(found.measured) - len(known)
+    return Outcome(
+        question,
+        best,
+        tiles[0],
+        len(tiles),
+        len(known),
+        measured,
+        len(found.refused),
+        found.weeded,
+        predict(best.tile),
+    )
+
+
+def _space(
+    question: Question, backend: Backend, profile: "Device | None"
+) -> tuple[Sequence[Tile], Callable[[Tile], float]]:
+    """Tiles, the default first, and their predicted seconds."""
+    sizes = product_sizes(question)
+    if question.backend == "c":
+        import torch
+
+        target = here()
+        cpu = cpu_model.cpu_here(target.vector_floats, target.registers)
+        return space(target, torch.get_num_threads()), lambda tile: cpu_model.seconds(
+            sizes, tile, cpu, cpu_rates()
+        )
+    if profile is None:
+        raise KernelError("tiles of triton are predicted from a device's profile; name it with --profile")
+    tiles = backend.tiles(question.sizes, question.dtype)
+    predict = partial(gpu_model.seconds, sizes, dtype=question.dtype, device=profile)
+    fitting = [tile for tile in tiles if predict(tile) < float("inf")]
+    return fitting, predict
+
+
+def product_sizes(question: Question) -> Sizes:
+    """m, n and k of the product A B that a kernel computes."""
+    return {name: question.sizes[own] for name, own in zip("mnk", PRODUCTS[question.kernel], strict=True)}
+
+
+@cache
+def cpu_rates() -> Mapping[str, float]:
+    """Seconds of each count of the CPU model, as fitted to the recorded times."""
+    text = resources.files("towtank.autotune.tiles").joinpath("cpu_rates.yaml").read_text("utf-8")
+    rates: dict[str, float] = yaml.safe_load(text)["seconds"]
+    return rates
+
+
+class _Measurements:
+    """Runs tiles of one product on inputs that stay the same."""
+
+    def __init__(self, question: Question, kernel: Kernel, backend: Backend) -> None:
+        self._question, self._kernel, self._backend = question, kernel, backend
+        self._inputs = inputs_for(kernel, question.sizes, question.dtype, question.device)
+
+    def seconds(self, tile: Tile) -> float | None:
+        """Least time of a tile, recorded at once; None where it does not pass validation."""
+        question = self._question
+        try:
+            require(self._kernel, self._backend, question.dtype, tile, question.device)
+        except KernelError:
+            return None
+        (timing,) = timings([self._call(tile)], question.device, samples=5, budget_s=SAMPLE_BUDGET_S)
+        tile_cache.add_trial(question, tile, timing.least_s)
+        return timing.least_s
+
+    def playoff(self, tiles: Sequence[Tile], default: Tile) -> Tuned:
+        """The fastest of a few tiles and the default by median, all measured in turn."""
+        question = self._question
+        require(self._kernel, self._backend, question.dtype, default, question.device)
+        entries = [default, *(tile for tile in tiles if tile != default)]
+        budget = SAMPLE_BUDGET_S * 10
+        times = timings([self._call(tile) for tile in entries], question.device, samples=15, budget_s=budget)
+        medians = [timing.median_s for timing in times]
+        first = min(range(len(entries)), key=medians.__getitem__)
+        date = datetime.datetime.now(datetime.UTC).date().isoformat()
+        return Tuned(entries[first], medians[first], medians[0], question.sizes, date)
+
+    def _call(self, tile: Tile) -> Callable[[], object]:
+        return bound_call(self._backend, self._inputs, self._question.sizes, tile, self._question.device)

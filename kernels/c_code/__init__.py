@@ -1,0 +1,1 @@
+"""Matrix multiply in generated C, compiled for the CPU at hand by the system's compiler."""

@@ -1,0 +1,60 @@
+"""`towtank kernels tune` with tiles: searched, kept, gone on with, and used."""
+
+import json
+
+import pytest
+
+torch = pytest.importorskip("torch")
+CALL = ("kernels", "tune", "--kernel", "matmul", "--shape", "48x64x80", "--device", "cpu", "--backend", "c")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory, monkeypatch):
+    from towtank.kernels import launch
+
+    monkeypatch.setenv("TOWTANK_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setattr(launch, "_PASSED", set())
+
+
+def test_tiles_are_searched_kept_and_used(towtank):
+    from towtank.kernels.cache import Question, lookup
+    from towtank.kernels.launch import has_passed, launch
+
+    found = json.loads(towtank(*CALL, "--budget", "60s", "--trials", "2", "--json").out)
+    assert (found["measured"], found["known"], found["refused"]) == (2, 0, 0)
+    assert found["gain"] >= 1.0 and found["sizes"] == {"m": 48, "n": 64, "k": 80}
+    kept = lookup(Question("matmul", "c", "float32", {"m": 48, "n": 64, "k": 80}, "cpu"))
+    assert kept is not None and kept.tile == found["tile"]
+    assert has_passed("matmul", "c", "float32", found["tile"], "cpu")
+    x, weight = torch.ones(48, 80), torch.ones(64, 80)
+    (y,) = launch("matmul", (x, weight), {"m": 48, "n": 64, "k": 80}, backend="c")
+    assert bool((y == 80).all())
+    # once more: goes on from what was measured
+    again = json.loads(towtank(*CALL, "--trials", "1", "--json").out)
+    assert (again["measured"], again["known"]) == (1, 2)
+    shown = towtank(*CALL, "--trials", "1").out
+    assert "the speed of the default" in shown and "3 of an earlier search" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("--budget", "soon"), "--budget is a time such as 60s, 2m or 1h; got 'soon'"),
+        (("--backend", "c", "--device", "cpu"), "give its --shape, such as 4096x4096x4096"),
+        (
+            ("--kernel", "rms_norm", "--shape", "1x2x3", "--backend", "library"),
+            "tune knows the multiplies matmul",
+        ),
+        (("--shape", "4096x4096", "--backend", "c", "--device", "cpu"), "--shape is MxNxK"),
+    ],
+)
+def test_bad_input_is_one_clear_message(towtank, arguments, text):
+    done = towtank("kernels", "tune", *arguments)
+    assert done.code == 2
+    assert text in done.err and "Traceback" not in done.err
+
+
+def test_a_missing_compiler_is_said_with_what_to_do(towtank, monkeypatch):
+    monkeypatch.setenv("CC", "/opt/none/cc")
+    done = towtank(*CALL)
+    assert done.code == 2 and "the C compiler that CC names was not found: /opt/none/cc" in done.err
