@@ -58,7 +58,10 @@ COMMANDS = {
     "kernels bench": ["--backend", "--device", "--help", "--out", "--quick", "-h"],
     "kernels list": ["--device", "--help", "--json", "-h"],
     "kernels profile": ["--device", "--help", "--out", "-h", "FILE"],
-    "kernels tune": ["--backend", "--budget", "--device", "--dtype", "--help", "--kernel", "--out", "--shape", "-h"],
+    "kernels tune": [
+        "--backend", "--budget", "--device", "--dtype", "--fresh", "--help", "--json", "--kernel", "--out",
+        "--profile", "--shape", "--trials", "-h",
+    ],
     "kernels validate": [
         "--all-tiles", "--backend", "--device", "--dtype", "--help", "--json", "--kernel", "--seed", "-h"
     ],

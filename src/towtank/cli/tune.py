@@ -159,16 +159,16 @@ def tune(
     simulated, so the answer is proven best under the compiled engine. Every plan in it fits, with room for the error
     of predicted memory. Ctrl-C keeps what is done.
     """
+    folders = tuple(profiles or ())
     if study.worker:
-        run_worker(study, tuple(profiles or ()), json)
-        return
+        return run_worker(study, folders, json)
     if model is None or machine is None or global_batch is None:
         raise InputError(_missing(model=model, machine=machine, global_batch=global_batch))
     if study.without_use:
         raise InputError(f"{', '.join(study.without_use)}: not read by --method {study.method}; {_WHOSE}")
     question = Question(
         model, machine, stack, devices, global_batch, sequence, fix or (), least or (), most or (), free or (),
-        budget, workers, finalists_engine, output, force, tuple(profiles or ()), memory_margin,
+        budget, workers, finalists_engine, output, force, folders, memory_margin,
     )  # fmt: skip
     task, budget_s = _task(question)
     if study.method == "axonn":
