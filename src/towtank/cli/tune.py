@@ -155,9 +155,8 @@ def tune(
 ) -> None:
     """Search all legal plans of a model on a machine and write the best one to plan.yaml.
 
-    Every legal plan is judged by its memory and by a lower bound of its step time; those that the bounds leave are
-    simulated, so the answer is proven best under the compiled engine. Every plan in it fits, with room for the error
-    of predicted memory. Ctrl-C keeps what is done.
+    Every legal plan is judged by memory and a lower bound of its step time; those that the bounds leave are simulated,
+    so the answer is proven best under the compiled engine. Every plan in it fits. Ctrl-C keeps what is done.
     """
     folders = tuple(profiles or ())
     if study.worker:
