@@ -155,8 +155,8 @@ def tune(
 ) -> None:
     """Search all legal plans of a model on a machine and write the best one to plan.yaml.
 
-    Every legal plan is judged by memory and a lower bound of its step time; those that the bounds leave are simulated,
-    so the answer is proven best under the compiled engine. Every plan in it fits. Ctrl-C keeps what is done.
+    Every legal plan is judged by memory and a lower bound of its step time; what the bounds leave is simulated, so
+    the answer is proven best under the compiled engine. Every plan in it fits. Ctrl-C keeps what is done.
     """
     folders = tuple(profiles or ())
     if study.worker:
