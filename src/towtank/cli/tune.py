@@ -78,7 +78,12 @@ _Free = Annotated[
 _Top = Annotated[int, typer.Option("--top", metavar="N", min=1, help="Plans in the answer, all proven.")]
 _Budget = Annotated[
     str | None,
-    _option("--budget", "TIME", "Stop after so long, such as 60s, and say how far the answer can be behind."),
+    _option(
+        "--budget",
+        "TIME",
+        "Stop after so long, such as 60s, and say how far the answer can be behind; listing and sizing all plans "
+        "comes first.",
+    ),
 ]
 _Workers = Annotated[int | None, _option("--workers", "N", "Processes that simulate; default: one a core.")]
 _Finalists = Annotated[
