@@ -1,27 +1,29 @@
 """Files that several processes write at once."""
 
 import json
-import multiprocessing
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from towtank.kernels import store
 
+ADD = """
+import sys
+from pathlib import Path
+from towtank.kernels import store
 
-def _add(path: Path, name: str) -> None:
-    for number in range(20):
-        store.update(path, lambda entries: entries.update({f"{name}{number}": 1}))  # noqa: B023
+path, name = Path(sys.argv[1]), sys.argv[2]
+for number in range(20):
+    store.update(path, lambda entries: entries.update({f"{name}{number}": 1}))
+"""
 
 
 def test_two_processes_write_at_once(tmp_path: Path) -> None:
     path = tmp_path / "both.json"
-    context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=_add, args=(path, name)) for name in "ab"]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
+    writers = [subprocess.Popen([sys.executable, "-c", ADD, str(path), name]) for name in "ab"]
+    assert [writer.wait() for writer in writers] == [0, 0]
     assert sorted(store.read(path)) == sorted(f"{name}{number}" for name in "ab" for number in range(20))
 
 
