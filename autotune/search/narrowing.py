@@ -20,6 +20,8 @@ from towtank.autotune.task import TuningTask
 _FIRST_BATCH, _LARGEST_BATCH = 2048, 32768
 """Plans that get tight bounds at once; each batch is twice the one before. The largest takes some seconds and bounds
 how far a budget is exceeded."""
+_COARSE_BLOCK = 1 << 18
+"""Plans that get coarse bounds between two looks at the clock."""
 _PROBES = 16
 """Plans of a batch that are simulated at once."""
 _LONG_WAY = 3 * 16384
@@ -38,6 +40,16 @@ class Narrowed:
     """Step times that are known, by row of the table."""
     interrupted: bool
     """Whether the user stopped it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Known:
+    """What is known before."""
+
+    seconds: dict[int, float]
+    """Step times by row of the table."""
+    floor_s: Callable[[], float] | None
+    """A bound of all plans, for those that a budget leaves without one of their own; None: every plan gets one."""
 
 
 @dataclass(slots=True, eq=False)
@@ -78,6 +90,7 @@ class _Narrowing:
         self.next += len(rows)
         self.size = min(2 * self.size, _LARGEST_BATCH)
         self.bound_s[rows] = np.maximum(self.bound_s[rows], self.crew.bounds(self.table.take(rows)))
+        rows = rows[[int(row) not in self.seconds for row in rows]] if self.seconds else rows
         probes = rows[np.argsort(self.bound_s[rows], kind="stable")[:_PROBES]]
         return probes[self.bound_s[probes] <= self.limit_s]
 
@@ -89,21 +102,34 @@ class _Narrowing:
 
 
 def narrowed(
-    task: TuningTask, table: PlanTable, top: int, crew: Crew, going: Callable[[], bool], tell: Report
+    task: TuningTask,
+    table: PlanTable,
+    top: int,
+    crew: Crew,
+    going: Callable[[], bool],
+    tell: Report,
+    known: Known | None = None,
 ) -> Narrowed:
     """Plans of a table that can be among the `top` fastest, with lower bounds of their step times.
 
-    All are left where fewer than `top` were simulated. Once `going()` is false, plans keep their coarse bounds.
-    Ctrl-C ends it too, if there are step times by then.
+    All are left where fewer than `top` were simulated. Once `going()` is false, plans keep their coarse bounds, and
+    those without one get the floor of `known`. Ctrl-C ends it too, if there are step times by then.
 
     Raises:
         UnknownFigure: the machine's profile lacks a figure that a plan needs.
     """
-    from towtank.autotune.judge.coarse import coarse_bound_s
-
+    known = known or Known({}, None)
     if table.num_rows <= _FIRST_BATCH and going():
-        return _Narrowing(crew, table, top, crew.bounds(table)).result(interrupted=False)
-    found = _Narrowing(crew, table, top, coarse_bound_s(task, table))
+        found = _Narrowing(crew, table, top, crew.bounds(table), seconds=known.seconds)
+        return found.result(interrupted=False)
+    coarse = np.zeros(table.num_rows)
+    try:
+        _coarse_bounds(task, table, known.floor_s, going, coarse)
+    except KeyboardInterrupt:
+        if not known.seconds:
+            raise
+        return _Narrowing(crew, table, top, coarse, seconds=known.seconds).result(interrupted=True)
+    found = _Narrowing(crew, table, top, coarse, seconds=known.seconds)
     try:
         while found.next < found.end and going():
             for places, seconds in crew.times(table, found.batch(), going):
@@ -117,3 +143,22 @@ def narrowed(
             raise
         return found.result(interrupted=True)
     return found.result(interrupted=False)
+
+
+def _coarse_bounds(
+    task: TuningTask,
+    table: PlanTable,
+    floor_s: Callable[[], float] | None,
+    going: Callable[[], bool],
+    bounds: NDArray[np.float64],
+) -> None:
+    """Set the bounds: all at once, or block by block while `going()` where there is a floor for the rest."""
+    from towtank.autotune.judge.coarse import coarse_bound_s
+
+    size = table.num_rows if floor_s is None else _COARSE_BLOCK
+    for first in range(0, table.num_rows, size):
+        if floor_s is not None and not going():
+            bounds[first:] = floor_s()
+            return
+        part = slice(first, first + size)
+        bounds[part] = coarse_bound_s(task, table.take(part))
