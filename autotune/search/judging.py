@@ -165,8 +165,8 @@ class _Search:
         fit = table.take(fitting)
         known = Known({int(np.searchsorted(fitting, row)): each for row, each in seconds.items()}, floor_s)
 
-        def going() -> bool:
-            return not interrupted and self.budget.left()
+        def going(needed_s: float) -> bool:
+            return not interrupted and self.budget.left(needed_s)
 
         left = narrowed(self.task, fit, self.top, self.crew, going, self.tell, known)
         queue = Queue(fit.take(left.rows), left.bound_s, memory[fitting[left.rows]], self.top)
