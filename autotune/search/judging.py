@@ -20,14 +20,17 @@ if TYPE_CHECKING:
 
 _SMALL = 20_000
 """Plans that are judged in about a second, so that a budget needs no probes."""
-_BLOCK = 1 << 18
-"""Plans whose memory is judged between two looks at the clock."""
+_BLOCK, _LARGE_BLOCK = 1 << 18, 1 << 19
+"""Plans whose memory is judged between two looks at the clock, and where there is none: more of them share more."""
 _ROUNDS = 4
 """Rounds of probes at most: what they find comes early."""
 _SHARE = 0.5
 """Share of a budget for the list of plans and the probes."""
-_LIST_S = 2.0
+_LIST_S = 3.0
 """Seconds that the list of plans may take whatever the budget: without it there are no counts."""
+
+_PROBES_S = 5.0
+"""Seconds by which the first round of probes may go on whatever the budget."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,19 +109,27 @@ class _Search:
         def tell(best_s: float | None) -> None:
             self.tell(Progress("probes", 0, 0, best_s))
 
-        return probed(self.task, self.crew, _ROUNDS, lambda: self.budget.within(_SHARE), tell)
+        def going(number: int) -> bool:
+            return self.budget.within(_SHARE, 0.0 if number else _PROBES_S)
+
+        return probed(self.task, self.crew, _ROUNDS, going, tell)
 
     def all_of(self, table: PlanTable) -> Judged:
         """The whole space: memory of all plans whatever it takes."""
+        memory = np.full(table.num_rows, np.nan)
+        for first in range(0, table.num_rows, _LARGE_BLOCK):
+            self.tell(Progress("memory", first, table.num_rows, None))
+            self.size(table, memory, slice(first, first + _LARGE_BLOCK))
+        return self.bounded(table, memory, {})
+
+    def size(self, table: PlanTable, memory: NDArray[np.float64], part: slice) -> None:
+        """Set the memory of some rows."""
         from towtank.autotune.judge.memory import peak_memory_bytes
 
-        self.tell(Progress("memory", 0, table.num_rows, None))
-        return self.bounded(table, peak_memory_bytes(self.task, table), {})
+        memory[part] = peak_memory_bytes(self.task, table.take(part))
 
     def part_of(self, table: PlanTable, probes: "Probes") -> Judged:
         """As much of the space as the budget allows, and the probes."""
-        from towtank.autotune.judge.memory import peak_memory_bytes
-
         memory = np.full(table.num_rows, np.nan)
         interrupted, block_s = probes.interrupted, 0.0
         try:
@@ -126,8 +137,8 @@ class _Search:
                 self.tell(Progress("memory", first, table.num_rows, probes.best_s()))
                 if interrupted or not self.budget.left(block_s):
                     break
-                part, began_s = slice(first, first + _BLOCK), self.budget.elapsed_s
-                memory[part] = peak_memory_bytes(self.task, table.take(part))
+                began_s = self.budget.elapsed_s
+                self.size(table, memory, slice(first, first + _BLOCK))
                 block_s = max(block_s, self.budget.elapsed_s - began_s)
         except KeyboardInterrupt:
             interrupted = True

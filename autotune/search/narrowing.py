@@ -22,8 +22,8 @@ from towtank.autotune.task import TuningTask
 _FIRST_BATCH, _LARGEST_BATCH, _LARGEST_OF_EXPERTS = 2048, 32768, 131072
 """Plans that get tight bounds at once; each batch is twice the one before, unless a budget leaves no time for it.
 Plans with experts share more in larger batches."""
-_COARSE_BLOCK = 1 << 18
-"""Plans that get coarse bounds between two looks at the clock."""
+_COARSE_BLOCK, _LARGE_COARSE_BLOCK = 1 << 18, 1 << 19
+"""Plans that get coarse bounds between two looks at the clock, and where there is none."""
 _PROBES = 16
 """Plans of a batch that are simulated at once."""
 _LONG_WAY = 3 * 16384
@@ -142,7 +142,7 @@ def narrowed(
         return found.result(interrupted=False)
     coarse = np.zeros(table.num_rows)
     try:
-        _coarse_bounds(task, table, known.floor_s, going, coarse)
+        _coarse_bounds(task, table, known.floor_s, going, tell, coarse)
     except KeyboardInterrupt:
         if not known.seconds:
             raise
@@ -170,13 +170,15 @@ def _coarse_bounds(
     table: PlanTable,
     floor_s: Callable[[], float] | None,
     going: Going,
+    tell: Report,
     bounds: NDArray[np.float64],
 ) -> None:
-    """Set the bounds: all at once, or block by block while `going()` where there is a floor for the rest."""
+    """Set the bounds block by block, while `going` where there is a floor for the rest."""
     from towtank.autotune.judge.coarse import coarse_bound_s
 
-    size = table.num_rows if floor_s is None else _COARSE_BLOCK
+    size = _LARGE_COARSE_BLOCK if floor_s is None else _COARSE_BLOCK
     for first in range(0, table.num_rows, size):
+        tell(Progress("compute", first, table.num_rows, None))
         if floor_s is not None and not going(0.0):
             bounds[first:] = floor_s()
             return

@@ -105,10 +105,10 @@ def probed(
     task: TuningTask,
     crew: Crew,
     rounds: int,
-    going: Callable[[], bool],
+    going: Callable[[int], bool],
     tell: Callable[[float | None], None],
 ) -> Probes:
-    """Look at a few plans of a large space: one round, and more while `going()`.
+    """Look at a few plans of a large space: one round, and more while `going(round)`, counted from 0.
 
     `tell` is told the best step time after each look. Ctrl-C ends it, if there are step times by then.
 
@@ -118,7 +118,7 @@ def probed(
     probes = Probes(task, crew)
     try:
         for number in range(rounds):
-            if number and not going():
+            if number and not going(number):
                 break
             _round(probes, number, going, tell)
     except KeyboardInterrupt:
@@ -129,7 +129,7 @@ def probed(
 
 
 def _round(
-    probes: Probes, number: int, going: Callable[[], bool], tell: Callable[[float | None], None]
+    probes: Probes, number: int, going: Callable[[int], bool], tell: Callable[[float | None], None]
 ) -> None:
     """Plans drawn from the whole space, then the grids of the best; in the first round one grid in any case."""
     drawn, _ = sampled(probes.task, _DRAWN, number)
@@ -137,7 +137,7 @@ def _round(
         probes.look_at(drawn, _BOUNDED, _TIMED)
         tell(probes.best_s())
     for grid in range(_GRIDS):
-        if (number or grid) and not going():
+        if (number or grid) and not going(number):
             return
         if (near := probes.next_grid()) is None:
             return

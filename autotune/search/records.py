@@ -72,9 +72,9 @@ class SearchResult:
 class Progress:
     """How far a search is."""
 
-    stage: Literal["plans", "probes", "memory", "memory and bounds", "simulation", "finalists"]
+    stage: Literal["plans", "probes", "memory", "compute", "memory and bounds", "simulation", "finalists"]
     done: int
-    """Plans simulated; before that, plans with tight bounds; of memory, plans whose memory is known."""
+    """Plans simulated; before that, plans whose memory, or compute, or tight bound is known."""
     of: int
     """Plans that are left to simulate or to bound, as far as known; of memory, all."""
     best_s: float | None

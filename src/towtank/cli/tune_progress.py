@@ -14,10 +14,13 @@ _WORDS = {
     "plans": "legal plans",
     "probes": "first plans",
     "memory": "memory",
-    "memory and bounds": "memory and bounds",
+    "compute": "bounds by compute",
+    "memory and bounds": "bounds",
     "simulation": "simulated",
     "finalists": "finalists by the reference engine",
 }
+
+_JUDGED = ("memory", "compute", "memory and bounds")
 
 
 @contextmanager
@@ -35,9 +38,7 @@ def search_bar() -> "Iterator[Report]":
         line = bar.add_task("tune", total=None, words="")
 
         def show(progress: "Progress") -> None:
-            known = progress.stage == "simulation" or (
-                progress.stage in ("memory", "memory and bounds") and progress.done > 0
-            )
+            known = progress.stage == "simulation" or (progress.stage in _JUDGED and progress.done > 0)
             bar.update(
                 line,
                 description=_WORDS[progress.stage],
@@ -52,9 +53,9 @@ def search_bar() -> "Iterator[Report]":
 def progress_words(progress: "Progress") -> str:
     """Counts of a search under way, such as `96 of 1,204, best 61.20 s`."""
     words = []
-    if progress.stage in ("memory", "memory and bounds") and not progress.done:
+    if progress.stage in _JUDGED and not progress.done:
         words.append(f"of {count(progress.of)} plans")
-    elif progress.stage in ("memory", "memory and bounds", "simulation"):
+    elif progress.stage in (*_JUDGED, "simulation"):
         words.append(f"{count(progress.done)} of {count(progress.of)}")
     if progress.best_s is not None:
         words.append(f"best {seconds(progress.best_s)}")

@@ -1,5 +1,7 @@
 """Searches of spaces that a budget is too short for: a first answer, honest counts, a gap that holds."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -98,7 +100,7 @@ def test_a_list_that_takes_too_long_leaves_the_plans_that_were_looked_at(large, 
 
 def test_probes_are_legal_plans_each_counted_once(large):
     task = TASKS["experts"]
-    probes = probed(task, Crew(task, 1), 3, lambda: True, lambda best_s: None)
+    probes = probed(task, Crew(task, 1), 3, lambda number: True, lambda best_s: None)
     legal = legal_plans(task)
     table, memory, seconds = probes.merged()
     rows = [legal.row_of(table.plan(row)) for row in range(table.num_rows)]
@@ -123,8 +125,6 @@ def test_an_interrupt_keeps_the_probes(large):
 
 
 def test_a_space_in_which_no_plan_fits_is_judged_whatever_the_budget(large, monkeypatch):
-    from dataclasses import replace
-
     task = TASKS["dense"]
     device = replace(task.machine.device, memory_capacity_bytes=2.0**20)
     task = replace(task, machine=replace(task.machine, device=device))

@@ -223,7 +223,7 @@ def test_a_budget_holds_while_plans_are_judged(monkeypatch):
     task = small_task(SMALL[0])
     best = tune(task, top=1, workers=1).plans[0].step_time_s
     monkeypatch.setattr(narrowing, "_FIRST_BATCH", 16)
-    monkeypatch.setattr(budget.Budget, "left", lambda self: False)
+    monkeypatch.setattr(budget.Budget, "left", lambda self, needed_s=0.0: False)
     result = tune(task, top=5, budget_s=1.0, workers=1)
     counts = result.counts
     assert result.stopped == "budget" and counts.simulated == 1 and not result.proven
