@@ -1,6 +1,7 @@
 """Searches of spaces that a budget is too short for: a first answer, honest counts, a gap that holds."""
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -28,6 +29,12 @@ RANKS = (("tensor_y", "tensor_x", "context", "tensor_z", "data", "pipeline"),)
 TASKS = {"dense": task_of(), "experts": task_of("tiny-moe", micro_batch=(1,), expert_tensor=(1,))}
 
 
+@cache
+def whole_answer(name):
+    """The answer of a search without a budget."""
+    return tune(TASKS[name], top=5, workers=1)
+
+
 @pytest.fixture
 def large(monkeypatch):
     """Any space is too large to be judged within a budget."""
@@ -44,7 +51,7 @@ def total(counts):
 
 @pytest.mark.parametrize("name", TASKS)
 def test_a_budget_that_suffices_changes_no_plan(name, large):
-    whole, found = tune(TASKS[name], top=5, workers=1), tune(TASKS[name], top=5, budget_s=1e6, workers=1)
+    whole, found = whole_answer(name), tune(TASKS[name], top=5, budget_s=1e6, workers=1)
     assert found.proven and found.stopped is None and found.gap == 0
     assert [(each.plan, each.step_time_s, each.peak_memory_bytes) for each in found.plans] == [
         (each.plan, each.step_time_s, each.peak_memory_bytes) for each in whole.plans
@@ -55,8 +62,7 @@ def test_a_budget_that_suffices_changes_no_plan(name, large):
 
 @pytest.mark.parametrize("name", TASKS)
 def test_plans_that_were_not_judged_are_counted_as_open(name, large, monkeypatch):
-    task = TASKS[name]
-    best = tune(task, top=1, workers=1)
+    task, best = TASKS[name], whole_answer(name)
     monkeypatch.setattr(Budget, "left", lambda self, needed_s=0.0: False)
     monkeypatch.setattr(Budget, "within", lambda self, share, at_least_s=0.0: at_least_s > 0)
     result = tune(task, top=3, budget_s=1.0, workers=1)
@@ -88,8 +94,7 @@ def test_memory_is_judged_block_by_block_until_the_budget_is_gone(name, large, m
 
 
 def test_a_list_that_takes_too_long_leaves_the_plans_that_were_looked_at(large, monkeypatch):
-    task = TASKS["dense"]
-    best = tune(task, top=1, workers=1)
+    task, best = TASKS["dense"], whole_answer("dense")
     monkeypatch.setattr(Budget, "within", lambda self, share, at_least_s=0.0: False)
     result = tune(task, top=3, budget_s=1e6, workers=1)
     assert result.stopped == "budget" and not result.listed and not result.proven
