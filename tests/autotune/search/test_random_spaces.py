@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from towtank import load_machine, load_model, load_stack, predict
 from towtank.autotune.errors import TuningError
-from towtank.autotune.search import judging, narrowing, probing
+from towtank.autotune.judge.bound import step_bound_s, work_bound_s
+from towtank.autotune.judge.coarse import coarse_bound_s, compute_floor_s
+from towtank.autotune.search import judging, narrowing, probing, queue
 from towtank.autotune.search.exact import tune
 from towtank.autotune.space.constraints import Constraints
 from towtank.autotune.space.enumerate import legal_plans
@@ -75,11 +77,15 @@ def brute_force(task):
 @given(
     tasks(), st.sampled_from([1, 3, 10]), st.floats(0.1, 1.0), st.sampled_from([4, 64, 2048]), st.booleans()
 )
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 def test_a_random_space_has_the_winner_of_brute_force(task, top, share, batch, probes):
     task = drawn_part(task)
     assume(task is not None)
     table, every = brute_force(task)
+    seconds = np.array([each for _, each in sorted((row, each) for each, _, row in every)])
+    assert 0 < compute_floor_s(task) <= seconds.min()
+    for bound_s in (coarse_bound_s, work_bound_s, step_bound_s):
+        assert np.all(bound_s(task, table) <= seconds * (1 + 1e-12)), bound_s
     limit = float(np.quantile([peak for _, peak, _ in every], share))
     device = replace(task.machine.device, memory_capacity_bytes=limit * (1 + task.memory_margin) * (1 + 1e-9))
     task = replace(task, machine=replace(task.machine, device=device))
@@ -87,13 +93,14 @@ def test_a_random_space_has_the_winner_of_brute_force(task, top, share, batch, p
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(narrowing, "_FIRST_BATCH", batch)
         patched.setattr(narrowing, "_PROBES", 3)
+        patched.setattr(queue, "FIRST_ROUND", 1)
         patched.setattr(judging, "_SMALL", 0 if probes else 10**6)
         patched.setattr(judging, "_BLOCK", 50)
         patched.setattr(probing, "_DRAWN", 10)
         result = tune(task, top=top, workers=1, budget_s=1e6 if probes else None)
     assert result.proven and all(each.proven for each in result.plans)
     assert [(each.step_time_s, each.peak_memory_bytes, each.plan) for each in result.plans] == [
-        (seconds, peak, table.plan(row)) for seconds, peak, row in expected[:top]
+        (step_s, peak, table.plan(row)) for step_s, peak, row in expected[:top]
     ]
     counts = result.counts
     assert counts.legal == table.num_rows and counts.do_not_fit == table.num_rows - len(expected)
