@@ -6,6 +6,7 @@ import typer
 
 from towtank import __version__
 from towtank.cli import (
+    capacity,
     compare,
     demo,
     devices,
@@ -59,6 +60,7 @@ app.command("tune", epilog=tune.EXAMPLES)(tune.tune)
 app.command("why", epilog=why.EXAMPLES)(why.why)
 app.command("compare", epilog=compare.EXAMPLES)(compare.compare)
 app.command("scale", epilog=scale.EXAMPLES)(scale.scale)
+app.command("capacity", epilog=capacity.EXAMPLES)(capacity.capacity)
 app.command("export", epilog=export.EXAMPLES)(export.export)
 app.command("import", epilog=import_plan.EXAMPLES)(import_plan.import_plan)
 app.command("demo")(demo.demo)

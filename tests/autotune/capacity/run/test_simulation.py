@@ -142,7 +142,8 @@ def test_stragglers_cost_what_they_slow_and_a_restart() -> None:
 
 @given(
     mean_s=st.floats(200, 1e5), mode=st.sampled_from(["sync", "async", "lazy"]),
-    limit_s=st.sampled_from([None, 900.0]), spares=st.integers(0, 2), elastic=st.sampled_from([None, 1]), seed=st.integers(0, 2**31),
+    limit_s=st.sampled_from([None, 900.0]), spares=st.integers(0, 2),
+    elastic=st.sampled_from([None, 1]), seed=st.integers(0, 2**31),
 )  # fmt: skip
 def test_the_parts_are_the_whole(
     mean_s: float, mode: str, limit_s: float | None, spares: int, elastic: int | None, seed: int
