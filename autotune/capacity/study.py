@@ -12,7 +12,6 @@ from towtank.autotune.capacity.draws import StepInterval, draw_factors, importan
 from towtank.autotune.capacity.request import Charges, Operation, Uncertainty
 from towtank.autotune.capacity.run.monte_carlo import Outcomes, simulate_each
 from towtank.autotune.capacity.run.records import TrainingJob
-from towtank.autotune.errors import TuningError
 from towtank.autotune.scaling.series import ScalePoint
 from towtank.autotune.scaling.study import Study, TunedPoint, tune_points
 from towtank.autotune.study.measures import busy_share
@@ -199,11 +198,6 @@ def plan_run(request: Request, machine: Machine, plan: Plan) -> CapacityPlan:
     Raises:
         PlanError, UnknownFigure: the plan cannot be predicted; CapacityError: the run could never end.
     """
-    if plan.global_batch != request.global_batch:
-        raise TuningError(
-            [f"the plan has global_batch = {plan.global_batch}, but {request.global_batch} was asked"],
-            "capacity",
-        )
     prediction = predict(request.model, machine, plan, stack=request.stack, profile_dirs=request.profile_dirs)
     interval = attach_interval(prediction)
     made = assemble(machine, _figures(prediction), request.steps, request.operation)
@@ -256,7 +250,7 @@ def _unknown_charges(one: Bill, machine: Machine, why_power: str) -> list[str]:
     missing = []
     if one.energy_kwh is None:
         missing.append(
-            f"energy: {why_power} are unknown; write them into a private profile (--profiles), or give --pue"
+            f"energy: unknown {why_power}; write it into a private profile (--profiles) or give --pue"
         )
     elif one.carbon_t is None:
         missing.append(

@@ -35,6 +35,14 @@ COMMANDS = {
         "--machine", "--max", "--memory-margin", "--min", "--mode", "--model", "--plot", "--profiles", "--sequence",
         "--stack", "-h",
     ],
+    "capacity": [
+        "--budget-usd", "--carbon-intensity", "--chance", "--checkpoint", "--checkpoint-interval", "--deadline",
+        "--detection", "--devices", "--elastic", "--evaluation", "--failures-per-node-day", "--global-batch",
+        "--help", "--host-bandwidth", "--job-limit", "--json", "--machines", "--maintenance", "--model", "--power",
+        "--price-per-device-hour", "--profiles", "--pue", "--queue", "--range", "--reliability", "--repair",
+        "--restart", "--runs", "--search-budget", "--seed", "--sequence", "--spares", "--stack",
+        "--storage-bandwidth", "--stragglers", "--tokens", "-h",
+    ],
     "export": [
         "--framework", "--help", "--ignore-config-key", "--json", "--machine", "--model", "--output", "--profiles",
         "--set", "--stack", "--to", "-h", "-o", "PLAN",

@@ -2,12 +2,15 @@
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast, overload
 
-from towtank.cli.failure import InputError
+from towtank.cli.failure import InputError, Inputs
 
 if TYPE_CHECKING:
     from towtank.autotune.capacity.request import Operation
+    from towtank.autotune.capacity.run.records import CheckpointMode, Evaluation, Maintenance, Stragglers
+    from towtank.cli.capacity_options import Running
+    from towtank.hardware_profiles.units import Dimension
 
 _POWERS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12}
 _COUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?(?:[eE][0-9]{1,2})?)\s*([kMGBT]?)")
@@ -27,21 +30,54 @@ def count(option: str, text: str) -> float:
     return value
 
 
-def time_s(option: str, text: str) -> float:
-    """Seconds of a time such as 90d, 12h, 30min or 600s.
+@overload
+def time_s(option: str, text: str) -> float: ...
+
+
+@overload
+def time_s(option: str, text: str | None) -> float | None: ...
+
+
+def time_s(option: str, text: str | None) -> float | None:
+    """Seconds of a time such as 90d, 12h, 30min or 600s; None stays None.
 
     Raises:
         InputError: it is none.
     """
+    return _quantity(option, text, "seconds", "a time such as 90d, 12h, 30min or 600s")
+
+
+def watts(option: str, text: str | None) -> float | None:
+    """Watts of a power such as 20 MW; None stays None.
+
+    Raises:
+        InputError: it is none.
+    """
+    return _quantity(option, text, "watts", "a power such as 20MW")
+
+
+def bandwidth(option: str, text: str | None) -> float | None:
+    """Bytes a second of a bandwidth such as 2 TB/s; None stays None.
+
+    Raises:
+        InputError: it is none, or 0.
+    """
+    value = _quantity(option, text, "bytes_per_s", "a bandwidth such as 2TB/s")
+    if value == 0:
+        raise InputError(f"{option} {text}: must be above 0")
+    return value
+
+
+def _quantity(option: str, text: str | None, dimension: "Dimension", example: str) -> float | None:
     from towtank.hardware_profiles.errors import UnitError
     from towtank.hardware_profiles.units import parse_quantity
 
+    if text is None:
+        return None
     try:
-        return parse_quantity(text, "seconds")
+        return parse_quantity(text, dimension)
     except UnitError as error:
-        raise InputError(
-            f"{option} {text}: must be a time such as 90d, 12h, 30min or 600s ({error})"
-        ) from error
+        raise InputError(f"{option} {text}: must be {example} ({error})") from error
 
 
 def factors(texts: Sequence[str]) -> dict[str, tuple[float, float]]:
@@ -80,7 +116,7 @@ def _positive(text: str) -> float | None:
     return value if 0 < value < float("inf") else None
 
 
-def operation_of(asked: Any) -> "Operation":
+def operation_of(running: "Running") -> "Operation":
     """How the run is operated.
 
     Raises:
@@ -88,37 +124,89 @@ def operation_of(asked: Any) -> "Operation":
     """
     from towtank.autotune.capacity.facts import reliability
     from towtank.autotune.capacity.request import Operation
-    from towtank.cli.failure import Inputs
-    from towtank.hardware_profiles.units import parse_quantity
 
     inputs = Inputs()
-
-    def seconds(option: str, text: str | None) -> float | None:
-        return None if text is None else inputs.take(lambda: time_s(option, text))
-
-    def bandwidth(text: str | None) -> float | None:
-        return None if text is None else inputs.take(lambda: parse_quantity(text, "bytes_per_s"))
-
-    if asked.checkpoint not in _MODES:
-        inputs.faults.append(f"--checkpoint {asked.checkpoint}: must be one of {', '.join(_MODES)}")
-    if asked.reliability is not None:
-        inputs.take(lambda: reliability(asked.reliability))
-    if asked.elastic is not None and asked.elastic < 1:
-        inputs.faults.append(f"--elastic {asked.elastic}: must be 1 or more nodes")
-    operation = Operation(
-        failures_per_node_day=asked.failures,
-        reliability=asked.reliability,
-        detection_s=seconds("--detection", asked.detection) or 0.0,
-        restart_s=seconds("--restart", asked.restart) or 0.0,
-        spare_nodes=asked.spares,
-        repair_s=seconds("--repair", asked.repair) or 0.0,
-        elastic_nodes=asked.elastic,
-        checkpoint_mode=asked.checkpoint,
-        checkpoint_interval_s=seconds("--checkpoint-interval", asked.interval),
-        storage_bytes_per_s=bandwidth(asked.storage),
-        host_bytes_per_s=bandwidth(asked.host),
-        job_limit_s=seconds("--job-limit", asked.job_limit),
-        queue_s=seconds("--queue", asked.queue) or 0.0,
-    )
+    if running.checkpoint not in _MODES:
+        inputs.faults.append(f"--checkpoint {running.checkpoint}: must be one of {', '.join(_MODES)}")
+    if running.reliability is not None:
+        inputs.take(lambda: reliability(running.reliability or ""))
+    times = {
+        option: inputs.take(lambda option=option, text=text: time_s(option, text))  # type: ignore[misc]
+        for option, text in (
+            ("--detection", running.detection), ("--restart", running.restart), ("--repair", running.repair),
+            ("--queue", running.queue), ("--checkpoint-interval", running.interval),
+            ("--job-limit", running.job_limit),
+        )
+    }  # fmt: skip
+    storage, host = _bandwidths(inputs, running)
+    maintenance = inputs.take(lambda: _maintenance(running.maintenance))
+    evaluation = inputs.take(lambda: _evaluation(running.evaluation))
+    stragglers = inputs.take(lambda: _stragglers(running.stragglers))
     inputs.check()
-    return operation
+    return Operation(
+        failures_per_node_day=running.failures,
+        reliability=running.reliability,
+        detection_s=times["--detection"] or 0.0,
+        restart_s=times["--restart"] or 0.0,
+        spare_nodes=running.spares,
+        repair_s=times["--repair"] or 0.0,
+        elastic_nodes=running.elastic,
+        checkpoint_mode=cast("CheckpointMode", running.checkpoint),
+        checkpoint_interval_s=times["--checkpoint-interval"],
+        storage_bytes_per_s=storage,
+        host_bytes_per_s=host,
+        job_limit_s=times["--job-limit"],
+        queue_s=times["--queue"] or 0.0,
+        maintenance=maintenance,
+        evaluation=evaluation,
+        stragglers=stragglers,
+    )
+
+
+def _bandwidths(inputs: Inputs, running: "Running") -> tuple[float | None, float | None]:
+    return (
+        inputs.take(lambda: bandwidth("--storage-bandwidth", running.storage)),
+        inputs.take(lambda: bandwidth("--host-bandwidth", running.host)),
+    )
+
+
+def _parts(option: str, text: str, example: str) -> list[str]:
+    parts = [part.strip() for part in text.split(":")]
+    if len(parts) != example.count(":") + 1 or not all(parts):
+        raise InputError(f"{option} {text}: must be like {example}")
+    return parts
+
+
+def _maintenance(text: str | None) -> "Maintenance | None":
+    from towtank.autotune.capacity.run.records import Maintenance
+
+    if text is None:
+        return None
+    every, lasts = _parts("--maintenance", text, "14d:8h")
+    return Maintenance(time_s("--maintenance", every), time_s("--maintenance", lasts))
+
+
+def _evaluation(text: str | None) -> "Evaluation | None":
+    from towtank.autotune.capacity.run.records import Evaluation
+
+    if text is None:
+        return None
+    steps, lasts = _parts("--evaluation", text, "1000:60s")
+    if not steps.isdecimal() or int(steps) < 1:
+        raise InputError(f"--evaluation {text}: {steps} must be a number of steps, 1 or more")
+    return Evaluation(int(steps), time_s("--evaluation", lasts))
+
+
+def _stragglers(text: str | None) -> "Stragglers | None":
+    from towtank.autotune.capacity.assemble import DAY_S
+    from towtank.autotune.capacity.run.records import Stragglers
+
+    if text is None:
+        return None
+    rate, slowdown, found = _parts("--stragglers", text, "0.001:1.2:1h")
+    numbers = [_positive(rate), _positive(slowdown)]
+    if numbers[0] is None or numbers[1] is None or numbers[1] <= 1:
+        raise InputError(
+            f"--stragglers {text}: must be a rate above 0, a factor above 1 and a time, as 0.001:1.2:1h"
+        )
+    return Stragglers(numbers[0] / DAY_S, numbers[1], time_s("--stragglers", found))

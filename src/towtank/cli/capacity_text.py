@@ -57,7 +57,8 @@ def _rows(
             (
                 mark, one.machine.name, f"{one.devices:,}", seconds(one.step_time_s), spread(one.days),
                 "" if one.chance is None else percent(one.chance), spread(one.billed("node_hours")),
-                spread(one.billed("energy_kwh"), 1e-3), spread(one.billed("cost_usd")), spread(one.billed("carbon_t")),
+                spread(one.billed("energy_kwh"), 1e-3), spread(one.billed("cost_usd")),
+                spread(one.billed("carbon_t")),
             )
         )  # fmt: skip
     return rows
