@@ -43,6 +43,9 @@ COMMANDS = {
         "--restart", "--runs", "--search-budget", "--seed", "--sequence", "--spares", "--stack",
         "--storage-bandwidth", "--stragglers", "--tokens", "-h",
     ],
+    "explain": [
+        "--help", "--json", "--machine", "--model", "--profiles", "--set", "--stack", "--top", "-h", "PLAN.yaml",
+    ],
     "export": [
         "--framework", "--help", "--ignore-config-key", "--json", "--machine", "--model", "--output", "--profiles",
         "--set", "--stack", "--to", "-h", "-o", "PLAN",

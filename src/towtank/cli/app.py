@@ -10,6 +10,7 @@ from towtank.cli import (
     compare,
     demo,
     devices,
+    explain,
     export,
     import_plan,
     kernels,
@@ -58,6 +59,7 @@ def towtank(
 app.command("predict", epilog=predict.EXAMPLES)(predict.predict)
 app.command("tune", epilog=tune.EXAMPLES)(tune.tune)
 app.command("why", epilog=why.EXAMPLES)(why.why)
+app.command("explain", epilog=explain.EXAMPLES)(explain.explain)
 app.command("compare", epilog=compare.EXAMPLES)(compare.compare)
 app.command("scale", epilog=scale.EXAMPLES)(scale.scale)
 app.command("capacity", epilog=capacity.EXAMPLES)(capacity.capacity)
