@@ -59,6 +59,7 @@ def _bus(machine: Machine, factor: float, *, across: bool) -> dict[tuple[int, in
 _LINKS = (
     "pair_bandwidth_max_bytes_per_s", "pair_bandwidth_min_bytes_per_s", "device_bandwidth_bytes_per_s",
     "collective_bandwidth_bytes_per_s", "tensor_bandwidth_bytes_per_s", "staged_bandwidth_bytes_per_s",
+    "measured_link_factor",
 )  # fmt: skip
 
 
@@ -73,7 +74,7 @@ def _network_bandwidth(machine: Machine, factor: float) -> Machine:
 
 
 def _node_latency(machine: Machine, factor: float) -> Machine:
-    node: Node = _scaled(machine.node, factor, "latency_s", "latency_ll128_s")
+    node: Node = _scaled(machine.node, factor, "latency_s", "latency_ll128_s", "measured_latency_factor")
     return replace(machine, node=node)
 
 

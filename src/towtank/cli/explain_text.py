@@ -103,7 +103,10 @@ def actions(found: Explanation) -> list[str]:
 def _actions(found: Explanation) -> str:
     lines = actions(found)
     if not lines:
-        return f"Next: none of {found.survey.legal:,} legal plans one step away is faster; `towtank tune` searches all plans"
+        legal = found.survey.legal
+        return (
+            f"Next: none of {legal:,} legal plans one step away is faster; `towtank tune` searches all plans"
+        )
     return "Next\n" + "\n".join(paragraph(f"- {line}") for line in lines)
 
 
