@@ -5,6 +5,7 @@ import json
 import pytest
 
 
+@pytest.mark.slow
 def test_the_command(towtank) -> None:
     outcome = towtank(
         "capacity", "--model", "llama2-7b", "--tokens", "10G", "--machines", "dgx-h100:nodes=4", "--devices", "16,32",
