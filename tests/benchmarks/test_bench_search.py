@@ -12,7 +12,9 @@ import time
 import pytest
 
 from towtank import load_machine, load_model, load_stack
-from towtank.autotune.search.exact import _judge
+from towtank.autotune.search.budget import Budget
+from towtank.autotune.search.judging import judge
+from towtank.autotune.search.pool import Crew
 from towtank.autotune.search.simulate import StepClock
 from towtank.autotune.task import TuningTask
 
@@ -25,7 +27,8 @@ def test_plans_simulated_by_one_process(capsys):
     task = TuningTask(
         load_model("megatron-1t"), load_machine("selene"), load_stack("megatron-core"), 3072, 3072
     )
-    queue = _judge(task, 10, lambda progress: None).queue
+    queue = judge(task, 10, Crew(task, 1), Budget(None), lambda progress: None).queue
+    assert queue is not None
     plans = [queue.table.plan(place) for place in range(PLANS)]
     StepClock(task).seconds(plans[0])  # numba
     clock, began = StepClock(task), time.process_time()
