@@ -133,6 +133,8 @@ def repaired(plan: Plan, model: ModelSpec, stack: Stack) -> Plan:
         chosen = replace(chosen, expert=1)
     if chosen.overlap.expert and not chosen.passes_meet:
         chosen = replace(chosen, overlap=replace(chosen.overlap, expert=None))
+    if chosen.gradient_bucket is not None and (chosen.zero_stage == 3 or not can.gradient_buckets):
+        chosen = replace(chosen, gradient_bucket=None)
     step = chosen.micro_batch * chosen.data * chosen.tensor_z
     return replace(
         chosen, global_batch=step * chosen.pipeline * max(1, plan.num_micro_batches // plan.pipeline)
