@@ -91,6 +91,7 @@ def _drafts(draw: st.DrawFn) -> Plan:
         recompute=recompute,
         recompute_every=draw(SMALL) if recompute == "full" else 1,
         cached_layers=draw(st.sampled_from([0, 1, 3])),
+        gradient_bucket=draw(st.sampled_from([None, None, 1_000_000, 3_000_000])),
         overlap=Overlap(*(draw(st.sampled_from([None, True, False])) for _ in Overlap.__dataclass_fields__)),
     )
     count = draw(st.sampled_from([1, 2, 4])) * pipeline
