@@ -23,8 +23,8 @@ COMMANDS = {
         "--slurm-option", "--memory-margin",
     ],
     "why": [
-        "--against", "--devices", "--help", "--json", "--machine", "--model", "--profiles", "--set", "--stack",
-        "--top", "-h", "PLAN.yaml",
+        "--against", "--devices", "--help", "--json", "--machine", "--memory-margin", "--model", "--profiles",
+        "--set", "--stack", "--top", "-h", "PLAN.yaml",
     ],
     "compare": [
         "--help", "--json", "--machine", "--model", "--profiles", "--set-a", "--set-b", "--stack", "-h", "A.yaml",
