@@ -55,7 +55,10 @@ def _library(inputs: "Tensors", sizes: Sizes, tile: Tile, allocate: Allocate) ->
     (m, k), n = x.shape, weight.shape[0]
     if not m * n * k:
         return (x.new_zeros((m, n), dtype=torch.bfloat16),)
-    x, weight = _padded(x, m, -(-k // STEP) * STEP), _padded(weight, -(-n // STEP) * STEP, -(-k // STEP) * STEP)
+    x, weight = (
+        _padded(x, m, -(-k // STEP) * STEP),
+        _padded(weight, -(-n // STEP) * STEP, -(-k // STEP) * STEP),
+    )
     x_scale, weight_scale = (each.contiguous() for each in scales)
     if sizes["by_row"]:
         x_scale = x_scale[:, None]
@@ -101,7 +104,9 @@ def _library_missing(device: str) -> str | None:
         return missing
     import torch
 
-    return None if hasattr(torch, "_scaled_mm") else "this torch has no scaled multiply; it needs 2.6 or newer"
+    return (
+        None if hasattr(torch, "_scaled_mm") else "this torch has no scaled multiply; it needs 2.6 or newer"
+    )
 
 
 def _triton_missing(device: str) -> str | None:
@@ -141,7 +146,11 @@ KERNELS = (
         inputs=_inputs,
         reference=fp8_matmul,
         cost=_cost,
-        cases=(*CASES, {"m": 40, "n": 33, "k": 150, "by_row": 1}, {"m": 128, "n": 256, "k": 512, "by_row": 1}),
+        cases=(
+            *CASES,
+            {"m": 40, "n": 33, "k": 150, "by_row": 1},
+            {"m": 128, "n": 256, "k": 512, "by_row": 1},
+        ),
         options=OPTIONS,
         summed=lambda sizes: sizes["k"],
         # e4m3 has no infinity

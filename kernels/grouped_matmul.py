@@ -110,7 +110,7 @@ def _equal_parts(name: str, inputs: "Tensors") -> "torch.Tensor":
 
 
 def _library(name: str, reference: "Callable[[Tensors, Sizes], tuple[torch.Tensor, ...]]") -> Launch:
-    """PyTorch's grouped multiply; without it a batch where experts have equally many rows, else one after the other."""
+    """PyTorch's grouped multiply; without it a batch if experts have equally many rows, else one after the other."""
 
     def launch(inputs: "Tensors", sizes: Sizes, tile: Tile, allocate: Allocate) -> "tuple[torch.Tensor, ...]":
         if tile.get("together", 1) and (result := _together(name, inputs)) is not None:

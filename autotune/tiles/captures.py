@@ -153,8 +153,8 @@ def heading_of(device: str, software: str, rounds: int) -> str:
     return (
         f"Device: {device}, one core. Software: {software}. Date: {date}. "
         "Kernel: matmul, backend c, float32, y = x W^T. "
-        f"Processor time of the thread: least of {rounds} rounds, and median of ratios to the first tile, measured in "
-        "turn, times its least. "
+        f"Processor time of the thread: least of {rounds} rounds, and median of ratios to the first tile, measured "
+        "in turn, times its least. "
         "By python -m towtank.autotune.tiles.captures."
     )
 

@@ -10,7 +10,10 @@ from towtank.kernels.device import device_types
 from towtank.kernels.records import Backend, Kernel, Tile
 from towtank.kernels.registry import kernels
 
-PRECISIONS = {**dict(zip(("fp32", "fp16", "bf16", "fp64"), LIBRARY_DTYPES, strict=True)), "fp8": "float8_e4m3fn"}
+PRECISIONS = {
+    **dict(zip(("fp32", "fp16", "bf16", "fp64"), LIBRARY_DTYPES, strict=True)),
+    "fp8": "float8_e4m3fn",
+}
 """Our names of dtypes, with PyTorch's."""
 DEVICES = ("cpu", "cuda")
 
