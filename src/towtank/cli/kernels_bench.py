@@ -42,8 +42,8 @@ def bench(
 ) -> None:
     """Measure matrix multiplies, attention, element-wise kernels, copies and launches of this device.
 
-    Every variant is validated before it is measured. Times are medians after a warm-up. Each row is written at once: a
-    sweep that was broken off goes on where it was when the same command is run again.
+    Every variant is validated before it is measured. Times are medians after a warm-up. Each row is written at once:
+    a sweep that was broken off goes on where it was when the same command is run again.
     """
     from towtank.cli.kernels_choice import Choice
     from towtank.kernels.sweeps import points, sweep_for
