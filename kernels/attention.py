@@ -1,6 +1,7 @@
 """Attention without its matrix of scores, forward and backward: causal, grouped heads, sliding window."""
 
 from collections.abc import Callable, Sequence
+from itertools import product
 from typing import TYPE_CHECKING
 
 from towtank.kernels.backends import library, triton
@@ -25,6 +26,9 @@ CASES: tuple[Sizes, ...] = (
 OPTIONS = {"causal": 1, "window": 0}
 """A query sees the keys up to its own place if causal, and of these only the last `window` if that is not 0."""
 DIMENSIONS = ("batch", "sequence", "heads", "kv_heads", "head_dim")
+FUSED_ON_CPU = 16
+"""Keys from which on PyTorch's fused kernel for CPUs is used: with few keys it loses a NaN of a query. In 16 bits it
+is several times slower than its parts."""
 
 
 def visible_keys(query: int, sizes: Sizes) -> tuple[int, int]:
@@ -83,7 +87,7 @@ def _kept(given: "Tensors", sizes: Sizes) -> "tuple[torch.Tensor, torch.Tensor]"
     batch, sequence, heads, _ = given[0].shape
     keys = [last - first for first, last in (visible_keys(each, sizes) for each in range(sequence))]
     sums = torch.tensor(keys, device=given[0].device, dtype=torch.float32).log()
-    return _sdpa(given, sizes), sums.expand(batch, heads, sequence).contiguous()
+    return sdpa(given, sizes), sums.expand(batch, heads, sequence).contiguous()
 
 
 def _mask(sizes: Sizes, device: "torch.device") -> "torch.Tensor":
@@ -95,26 +99,22 @@ def _mask(sizes: Sizes, device: "torch.device") -> "torch.Tensor":
     return inside & (distance >= 0) if sizes["causal"] else inside
 
 
-def _sdpa(inputs: "Tensors", sizes: Sizes) -> "torch.Tensor":
+def sdpa(inputs: "Tensors", sizes: Sizes) -> "torch.Tensor":
     """PyTorch's fastest implementation for the case; a window needs a mask, which only some of them take."""
     import torch
 
     q, k, v = (each.transpose(1, 2) for each in inputs)
     mask = _mask(sizes, q.device) if sizes["window"] else None
-    output = torch.nn.functional.scaled_dot_product_attention(
-        q, k, v, mask, is_causal=bool(sizes["causal"]) and mask is None, enable_gqa=q.shape[1] != k.shape[1]
-    )
-    return output.transpose(1, 2)
+    causal, grouped = bool(sizes["causal"]) and mask is None, q.shape[1] != k.shape[1]
+    product = torch.nn.functional.scaled_dot_product_attention
+    if q.device.type != "cpu" or (q.dtype.itemsize > 2 and q.shape[2] >= FUSED_ON_CPU):
+        return product(q, k, v, mask, is_causal=causal, enable_gqa=grouped).transpose(1, 2)
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        return product(q, k, v, mask, is_causal=causal, enable_gqa=grouped).transpose(1, 2)
 
 
 def _library(inputs: "Tensors", sizes: Sizes, tile: Tile, allocate: Allocate) -> "tuple[torch.Tensor, ...]":
-    import torch
-
-    if inputs[0].device.type == "cpu":
-        # the fused kernel for CPUs returns numbers for queries that are none: a NaN is lost
-        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
-            return (_sdpa(inputs, sizes),)
-    return (_sdpa(inputs, sizes),)
+    return (sdpa(inputs, sizes),)
 
 
 def _terms(inputs: "Tensors", sizes: Sizes) -> tuple[float, ...]:
@@ -149,16 +149,29 @@ def _summed(sizes: Sizes) -> int:
 
 
 def tiles(sizes: Sizes, dtype: str) -> tuple[Tile, ...]:
-    """Blocks of queries and keys of the Triton backend, the default first."""
+    """Blocks of queries (m) and keys (n) of the Triton backend, the default first."""
     wide = dtype == "float32" or sizes.get("head_dim", 0) > 128
-    first = {"block_m": 64, "block_n": 32 if wide else 64, "warps": 4, "stages": 2}
-    found = [
+    first = {"block_m": 64 if wide else 128, "block_n": 32 if wide else 64, "warps": 4, "stages": 2}
+    if not wide:
+        first |= {"warps": 8, "stages": 3}
+    return _with_first(first, (32, 64) if wide else (64, 128), (32,) if wide else (32, 64, 128))
+
+
+def backward_tiles(sizes: Sizes, dtype: str) -> tuple[Tile, ...]:
+    """Blocks of the backward pass, the default first: what a program owns (m), and what it goes through (n)."""
+    head_dim = sizes.get("head_dim", 0)
+    wide = dtype == "float32" or head_dim > 128
+    first = {"block_m": 64 if wide else 128, "block_n": 32, "warps": 4, "stages": 2}
+    if not wide:
+        first |= {"block_n": 64, "warps": 8 if head_dim > 64 else 4}
+    return _with_first(first, (32, 64) if wide else (64, 128), (32,) if wide else (32, 64))
+
+
+def _with_first(first: Tile, rows: tuple[int, ...], columns: tuple[int, ...]) -> tuple[Tile, ...]:
+    found = (
         {"block_m": m, "block_n": n, "warps": warps, "stages": stages}
-        for m in ((32, 64) if wide else (64, 128))
-        for n in ((32,) if wide else (32, 64, 128))
-        for warps in (4, 8)
-        for stages in (1, 2, 3)
-    ]
+        for m, n, warps, stages in product(rows, columns, (4, 8), (1, 2, 3))
+    )
     return (first, *(tile for tile in found if tile != first))
 
 
@@ -180,8 +193,8 @@ KERNELS = (
         name="attention_backward",
         dimensions=DIMENSIONS,
         backends=(
-            library(ThroughAutograd(_sdpa, 3)),
-            triton("attention_backward", "attention_backward", tiles),
+            library(ThroughAutograd(sdpa, 3)),
+            triton("attention_backward", "attention_backward", backward_tiles),
         ),
         inputs=_backward_inputs,
         reference=gradients_of(attention, (0, 1, 2), 3),

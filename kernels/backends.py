@@ -9,8 +9,11 @@ from towtank.kernels.records import Backend, Launch, Sizes, Tile, no_tiles
 
 DTYPES = ("float32", "float16", "bfloat16")
 """What every kernel is written for, by PyTorch's names; arithmetic inside is fp32."""
+LIBRARY_DTYPES = (*DTYPES, "float64")
+"""What the library computes in as well: float64, in which equality of algorithms is shown."""
 
 Tiles = Callable[[Sizes, str], tuple[Tile, ...]]
+Missing = Callable[[str], str | None]
 
 
 def library_missing(device: str) -> str | None:
@@ -44,12 +47,24 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def library(launch: Launch, tiles: Tiles | None = None, outputs: int | None = None) -> Backend:
+def library(
+    launch: Launch,
+    tiles: Tiles | None = None,
+    outputs: int | None = None,
+    dtypes: tuple[str, ...] = LIBRARY_DTYPES,
+    missing: Missing = library_missing,
+) -> Backend:
     """PyTorch's own kernels: cuBLAS, cuDNN, oneDNN or whatever it was built with."""
-    return Backend("library", lambda: launch, DTYPES, library_missing, tiles or no_tiles, outputs=outputs)
+    return Backend("library", lambda: launch, dtypes, missing, tiles or no_tiles, outputs=outputs)
 
 
-def triton(module: str, operation: str, tiles: Tiles | None = None) -> Backend:
+def triton(
+    module: str,
+    operation: str,
+    tiles: Tiles | None = None,
+    dtypes: tuple[str, ...] = DTYPES,
+    missing: Missing = triton_missing,
+) -> Backend:
     """The launcher of an operation in `triton_code/MODULE.py`, which is imported when it is first needed."""
 
     def load() -> Launch:
@@ -57,4 +72,4 @@ def triton(module: str, operation: str, tiles: Tiles | None = None) -> Backend:
         launch: Launch = code.LAUNCHERS[operation]
         return launch
 
-    return Backend("triton", load, DTYPES, triton_missing, tiles or no_tiles)
+    return Backend("triton", load, dtypes, missing, tiles or no_tiles)

@@ -6,9 +6,11 @@ import typer
 
 from towtank import __version__
 from towtank.cli import (
+    capacity,
     compare,
     demo,
     devices,
+    explain,
     export,
     import_plan,
     kernels,
@@ -57,8 +59,10 @@ def towtank(
 app.command("predict", epilog=predict.EXAMPLES)(predict.predict)
 app.command("tune", epilog=tune.EXAMPLES)(tune.tune)
 app.command("why", epilog=why.EXAMPLES)(why.why)
+app.command("explain", epilog=explain.EXAMPLES)(explain.explain)
 app.command("compare", epilog=compare.EXAMPLES)(compare.compare)
 app.command("scale", epilog=scale.EXAMPLES)(scale.scale)
+app.command("capacity", epilog=capacity.EXAMPLES)(capacity.capacity)
 app.command("export", epilog=export.EXAMPLES)(export.export)
 app.command("import", epilog=import_plan.EXAMPLES)(import_plan.import_plan)
 app.command("demo")(demo.demo)

@@ -36,6 +36,7 @@ class InputError(ValueError):
 
 def user_errors() -> tuple[type[Exception], ...]:
     """Errors of the floors below that a user can cause."""
+    from towtank.autotune.capacity.errors import CapacityError
     from towtank.autotune.errors import TuningError
     from towtank.hardware_profiles.errors import ProfileError
     from towtank.kernels.errors import KernelError
@@ -45,6 +46,7 @@ def user_errors() -> tuple[type[Exception], ...]:
 
     return (
         InputError,
+        CapacityError,
         KernelError,
         ProfileError,
         PlanError,
