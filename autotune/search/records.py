@@ -16,11 +16,11 @@ class Counts:
     do_not_fit: int
     """Plans that need more memory than the device has, with the task's margin to spare."""
     pruned: int
-    """Plans that fit and whose lower bound is above the step time of the last plan of the result."""
+    """Plans that fit and, by their lower bounds, cannot be in the result."""
     simulated: int
     """Plans put on the clock by the compiled engine."""
     open: int = 0
-    """Plans that the search would have simulated, had it not been stopped."""
+    """Plans that could be in the result and were not simulated, because the search was stopped."""
 
 
 @dataclass(frozen=True, slots=True)
