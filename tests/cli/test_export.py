@@ -234,3 +234,11 @@ def test_a_plan_that_the_release_cannot_run_is_told_how_to_leave_such_plans_out(
     done = towtank("export", str(path), "--to", "torchtitan")
     assert done.code == 2 and "recompute_every = 2: torchtitan recomputes every layer" in done.err
     assert "as --fix FIELD=VALUE, and it leaves such plans out" in done.err
+
+
+def test_a_plan_file_needs_no_import(towtank, tmp_path) -> None:
+    path = tmp_path / "plan.yaml"
+    path.write_text("schema: 1\nmodel: llama3-8b\ndata: 16\nglobal_batch: 16\n")
+    done = towtank("import", str(path))
+    assert done.code == 2
+    assert "is a plan file of towtank; use it as it is" in done.err
