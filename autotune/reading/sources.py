@@ -3,11 +3,15 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import yaml
+
 from towtank.autotune.export.names import names_of
 from towtank.autotune.reading import axonn, deepspeed, megatron
 from towtank.autotune.reading.arguments import read_arguments
 from towtank.autotune.reading.records import Imported, ReadingError
 from towtank.simulator.models.records import ModelSpec
+from towtank.simulator.plan import Plan
+from towtank.simulator.plan_file import JOB_KEYS
 from towtank.simulator.stacks.load import load_stack
 from towtank.simulator.stacks.records import Stack
 
@@ -38,6 +42,8 @@ def import_plan(
         raise ReadingError([f"byte {error.start} is not UTF-8; save the file as UTF-8"], subject) from error
     except OSError as error:
         raise ReadingError([f"cannot be read: {error.strerror}"], subject) from error
+    if source is None and _is_plan_file(text):
+        raise ReadingError(["is a plan file of towtank; use it as it is"], subject)
     chosen = source or detect(text)
     stack = stack or load_stack(names_of(chosen).stack)
     if chosen == deepspeed.SOURCE:
@@ -47,6 +53,18 @@ def import_plan(
     if chosen == axonn.SOURCE:
         return axonn.read(arguments, stack, devices, model, subject)
     return megatron.read(arguments, stack, devices, model, subject)
+
+
+def _is_plan_file(text: str) -> bool:
+    """Whether a file is a mapping of fields of a plan, with the batch that every plan has."""
+    if "global_batch" not in text:
+        return False
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return False
+    own = {*Plan.__dataclass_fields__, *JOB_KEYS, "schema"}
+    return isinstance(data, dict) and "global_batch" in data and set(data) <= own
 
 
 def detect(text: str) -> str:

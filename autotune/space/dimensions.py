@@ -137,11 +137,11 @@ def _usual_recompute(task: TuningTask) -> tuple[str, ...]:
 
 
 def _every_layer(task: TuningTask) -> tuple[int, ...]:
-    return tuple(range(1, task.model.num_layers + 1))
+    return tuple(range(1, 1 + (task.model.num_layers if task.stack.supports.recompute_intervals else 1)))
 
 
 def _one_or_two(task: TuningTask) -> tuple[int, ...]:
-    return tuple(each for each in (1, 2) if each <= task.model.num_layers)
+    return _every_layer(task)[:2]
 
 
 def _cached_layers(task: TuningTask) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from towtank.autotune.search.records import Counts
 from towtank.autotune.space.table import PlanTable
 from towtank.autotune.study.measures import Prices, need_busy_share, optimistic_values, values_of
 from towtank.autotune.study.pareto import costs_of, front
@@ -13,19 +14,6 @@ from towtank.autotune.study.plan_clock import PlanClock
 from towtank.autotune.study.records import Measure
 from towtank.autotune.task import TuningTask
 from towtank.simulator.plan import Plan
-
-
-@dataclass(frozen=True, slots=True)
-class FrontCounts:
-    """What became of the legal plans: `legal` is the sum of the others."""
-
-    legal: int
-    do_not_fit: int
-    pruned: int
-    """Plans that are better in no measure than a simulated plan, even at their bounds."""
-    simulated: int
-    open: int = 0
-    """Plans that could be on the front and were not simulated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +31,8 @@ class Front:
     """A Pareto front, by ascending first measure where less is better, descending otherwise."""
 
     measures: tuple[Measure, ...]
-    counts: FrontCounts
+    counts: Counts
+    """`pruned`: plans that are better in no measure than a simulated plan, even at their bounds."""
     plans: tuple[FrontPlan, ...]
     devices: tuple[int, ...]
     """Numbers of devices that the legal plans occupy."""
@@ -116,9 +105,7 @@ def space_front(
     optimistic = np.concatenate([part.optimistic for part in parts])
     plans, simulated, left = exact_front(optimistic, measures, simulate, going=going, report=report)
     legal = sum(part.legal for part in parts)
-    counts = FrontCounts(
-        legal, legal - len(optimistic), len(optimistic) - simulated - left, simulated, open=left
-    )
+    counts = Counts(legal, legal - len(optimistic), len(optimistic) - simulated - left, simulated, open=left)
     return Front(tuple(measures), counts, tuple(plans), numbers, task.memory_margin)
 
 

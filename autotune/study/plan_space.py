@@ -180,7 +180,7 @@ def _layers(model: ModelSpec, stack: Stack, plans: Sequence[Plan]) -> dict[str, 
 def _recompute(model: ModelSpec, stack: Stack, plans: Sequence[Plan]) -> dict[str, Parameter]:
     kinds = (AS_IT_IS, *stack.supports.recompute)
     found: dict[str, Parameter] = {"recompute": Choice(kinds)}
-    if "full" in stack.supports.recompute:
+    if "full" in stack.supports.recompute and stack.supports.recompute_intervals:
         found["recompute_every"] = Whole(1, min(_MOST_INTERVAL, model.num_layers))
     return found
 

@@ -70,6 +70,10 @@ def _choice_faults(stack: Stack, plan: Plan) -> list[str]:
         faults.append(
             f"{stack.name} cannot run recompute = {plan.recompute}: it has {', '.join(can.recompute)}"
         )
+    if plan.recompute_every > 1 and not can.recompute_intervals:
+        faults.append(
+            f"{stack.name} cannot run recompute_every = {plan.recompute_every}: it recomputes every layer or none"
+        )
     if plan.precision not in can.precisions:
         faults.append(
             f"{stack.name} cannot run precision = {plan.precision}: it has {', '.join(can.precisions)}"

@@ -223,3 +223,22 @@ def test_a_plan_of_another_stack_is_told_how_to_get_one_for_the_target(towtank, 
     done = towtank("export", str(path), "--to", "megatron")
     assert done.code == 2 and "zero_stage = 2" in done.err
     assert "towtank tune --stack megatron-core" in done.err
+
+
+def test_a_plan_that_the_release_cannot_run_is_told_how_to_leave_such_plans_out(towtank, tmp_path) -> None:
+    path = tmp_path / "plan.yaml"
+    path.write_text(
+        "model: llama3-8b\nmachine: dgx-h100:nodes=2\nstack: torchtitan\ndata: 16\nzero_stage: 3\n"
+        "recompute: full\nrecompute_every: 2\nglobal_batch: 16\n"
+    )
+    done = towtank("export", str(path), "--to", "torchtitan")
+    assert done.code == 2 and "recompute_every = 2: torchtitan recomputes every layer" in done.err
+    assert "as --fix FIELD=VALUE, and it leaves such plans out" in done.err
+
+
+def test_a_plan_file_needs_no_import(towtank, tmp_path) -> None:
+    path = tmp_path / "plan.yaml"
+    path.write_text("schema: 1\nmodel: llama3-8b\ndata: 16\nglobal_batch: 16\n")
+    done = towtank("import", str(path))
+    assert done.code == 2
+    assert "is a plan file of towtank; use it as it is" in done.err

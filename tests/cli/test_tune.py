@@ -165,3 +165,14 @@ def test_interrupt_before_the_first_plan_is_told(towtank, monkeypatch):
     done = towtank(*SMALL)
     assert (done.code, done.out) == (130, "") and "before the first plan" in done.err
     assert not Path("plan.yaml").exists()
+
+
+def test_counts_are_checked_with_names_that_are_wrong(towtank) -> None:
+    done = towtank(
+        "tune", "--model", "lama3-8b", "--machine", "dgx-h100", "--devices", "-8", "--global-batch", "0",
+        "--budget", "soon",
+    )  # fmt: skip
+    assert done.code == 2
+    assert "3 inputs are wrong" in done.err
+    assert "--devices -8, --global-batch 0: must be 1 or more" in done.err
+    assert "--budget soon: must be a time with its unit, such as 60s" in done.err

@@ -117,6 +117,7 @@ def repaired(plan: Plan, model: ModelSpec, stack: Stack) -> Plan:
         "zero": (plan.zero_stage not in zero, {"zero_stage": 0, "data_shard": None}),
         "split": (not can.sequence_parallel or plan.tensor_x == 1, {"sequence_parallel": False}),
         "recompute": (plan.recompute not in can.recompute, {"recompute": "none", "recompute_every": 1}),
+        "interval": (not can.recompute_intervals, {"recompute_every": 1}),
         "cache": (
             plan.recompute not in can.recompute
             or plan.recompute != "full"

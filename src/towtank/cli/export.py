@@ -113,7 +113,7 @@ def export(
 
 
 def _exported(job: "Job", to: str, framework: str | None, output: Path | None) -> "Export":
-    """The export; where the plan was chosen without regard to the target's software, an error says so."""
+    """The export; an error says how a search finds what the target can run."""
     from towtank.autotune.export import targets
     from towtank.autotune.export.records import ExportError
 
@@ -121,11 +121,11 @@ def _exported(job: "Job", to: str, framework: str | None, output: Path | None) -
         return targets.export(job, to, framework, None if output is None else output.stem)
     except ExportError as error:
         own = targets.usual_stack(to, framework).name
-        if job.stack.name == own:
-            raise
         hint = (
-            f"the plan is for the stack {job.stack.name}; "
-            f"`towtank tune --stack {own}` keeps to what the target can run"
+            "give `towtank tune` what is asked here as --fix FIELD=VALUE, and it leaves such plans out"
+            if job.stack.name == own
+            else f"the plan is for the stack {job.stack.name}; `towtank tune --stack {own}` searches what the "
+            "target's software can run"
         )
         raise InputError(f"{error}\n{hint}") from error
 

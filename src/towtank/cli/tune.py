@@ -262,7 +262,7 @@ def _task(question: Question) -> "tuple[TuningTask, float | None]":
             question.profiles,
             margin or 0.0,
         )
-        inputs.take(lambda: _check_task(task))
+    inputs.take(lambda: _check_numbers(question) if task is None else _check_task(task))
     inputs.check()
     assert task is not None  # else check has raised
     return task, budget_s
@@ -274,6 +274,18 @@ def _check_task(task: "TuningTask") -> None:
 
     if faults := task_faults(task):
         raise TuningError(faults)
+
+
+def _check_numbers(question: Question) -> None:
+    """What can be said of a job that cannot be loaded: its counts are counts."""
+    given = {
+        "devices": question.devices,
+        "global-batch": question.global_batch,
+        "sequence": question.sequence,
+    }
+    wrong = [f"--{name} {number}" for name, number in given.items() if number is not None and number < 1]
+    if wrong:
+        raise InputError(f"{', '.join(wrong)}: must be 1 or more")
 
 
 def _all_devices(machine: str, number: int | None) -> int:
@@ -295,7 +307,7 @@ def budget_seconds(text: str | None) -> float | None:
     try:
         seconds = parse_quantity(text, "seconds")
     except ValueError as error:
-        raise InputError(f"--budget {text}: {error}") from error
+        raise InputError(f"--budget {text}: must be a time with its unit, such as 60s") from error
     if not 0 < seconds < float("inf"):
         raise InputError(f"--budget {text}: must be above 0, such as 60s")
     return seconds

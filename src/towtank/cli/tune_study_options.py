@@ -28,8 +28,8 @@ class StudyWish:
             "--method",
             "exact|optuna|axonn",
             "exact: proven among the enumerated plans; optuna: a study around their best, which also changes splits "
-            "of layers, recompute intervals, switches and rank orders; axonn: AxoNN's own ranking of grids beside "
-            "the simulator's choice among them.",
+            "of layers, recompute intervals, buckets of gradients, switches and rank orders; axonn: AxoNN's own "
+            "ranking of grids beside the simulator's choice among them.",
         ),
     ] = "exact"
     measure: Annotated[

@@ -115,6 +115,9 @@ def test_a_broken_rule_is_the_only_fault(plan, words):
         (Plan(schedule="interleaved", virtual_stages=2), gpt(), "axonn", "virtual_stages = 2"),
         (Plan(overlap=Overlap(pipeline=True)), gpt(), "axonn", "cannot run overlap.pipeline"),
         (Plan(context=2), gpt(), "axonn", "it has no context parallelism"),
+        (Plan(context=2, context_kind="all-to-all"), gpt(), "torchtitan", "it has ring"),
+        (Plan(recompute="full", recompute_every=2), gpt(), "axonn", "it recomputes every layer or none"),
+        (Plan(recompute="selective"), gpt(), "deepspeed", "it has none, full"),
         (Plan(expert=2, data=2, global_batch=2), moe(), "torchtitan", "it has no expert parallelism"),
     ],
 )
