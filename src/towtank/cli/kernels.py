@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from towtank.cli import kernels_bench, kernels_tune
+from towtank.cli import kernels_bench, kernels_compare, kernels_tune
 from towtank.cli.options import Json
 
 if TYPE_CHECKING:
@@ -84,7 +84,10 @@ def _status(kernel: "Kernel", backend: "Backend", device: str, entries: "list[En
     from towtank.cli.kernels_choice import precision
 
     own = [each for each in entries if (each.kernel, each.backend) == (kernel.name, backend.name)]
-    row = {"kernel": kernel.name, "backend": backend.name, "device": device, "dtypes": list(backend.dtypes)}
+    row = {
+        "kernel": kernel.name, "backend": backend.name, "device": device, "dtypes": list(backend.dtypes),
+        "dimensions": list(kernel.dimensions),
+    }  # fmt: skip
     if (missing := backend.missing(device)) is not None:
         return {**row, "state": "not available", "status": "not available", "reason": missing}
     wrong = [each for each in own if not each.passed]
@@ -153,5 +156,6 @@ def validate(
 
 
 app.command("tune", epilog=kernels_tune.EXAMPLES)(kernels_tune.tune)
+app.command("compare", epilog=kernels_compare.EXAMPLES)(kernels_compare.compare)
 app.command("bench", epilog=kernels_bench.BENCH_EXAMPLES)(kernels_bench.bench)
 app.command("profile", epilog=kernels_bench.PROFILE_EXAMPLES)(kernels_bench.profile)
