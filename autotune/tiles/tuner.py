@@ -30,7 +30,7 @@ PRODUCTS = {"matmul": "mnk", "matmul_dgrad": "mkn", "matmul_wgrad": "nkm", "fp8_
 """Rows, columns and summed dimension of each product whose tiles a model predicts, by the names of its kernel's
 sizes. Of other kernels with tiles nothing is known before they are measured."""
 BACKENDS = ("c", "triton")
-PROVEN_AT_ONCE = 24
+PROVEN_AT_ONCE = 11
 """Most promising tiles that several processes validate before a search on a GPU: a compiler takes seconds."""
 FINALISTS = 4
 """Fastest tiles that are measured again, in turn with the default: the fastest of many noisy times is partly the

@@ -149,3 +149,18 @@ def test_a_backend_is_compared_with_the_library(towtank: Callable[..., Any]) -> 
         done = towtank(*call, *wrong)
         assert done.code == 2
         assert text in done.err
+
+
+def test_a_gpu_that_is_not_there_is_a_status(
+    towtank: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    done = towtank("kernels", "list", "--device", "cuda", "--json")
+    assert done.code == 0
+    rows = json.loads(done.out)
+    assert {row["state"] for row in rows} == {"not available"}
+    assert {row["reason"] for row in rows if row["backend"] == "library"} == {
+        "no GPU that torch can use was found"
+    }

@@ -51,8 +51,8 @@ def list_(device: Device = None, json: Json = False) -> None:
     from towtank.kernels.launch import recorded
     from towtank.kernels.registry import kernels
 
-    missing = library_missing("cpu")
     chosen = checked_device(device)
+    missing = library_missing(chosen)
     entries = [] if missing else recorded(chosen)
     rows = [
         _status(kernel, backend, chosen, entries)

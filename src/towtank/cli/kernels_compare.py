@@ -84,7 +84,9 @@ def _problems(choice: "Choice", kernel: str | None, shape: str | None, dtype: st
     if kernel is None:
         raise InputError("--shape is that of one kernel: name it with --kernel")
     ((_, by),) = choice.pairs
-    return [Problem(kernel, wanted or by.dtypes[-1], sizes_from(kernel, shape))]
+    common = "float32" if choice.device == "cpu" else "bfloat16"
+    kind = wanted or (common if common in by.dtypes else by.dtypes[0])
+    return [Problem(kernel, kind, sizes_from(kernel, shape))]
 
 
 def _text(found: "list[Comparison]") -> str:
