@@ -83,11 +83,7 @@ def tune(
             tile passed validation.
     """
     kernel, backend = find(question.kernel, question.backend, question.device)
-    if question.backend not in BACKENDS or len(backend.tiles(question.sizes, question.dtype)) < 2:
-        raise KernelError(
-            f"tiles are searched for {', '.join(kernels_with_tiles())} by {' and '.join(BACKENDS)}, "
-            f"got {question.kernel} by {question.backend}"
-        )
+    _check(question, backend)
     tiles, predict = _space(question, backend, profile)
     known = [] if fresh else tile_cache.trials(question)
     run = _Measurements(question, kernel, backend)
@@ -100,7 +96,8 @@ def tune(
         raise KernelError(
             f"none of {len(found.refused)} tiles passed validation; see `towtank kernels validate`"
         )
-    best = run.playoff(found.fastest(FINALISTS), tiles[0])
+    finalists = found.fastest(FINALISTS)
+    best = run.playoff(finalists, tiles[0] if tiles[0] not in found.refused else finalists[0])
     tile_cache.keep(question, best)
     measured = len(found.measured) - len(known)
     return Outcome(
@@ -114,6 +111,23 @@ def tune(
         found.weeded,
         predict(best.tile) if question.kernel in PRODUCTS else None,
     )
+
+
+def _check(question: Question, backend: Backend) -> None:
+    """Whether there is anything to search.
+
+    Raises:
+        KernelError: the kernel has no tiles of this backend, or not this dtype.
+    """
+    if not _has_tiles(backend):
+        raise KernelError(
+            f"tiles are searched for {', '.join(kernels_with_tiles())} by {' and '.join(BACKENDS)}, "
+            f"got {question.kernel} by {question.backend}"
+        )
+    if question.dtype not in backend.dtypes:
+        raise KernelError(
+            f"{question.kernel} by {backend.name} has no {question.dtype}; it has {', '.join(backend.dtypes)}"
+        )
 
 
 def kernels_with_tiles() -> list[str]:

@@ -37,6 +37,16 @@ Seed = Annotated[
     int | None, typer.Option("--seed", min=0, help="Seed of the random inputs; default: another each time.")
 ]
 
+AllTiles = Annotated[
+    bool, typer.Option("--all-tiles", help="Try every tile of a backend, not its default only.")
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs", min=1, help="Processes that validate at once; default: 1 on a CPU, 12 at most on a GPU."
+    ),
+]
+
 VALIDATE_EXAMPLES = (
     "Examples: `towtank kernels validate`; `TRITON_INTERPRET=1 towtank kernels validate --backend triton`."
 )
@@ -111,15 +121,8 @@ def validate(
     dtype: Dtype = None,
     device: Device = None,
     seed: Seed = None,
-    all_tiles: Annotated[
-        bool, typer.Option("--all-tiles", help="Try every tile of a backend, not its default only.")
-    ] = False,
-    jobs: Annotated[
-        int | None,
-        typer.Option(
-            "--jobs", min=1, help="Processes that validate at once; default: 1 on a CPU, 12 at most on a GPU."
-        ),
-    ] = None,
+    all_tiles: AllTiles = False,
+    jobs: Jobs = None,
     json: Json = False,
 ) -> None:
     """Compare kernels with float64 on fresh random data, odd sizes, strides, NaN and poisoned outputs.
@@ -137,9 +140,9 @@ def validate(
     choice = Choice.of(kernel, backend, dtype, device)
     variants = choice.variants(all_tiles)
     used = fresh_seed() if seed is None else seed
-    verdicts, entries = [], []
     names = [Variant(one.name, by.name, kind, tile) for one, by, kind, tile in variants]
     found = try_variants(names, choice.device, used, jobs or usual_jobs(choice.device))
+    verdicts, entries = [], []
     for number, each in enumerate(names, 1):
         progress(number, len(names), f"{each.kernel} {each.backend} {each.dtype}")
         verdicts.append(next(found))

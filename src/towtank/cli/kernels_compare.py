@@ -16,33 +16,38 @@ EXAMPLES = (
 )
 
 
+_Kernel = Annotated[
+    str | None,
+    typer.Option(
+        "--kernel", metavar="NAME", help="This kernel only; default: usual ones.", show_default=False
+    ),
+]
+_Shape = Annotated[
+    str | None,
+    typer.Option("--shape", metavar="MxNxK", help="Its sizes; default: usual ones.", show_default=False),
+]
+_Dtype = Annotated[
+    str | None,
+    typer.Option("--dtype", metavar="TYPE", help="Precision: fp32, fp16, bf16 or fp8.", show_default=False),
+]
+_Device = Annotated[
+    str | None,
+    typer.Option("--device", metavar="TYPE", help="cpu or cuda; default: the GPU where there is one."),
+]
+_Backend = Annotated[
+    str | None,
+    typer.Option(
+        "--backend", metavar="NAME", help="Default: c on a CPU, triton on a GPU.", show_default=False
+    ),
+]
+
+
 def compare(
-    kernel: Annotated[
-        str | None,
-        typer.Option(
-            "--kernel", metavar="NAME", help="This kernel only; default: usual ones.", show_default=False
-        ),
-    ] = None,
-    shape: Annotated[
-        str | None,
-        typer.Option("--shape", metavar="MxNxK", help="Its sizes; default: usual ones.", show_default=False),
-    ] = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option(
-            "--dtype", metavar="TYPE", help="Precision: fp32, fp16, bf16 or fp8.", show_default=False
-        ),
-    ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option("--device", metavar="TYPE", help="cpu or cuda; default: the GPU where there is one."),
-    ] = None,
-    backend: Annotated[
-        str | None,
-        typer.Option(
-            "--backend", metavar="NAME", help="Default: c on a CPU, triton on a GPU.", show_default=False
-        ),
-    ] = None,
+    kernel: _Kernel = None,
+    shape: _Shape = None,
+    dtype: _Dtype = None,
+    device: _Device = None,
+    backend: _Backend = None,
     json: Json = False,
 ) -> None:
     """Compare kernels with the tiles that were tuned for them with the library's, all measured in turn."""
