@@ -11,7 +11,7 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench validate lowest hf exports wheel clean
+.PHONY: help demo test lint bench validate lowest hf exports gpu wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ hf: ## model counts against the transformers library (brings torch, 1 GB)
 
 exports: ## exported plans through the parsers of Megatron-LM, torchtitan and DeepSpeed (brings torch, 2 GB)
 	@scripts/exports.sh
+
+gpu: ## with a GPU: validate, tune and measure its kernels (PYTHON that has torch for it, PROFILE=h200-141gb)
+	@scripts/gpu.sh $(or $(PYTHON),python3) kernels/captures $(or $(PROFILE),h200-141gb)
 
 wheel: .venv/.dev ## build the wheel, install it into an empty environment, use it from elsewhere
 	@scripts/wheel.sh

@@ -143,6 +143,10 @@ def require(
     """
     if has_passed(kernel.name, backend.name, dtype, tile, device):
         return
+    if dtype not in backend.dtypes:
+        raise KernelError(
+            f"{kernel.name} by {backend.name} has no {dtype}; it has {', '.join(backend.dtypes)}"
+        )
     what = f"{kernel.name} ({backend.name}, {dtype}, tile {dict(tile)})"
     if unproven == "refuse":
         raise KernelError(

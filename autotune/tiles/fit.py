@@ -90,11 +90,11 @@ def judge(shape: tuple[int, ...], predicted: "Array", measured: "Array", seed: i
 
     random = Random(seed)
     samples = [random.sample(range(len(measured)), SAMPLE) for _ in range(DRAWS)]
-    correlations = [_correlation(predicted[sample], measured[sample]) for sample in samples]
+    correlations = [spearman(predicted[sample], measured[sample]) for sample in samples]
     tops = [_top(predicted[sample], measured[sample]) for sample in samples]
     return Judgement(
         shape,
-        _correlation(predicted, measured),
+        spearman(predicted, measured),
         median(correlations),
         min(correlations),
         _top(predicted, measured),
@@ -104,7 +104,7 @@ def judge(shape: tuple[int, ...], predicted: "Array", measured: "Array", seed: i
     )
 
 
-def _correlation(predicted: "Array", measured: "Array") -> float:
+def spearman(predicted: "Array", measured: "Array") -> float:
     """Spearman's rank correlation; ties, of tiles that differ in nothing that is counted, share their mean rank."""
     import numpy as np
     from scipy.stats import rankdata

@@ -18,15 +18,20 @@ from towtank.kernels.c_code.tiles import space
 from towtank.kernels.cache import Question, Tuned
 from towtank.kernels.errors import KernelError
 from towtank.kernels.launch import find, require
-from towtank.kernels.records import Backend, Kernel, Sizes, Tile
+from towtank.kernels.parallel import prove_tiles, usual_jobs
+from towtank.kernels.records import Backend, Kernel, Sizes, Tile, no_tiles
+from towtank.kernels.registry import kernels
 from towtank.kernels.timing import timings
 
 if TYPE_CHECKING:
     from towtank.hardware_profiles.records import Device
 
-PRODUCTS = {"matmul": "mnk", "matmul_dgrad": "mkn", "matmul_wgrad": "nkm"}
-"""Rows, columns and summed dimension of each product that has tiles, by the names of its kernel's sizes."""
+PRODUCTS = {"matmul": "mnk", "matmul_dgrad": "mkn", "matmul_wgrad": "nkm", "fp8_matmul": "mnk"}
+"""Rows, columns and summed dimension of each product whose tiles a model predicts, by the names of its kernel's
+sizes. Of other kernels with tiles nothing is known before they are measured."""
 BACKENDS = ("c", "triton")
+PROVEN_AT_ONCE = 11
+"""Most promising tiles that several processes validate before a search on a GPU: a compiler takes seconds."""
 FINALISTS = 4
 """Fastest tiles that are measured again, in turn with the default: the fastest of many noisy times is partly the
 luckiest."""
@@ -50,8 +55,8 @@ class Outcome:
     refused: int
     """Tiles that did not pass validation and were not measured."""
     weeded: int
-    predicted_seconds: float
-    """Of the best tile, by the model."""
+    predicted_seconds: float | None
+    """Of the best tile, by the model, where there is one."""
 
 
 def tune(
@@ -78,20 +83,21 @@ def tune(
             tile passed validation.
     """
     kernel, backend = find(question.kernel, question.backend, question.device)
-    if question.kernel not in PRODUCTS or question.backend not in BACKENDS:
-        raise KernelError(
-            f"tiles are searched for {', '.join(PRODUCTS)} by {' and '.join(BACKENDS)}, "
-            f"got {question.kernel} by {question.backend}"
-        )
+    _check(question, backend)
     tiles, predict = _space(question, backend, profile)
     known = [] if fresh else tile_cache.trials(question)
     run = _Measurements(question, kernel, backend)
+    if question.device != "cpu":
+        promising = sorted(tiles, key=predict)[:PROVEN_AT_ONCE]
+        jobs = usual_jobs(question.device)
+        prove_tiles(kernel, backend, question.dtype, [tiles[0], *promising], question.device, jobs)
     found = search(tiles, predict, run.seconds, budget, seed=seed, known=known, progress=progress)
     if not found.measured:
         raise KernelError(
             f"none of {len(found.refused)} tiles passed validation; see `towtank kernels validate`"
         )
-    best = run.playoff(found.fastest(FINALISTS), tiles[0])
+    finalists = found.fastest(FINALISTS)
+    best = run.playoff(finalists, tiles[0] if tiles[0] not in found.refused else finalists[0])
     tile_cache.keep(question, best)
     measured = len(found.measured) - len(known)
     return Outcome(
@@ -103,14 +109,42 @@ def tune(
         measured,
         len(found.refused),
         found.weeded,
-        predict(best.tile),
+        predict(best.tile) if question.kernel in PRODUCTS else None,
     )
+
+
+def _check(question: Question, backend: Backend) -> None:
+    """Whether there is anything to search.
+
+    Raises:
+        KernelError: the kernel has no tiles of this backend, or not this dtype.
+    """
+    if not _has_tiles(backend):
+        raise KernelError(
+            f"tiles are searched for {', '.join(kernels_with_tiles())} by {' and '.join(BACKENDS)}, "
+            f"got {question.kernel} by {question.backend}"
+        )
+    if question.dtype not in backend.dtypes:
+        raise KernelError(
+            f"{question.kernel} by {backend.name} has no {question.dtype}; it has {', '.join(backend.dtypes)}"
+        )
+
+
+def kernels_with_tiles() -> list[str]:
+    """Names of kernels whose tiles can be searched by one of the backends."""
+    return [name for name, kernel in kernels().items() if any(_has_tiles(each) for each in kernel.backends)]
+
+
+def _has_tiles(backend: Backend) -> bool:
+    return backend.name in BACKENDS and backend.tiles is not no_tiles
 
 
 def _space(
     question: Question, backend: Backend, profile: "Device | None"
 ) -> tuple[Sequence[Tile], Callable[[Tile], float]]:
-    """Tiles, the default first, and their predicted seconds."""
+    """Tiles, the default first, and their predicted seconds; the same for all where there is no model."""
+    if question.kernel not in PRODUCTS:
+        return backend.tiles(question.sizes, question.dtype), lambda tile: 1.0
     sizes = product_sizes(question)
     if question.backend == "c":
         import torch
@@ -149,13 +183,17 @@ class _Measurements:
         self._inputs = inputs_for(kernel, question.sizes, question.dtype, question.device)
 
     def seconds(self, tile: Tile) -> float | None:
-        """Least time of a tile, recorded at once; None where it does not pass validation."""
+        """Least time of a tile, recorded at once; None where it does not pass validation or cannot run."""
         question = self._question
         try:
             require(self._kernel, self._backend, question.dtype, tile, question.device)
+            (timing,) = timings([self._call(tile)], question.device, samples=5, budget_s=SAMPLE_BUDGET_S)
         except KernelError:
             return None
-        (timing,) = timings([self._call(tile)], question.device, samples=5, budget_s=SAMPLE_BUDGET_S)
+        except Exception:  # of these sizes, such as more shared memory than there is
+            if question.backend != "triton":
+                raise
+            return None
         tile_cache.add_trial(question, tile, timing.least_s)
         return timing.least_s
 

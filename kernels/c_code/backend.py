@@ -7,7 +7,7 @@ from typing import Any
 
 from towtank.kernels.backends import library_missing
 from towtank.kernels.c_code.compiler import find, here, not_found
-from towtank.kernels.c_code.tiles import cores, default, register_blocks
+from towtank.kernels.c_code.tiles import default, register_blocks
 from towtank.kernels.errors import KernelError
 from towtank.kernels.records import Backend, Launch, Sizes, Tile
 
@@ -45,13 +45,17 @@ def missing(device: str) -> str | None:
 
 
 def _tiles(sizes: Sizes, dtype: str) -> tuple[Tile, ...]:
-    return _variants()
+    import torch
+
+    return _variants(
+        torch.get_num_threads()
+    )  # as many as the library uses, so that OMP_NUM_THREADS is heeded
 
 
 @cache
-def _variants() -> tuple[Tile, ...]:
+def _variants(threads: int) -> tuple[Tile, ...]:
     """The default, then each register block with and without panels of A: what the compiler has a part in."""
-    target, threads = here(), cores()
+    target = here()
     first = default(target, threads)
     others = (
         {**first, "mr": rows, "nr": columns, "mc": 96, "nc": 8 * columns, "pack_a": pack}

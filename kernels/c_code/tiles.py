@@ -1,6 +1,5 @@
 """Tiles of the generated matrix multiply."""
 
-import os
 from itertools import product
 
 from towtank.kernels.c_code.compiler import Target
@@ -14,11 +13,6 @@ _VECTORS = (1, 2, 3, 4)
 _BLOCK_ROWS = (24, 96, 384)
 _BLOCK_DEPTH = (64, 128, 256, 512)
 _BLOCK_COLUMNS = (256, 4096)
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def register_blocks(target: Target) -> tuple[tuple[int, int], ...]:

@@ -39,7 +39,7 @@ def test_validate_shows_in_the_list(towtank: Callable[..., Any]) -> None:
 def test_a_wrong_kernel_is_printed_and_ends_with_1(
     towtank: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from towtank.kernels import validate
+    from towtank.kernels import parallel
     from towtank.kernels.validate import Fault, Verdict
 
     def wrong(kernel, backend, dtype, tile, **_):
@@ -47,7 +47,7 @@ def test_a_wrong_kernel_is_printed_and_ends_with_1(
             kernel.name, backend.name, dtype, tile, 4, float("inf"), (Fault("rows=5", "shape (4,)"),)
         )
 
-    monkeypatch.setattr(validate, "validate", wrong)
+    monkeypatch.setattr(parallel, "validate", wrong)
     done = towtank("kernels", "validate", "--kernel", "gelu", "--backend", "library", "--dtype", "fp32")
     assert done.code == 1
     assert "0 of 1 variant passed" in done.out
@@ -113,3 +113,54 @@ def test_bench_wants_a_folder_that_is_there(towtank: Callable[..., Any], tmp_pat
     done = towtank("kernels", "bench", "--device", "cpu", "--out", str(tmp_path / "no" / "t.csv"))
     assert done.code == 2
     assert "does not exist" in done.err
+
+
+def test_a_sweep_that_is_broken_off_keeps_what_it_has(
+    towtank: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from towtank.kernels import bench
+
+    def measured(point, device, backend, budget_s, rows=[]):  # noqa: B006 - counts calls
+        if len(rows) == 2:
+            raise KeyboardInterrupt
+        rows.append(point)
+        figures = (1e-3, 1e-3, 3, 0.0, 2.0, device, "here", "torch", "2026-01-01")
+        return bench.Measurement(point.kind, point.kernel, backend, point.dtype, "elements=1", "", *figures)
+
+    monkeypatch.setattr(bench, "_measured", measured)
+    out = tmp_path / "t.csv"
+    done = towtank("kernels", "bench", "--quick", "--device", "cpu", "--out", str(out))
+    assert done.code == 130
+    assert "Broken off: 2 of 122 measurements" in done.out
+    assert len(out.read_text().splitlines()) == 3
+
+
+def test_a_backend_is_compared_with_the_library(towtank: Callable[..., Any]) -> None:
+    call = ("kernels", "compare", "--device", "cpu", "--backend", "library")
+    done = towtank(*call, "--kernel", "gelu", "--shape", "8x16", "--json")
+    (row,) = json.loads(done.out)
+    assert (row["kernel"], row["sizes"], row["library"]) == ("gelu", "rows=8 columns=16", "library")
+    assert row["speed"] == pytest.approx(row["library_seconds"] / row["seconds"])
+    for wrong, text in (
+        (("--shape", "8x8"), "name it with --kernel"),
+        (("--kernel", "gelu"), "give a --shape"),
+        (("--kernel", "gelu", "--shape", "8"), "--shape of gelu is rows x columns"),
+    ):
+        done = towtank(*call, *wrong)
+        assert done.code == 2
+        assert text in done.err
+
+
+def test_a_gpu_that_is_not_there_is_a_status(
+    towtank: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    done = towtank("kernels", "list", "--device", "cuda", "--json")
+    assert done.code == 0
+    rows = json.loads(done.out)
+    assert {row["state"] for row in rows} == {"not available"}
+    assert {row["reason"] for row in rows if row["backend"] == "library"} == {
+        "no GPU that torch can use was found"
+    }

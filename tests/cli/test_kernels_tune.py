@@ -43,9 +43,9 @@ def test_tiles_are_searched_kept_and_used(towtank):
         (("--backend", "c", "--device", "cpu"), "give its --shape, such as 4096x4096x4096"),
         (
             ("--kernel", "rms_norm", "--shape", "1x2x3", "--backend", "library"),
-            "tune knows the multiplies matmul",
+            "orders of operands are those of matmul",
         ),
-        (("--shape", "4096x4096", "--backend", "c", "--device", "cpu"), "--shape is MxNxK"),
+        (("--shape", "4096x4096", "--backend", "c", "--device", "cpu"), "--shape of matmul is m x n x k"),
     ],
 )
 def test_bad_input_is_one_clear_message(towtank, arguments, text):

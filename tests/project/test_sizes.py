@@ -14,7 +14,6 @@ LONG_FUNCTIONS: dict[str, str] = {
     "autotune/search/kernels/pipeline.py:_run": "the innermost loop: a call for each pass would double its time",
     "kernels/triton_code/attention.py:_forward": _DEVICE,
     "kernels/triton_code/attention_backward.py:_of_keys": _DEVICE,
-    "kernels/triton_code/grouped_matmul.py:_rows": _DEVICE,
 }
 """`path:function` of those over FUNCTION_AIM lines, with the reason."""
 

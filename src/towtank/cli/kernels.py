@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from towtank.cli import kernels_bench, kernels_tune
+from towtank.cli import kernels_bench, kernels_compare, kernels_tune
 from towtank.cli.options import Json
 
 if TYPE_CHECKING:
@@ -37,6 +37,16 @@ Seed = Annotated[
     int | None, typer.Option("--seed", min=0, help="Seed of the random inputs; default: another each time.")
 ]
 
+AllTiles = Annotated[
+    bool, typer.Option("--all-tiles", help="Try every tile of a backend, not its default only.")
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs", min=1, help="Processes that validate at once; default: 1 on a CPU, 12 at most on a GPU."
+    ),
+]
+
 VALIDATE_EXAMPLES = (
     "Examples: `towtank kernels validate`; `TRITON_INTERPRET=1 towtank kernels validate --backend triton`."
 )
@@ -51,8 +61,8 @@ def list_(device: Device = None, json: Json = False) -> None:
     from towtank.kernels.launch import recorded
     from towtank.kernels.registry import kernels
 
-    missing = library_missing("cpu")
     chosen = checked_device(device)
+    missing = library_missing(chosen)
     entries = [] if missing else recorded(chosen)
     rows = [
         _status(kernel, backend, chosen, entries)
@@ -84,7 +94,10 @@ def _status(kernel: "Kernel", backend: "Backend", device: str, entries: "list[En
     from towtank.cli.kernels_choice import precision
 
     own = [each for each in entries if (each.kernel, each.backend) == (kernel.name, backend.name)]
-    row = {"kernel": kernel.name, "backend": backend.name, "device": device, "dtypes": list(backend.dtypes)}
+    row = {
+        "kernel": kernel.name, "backend": backend.name, "device": device, "dtypes": list(backend.dtypes),
+        "dimensions": list(kernel.dimensions),
+    }  # fmt: skip
     if (missing := backend.missing(device)) is not None:
         return {**row, "state": "not available", "status": "not available", "reason": missing}
     wrong = [each for each in own if not each.passed]
@@ -108,15 +121,8 @@ def validate(
     dtype: Dtype = None,
     device: Device = None,
     seed: Seed = None,
-    all_tiles: Annotated[
-        bool, typer.Option("--all-tiles", help="Try every tile of a backend, not its default only.")
-    ] = False,
-    jobs: Annotated[
-        int | None,
-        typer.Option(
-            "--jobs", min=1, help="Processes that validate at once; default: 1 on a CPU, 12 at most on a GPU."
-        ),
-    ] = None,
+    all_tiles: AllTiles = False,
+    jobs: Jobs = None,
     json: Json = False,
 ) -> None:
     """Compare kernels with float64 on fresh random data, odd sizes, strides, NaN and poisoned outputs.
@@ -134,9 +140,9 @@ def validate(
     choice = Choice.of(kernel, backend, dtype, device)
     variants = choice.variants(all_tiles)
     used = fresh_seed() if seed is None else seed
-    verdicts, entries = [], []
     names = [Variant(one.name, by.name, kind, tile) for one, by, kind, tile in variants]
     found = try_variants(names, choice.device, used, jobs or usual_jobs(choice.device))
+    verdicts, entries = [], []
     for number, each in enumerate(names, 1):
         progress(number, len(names), f"{each.kernel} {each.backend} {each.dtype}")
         verdicts.append(next(found))
@@ -153,5 +159,6 @@ def validate(
 
 
 app.command("tune", epilog=kernels_tune.EXAMPLES)(kernels_tune.tune)
+app.command("compare", epilog=kernels_compare.EXAMPLES)(kernels_compare.compare)
 app.command("bench", epilog=kernels_bench.BENCH_EXAMPLES)(kernels_bench.bench)
 app.command("profile", epilog=kernels_bench.PROFILE_EXAMPLES)(kernels_bench.profile)

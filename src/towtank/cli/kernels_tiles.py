@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from towtank.autotune.tiles.search import Found
     from towtank.autotune.tiles.tuner import Outcome
     from towtank.hardware_profiles.records import Device
+    from towtank.kernels.cache import Question
 
 UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
@@ -58,7 +59,7 @@ def tune_tiles(
 
     question = Question(kernel, backend, dtype, sizes, device)
     budget = Budget(seconds, trials) if trials is not None else Budget(seconds)
-    shown = _Progress(seconds, 2.0 * sizes["m"] * sizes["n"] * sizes["k"])
+    shown = _Progress(seconds, _flop(question))
     outcome = tune(question, budget, profile=_profile(profile, device), fresh=fresh, progress=shown.after)
     shown.end()
     if json:
@@ -114,9 +115,15 @@ class _Progress:
             sys.stderr.write("\n")
 
 
+def _flop(question: "Question") -> float:
+    from towtank.kernels.registry import kernels
+
+    kernel = kernels()[question.kernel]
+    return kernel.cost({**kernel.options, **question.sizes}, question.dtype).flop
+
+
 def _rate(outcome: "Outcome", seconds: float) -> float:
-    sizes = outcome.question.sizes
-    return 2.0 * sizes["m"] * sizes["n"] * sizes["k"] / seconds / 1e9
+    return _flop(outcome.question) / seconds / 1e9
 
 
 def _plain(outcome: "Outcome") -> dict[str, Any]:
@@ -140,6 +147,12 @@ def _plain(outcome: "Outcome") -> dict[str, Any]:
         "refused": outcome.refused,
         "weeded": outcome.weeded,
     }
+
+
+def _predicted(outcome: "Outcome") -> str:
+    if outcome.predicted_seconds is None:
+        return ""
+    return f" and predicts {outcome.predicted_seconds * 1e3:.3f} ms for the tile found"
 
 
 def _text(outcome: "Outcome") -> str:
@@ -166,7 +179,7 @@ def _text(outcome: "Outcome") -> str:
             "",
             f"{best.default_seconds / best.seconds:.2f}x the speed of the default, by medians measured in turn.",
             f"{outcome.measured} of {outcome.space} tiles measured{earlier}{refused}; the model weeded out "
-            f"{outcome.weeded} proposals and predicts {outcome.predicted_seconds * 1e3:.3f} ms for the tile found.",
+            f"{outcome.weeded} proposals{_predicted(outcome)}.",
             "Kept for this device, precision and class of shapes: kernels of this backend use it from now on.",
         ]
     )

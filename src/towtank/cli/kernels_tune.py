@@ -22,7 +22,8 @@ _Kernel = Annotated[
     typer.Option(
         "--kernel",
         metavar="NAME",
-        help="matmul (without a shape: all directions), matmul_dgrad, matmul_wgrad.",
+        help="matmul (without a shape: all directions), matmul_dgrad, matmul_wgrad; on a GPU also the others with "
+        "tiles, such as attention.",
     ),
 ]
 _Backend = Annotated[
@@ -37,9 +38,16 @@ _Backend = Annotated[
 ]
 _Shape = Annotated[
     str | None,
-    typer.Option("--shape", metavar="MxNxK", help="One multiply; default: those of six GPT layers."),
+    typer.Option(
+        "--shape",
+        metavar="MxNxK",
+        help="One multiply; default: those of six GPT layers. Other kernels: their sizes in the order of `towtank "
+        "kernels list --json`, such as 1x4096x32x8x128 of attention.",
+    ),
 ]
-_Dtype = Annotated[str, typer.Option("--dtype", metavar="TYPE", help="Precision: fp32, fp16 or bf16.")]
+_Dtype = Annotated[
+    str, typer.Option("--dtype", metavar="TYPE", help="Precision: fp32, fp16, bf16, fp64 or fp8.")
+]
 _Device = Annotated[
     str | None,
     typer.Option("--device", metavar="TYPE", help="cpu or cuda; default: the GPU where there is one."),
@@ -101,8 +109,11 @@ def tune(
     if backend is None:
         backend = "library" if shape is None else backend_with_tiles(checked_device(device))
     choice = Choice.of(kernel, backend, dtype, device)
-    if not kernel.startswith("matmul"):
-        raise InputError(f"tune knows the multiplies matmul, matmul_dgrad and matmul_wgrad; got {kernel}")
+    if backend == "library" and not kernel.startswith("matmul"):
+        raise InputError(
+            f"orders of operands are those of matmul, matmul_dgrad and matmul_wgrad; got {kernel}. Of other kernels "
+            "tiles are searched: give a --shape"
+        )
     problems = _problems(kernel, shape, choice.device)
     if backend == "library":
         _tune_modes(choice, problems, seconds or 2.0, out, json)
@@ -141,17 +152,31 @@ def _tune_modes(
 
 
 def _problems(kernel: str, shape: str | None, device: str) -> "list[Problem]":
-    from towtank.cli.failure import InputError
     from towtank.kernels.modes import layer_problems
     from towtank.kernels.sweeps import LARGE
 
     if shape is None:
         layers = layer_problems() if device == "cpu" else layer_problems(LARGE.hidden, LARGE.layer_rows)
         return [each for each in layers if kernel in ("matmul", each[0])]
-    parts = shape.lower().split("x")
-    if len(parts) != 3 or not all(part.isdigit() and int(part) > 0 for part in parts):
-        raise InputError(f"--shape is MxNxK with three whole numbers, such as 4096x4096x1024; got {shape!r}")
-    return [(kernel, dict(zip("mnk", map(int, parts), strict=True)))]
+    return [(kernel, sizes_from(kernel, shape))]
+
+
+def sizes_from(kernel: str, shape: str) -> dict[str, int]:
+    """Sizes of a kernel from a text such as 4096x4096x1024.
+
+    Raises:
+        InputError: it is none of this kernel.
+    """
+    from towtank.cli.failure import InputError
+    from towtank.kernels.registry import kernels
+
+    names, parts = kernels()[kernel].dimensions, shape.lower().split("x")
+    if len(parts) != len(names) or not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise InputError(
+            f"--shape of {kernel} is {' x '.join(names)}: {len(names)} whole numbers above 0 with x between them, "
+            f"such as {'x'.join(['4096'] * len(names))}; got {shape!r}"
+        )
+    return dict(zip(names, map(int, parts), strict=True))
 
 
 def _text(found: "list[ModeChoice]") -> str:
