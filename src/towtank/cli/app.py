@@ -18,6 +18,7 @@ from towtank.cli import (
     models,
     network,
     predict,
+    report,
     scale,
     stacks,
     tune,
@@ -60,6 +61,7 @@ app.command("predict", epilog=predict.EXAMPLES)(predict.predict)
 app.command("tune", epilog=tune.EXAMPLES)(tune.tune)
 app.command("why", epilog=why.EXAMPLES)(why.why)
 app.command("explain", epilog=explain.EXAMPLES)(explain.explain)
+app.command("report", epilog=report.EXAMPLES)(report.report)
 app.command("compare", epilog=compare.EXAMPLES)(compare.compare)
 app.command("scale", epilog=scale.EXAMPLES)(scale.scale)
 app.command("capacity", epilog=capacity.EXAMPLES)(capacity.capacity)

@@ -1,0 +1,72 @@
+"""`towtank report`: one step as a page that people read."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from towtank.cli.failure import InputError
+from towtank.cli.options import Machine, Model, Profiles, Stack
+
+EXAMPLES = """\
+\b
+Examples:
+  towtank report plan.yaml
+  towtank report plan.yaml --html step.html --markdown step.md --csv step.csv
+  towtank report plan.yaml --model gpt3-175b --machine selene --stack megatron-2021
+
+\b
+The HTML file holds everything that it shows: it opens without a network, prints, and reads on a phone.
+"""
+
+
+def _file(name: str, text: str) -> Any:
+    return typer.Option(name, metavar="FILE", help=text, show_default=False)
+
+
+def report(
+    plan: Annotated[Path, typer.Argument(metavar="PLAN.yaml", help="Plan file.", show_default=False)],
+    model: Model = None,
+    machine: Machine = None,
+    stack: Stack = None,
+    html: Annotated[
+        Path | None, _file("--html", "The page; default: report.html unless another is asked.")
+    ] = None,
+    markdown: Annotated[Path | None, _file("--markdown", "The same as Markdown.")] = None,
+    csv: Annotated[Path | None, _file("--csv", "All its figures as CSV.")] = None,
+    profiles: Profiles = None,
+) -> None:
+    """Write the report of a step: summary, breakdown, critical path, timeline, memory, roofline, front, scaling,
+    how far to trust it, sources, and the commands that reproduce it."""
+    from towtank.cli.compare import predicted
+    from towtank.cli.job import load_job
+    from towtank.cli.text import emit
+    from towtank.pages.html import html_of
+    from towtank.pages.plain import csv_of, markdown_of
+    from towtank.pages.step_report import page_of, step_report
+
+    if html is None and markdown is None and csv is None:
+        html = Path("report.html")
+    folders = tuple(profiles or ())
+    job = load_job(plan, model, machine, stack, folders)
+    _check_folders(html, markdown, csv)
+    words = [f"{name} {shlex.quote(value)}" for name, value in (
+        ("--model", model), ("--machine", machine), ("--stack", stack)) if value]  # fmt: skip
+    options = " ".join([shlex.quote(str(plan)), *words])
+    commands = [f"towtank {command} {options}" for command in ("predict --plan", "explain", "report")]
+    page = page_of(step_report(predicted(job, folders), commands, profile_dirs=folders))
+    for path, make in ((html, html_of), (markdown, markdown_of), (csv, csv_of)):
+        if path is not None:
+            path.write_text(make(page), encoding="utf-8")
+            emit(f"wrote {path}")
+
+
+def _check_folders(*paths: Path | None) -> None:
+    """Whether the files can be written: before the work, not after it."""
+    faults = [
+        f"{path}: there is no folder {path.parent}" for path in paths if path and not path.parent.is_dir()
+    ]
+    faults += [f"{path}: is a folder" for path in paths if path and path.is_dir()]
+    if faults:
+        raise InputError("; ".join(faults))
