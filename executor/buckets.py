@@ -1,9 +1,9 @@
 """Buckets: weights whose gradients are summed, updated and gathered together, in flat arrays.
 
-A bucket holds the weights of one layer (of the whole stage, where nothing overlaps) that share groups. Its flat arrays
-are the sum of gradients, master weights, both moments and weights in use, each with the same place for a weight. Under
-ZeRO 1 and 2 a device keeps of each weight an even number of rows, padded where they do not divide; otherwise all of
-its rows. So every weight's states are boxes, and one call updates them all.
+A bucket holds the weights of one layer (of the whole stage, where nothing overlaps) that share groups. Its flat
+arrays are the sum of gradients, master weights, both moments and weights in use, each with the same place for a weight.
+Under ZeRO 1 and 2 a device keeps of each weight an even number of rows, padded where they do not divide; otherwise all
+of its rows. So every weight's states are boxes, and one call updates them all.
 """
 
 from collections.abc import Iterator, Sequence
@@ -61,6 +61,8 @@ class StatePart:
     """First row in the place."""
     copies: int
     """Devices of the run that keep states of these elements."""
+    partial: int
+    """Neighbours along x that have each a part of their gradient."""
 
     def of(self, flat: torch.Tensor) -> torch.Tensor:
         """View of one flat array, of the shape of the box."""
@@ -130,7 +132,9 @@ class Bucket:
                 first, end = max(part.first, place.first_row), min(part.first + part.box.size[0], last)
                 if first < end:
                     box = part.box.rows(first - part.first, end - part.first)
-                    yield StatePart(box, place, first - place.first_row, part.copies // self.shards)
+                    yield StatePart(
+                        box, place, first - place.first_row, part.copies // self.shards, part.partial
+                    )
 
     def own_rows(self, place: Place) -> slice:
         """Rows of the weight at rest (without padding) whose states this device keeps."""

@@ -1,4 +1,4 @@
-"""The end of a step: norm of all gradients, clipping, AdamW on the states of this device, weights for the next step."""
+"""The end of a step: norm of all gradients, clipping, AdamW on this device's states, weights for the next step."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,7 +66,7 @@ class Optimizer:
         return Update(norm, updated)
 
     def _norm_and_clip(self) -> tuple[float, bool]:
-        """Norm of the gradients of the loss, and whether they may be used; they are scaled as the update needs them."""
+        """Norm of the loss's gradients, and whether they may be used; they are scaled as the update needs them."""
         with recorder.operation("gradient-norm", recorder.GRADIENT_NORM, Phase.OPTIMIZER):
             total = sum((states.square_sum() for states in self.states), torch.zeros((), dtype=torch.float64))
         total = self._sum_over_world(total)

@@ -107,6 +107,11 @@ class Scatters:
         if len(self._pending) > self._most:
             self._finish(self._pending.pop(0))
 
+    @property
+    def busy(self) -> bool:
+        """Whether any is under way."""
+        return bool(self._pending)
+
     def settle(self, weights: "frozenset[Weight] | None" = None) -> None:
         """Wait until nothing of these weights (of all) is under way, and add it to their gradients."""
         while self._pending and (weights is None or any(one.weight in weights for one in self._pending)):
@@ -266,18 +271,42 @@ class Weight:
             if self.holds_gradient:
                 self.gradient.add_(rows)
             else:
+                self._make_room()
                 self.gradient.copy_(rows)
                 self.holds_gradient = True
+
+    def _make_room(self) -> None:
+        if self.gradient.shape != self.value.shape:
+            self.gradient = torch.empty_like(self.value, dtype=self.gradient.dtype)
 
     def finish_gradient(self) -> None:
         """Zero the gradient if the step has none; `Scatters.settle` comes before."""
         if not self.holds_gradient:
+            self._make_room()
             self.gradient.zero_()
             self.holds_gradient = True
 
     def forget_gradient(self) -> None:
         """Begin a step."""
         self.holds_gradient = False
+
+    def free_gradient(self) -> None:
+        """Give up the gradient's memory until the next one is made."""
+        self.gradient = self.gradient.new_empty(0)
+        self.holds_gradient = False
+
+    # ---- memory
+
+    def move(self, padded: torch.Tensor, gradient: torch.Tensor) -> None:
+        """Keep the shard, with its padding, and its gradient in memory that somebody else provides.
+
+        Args:
+            padded: [rows of a shard, ...]; takes the values over.
+            gradient: the same shape.
+        """
+        rows = self.value.shape[0]
+        padded[:rows].copy_(self.value)
+        self._padded, self.value, self.gradient = padded, padded[:rows], gradient[:rows]
 
 
 def drawn(box: Box, seed: int) -> torch.Tensor:
