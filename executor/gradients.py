@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from towtank.executor import collectives
+from towtank.executor.buckets import LAST
 from towtank.executor.mesh import Group
 from towtank.executor.partial_sums import sum_partials
 from towtank.executor.recorder import GRADIENT_NORM, GRADIENT_REDUCTION, Waitable
@@ -151,11 +152,8 @@ class GradientSums:
 
 
 def _is_ready(states: States, layer: int) -> bool:
-    """Whether the gradients of a bucket are complete when the last backward pass has come through `layer`.
-
-    The head's are, with the last layer; the embedding's are the very last.
-    """
-    weights = states.bucket.weights
-    if any(weight.layer < 0 for weight in weights):
-        return all(weight.holds_gradient and not weight.used_first for weight in weights)
-    return all(weight.layer == layer for weight in weights)
+    """Whether the gradients of a bucket are complete when the last backward pass has come through `layer`: its own, and
+    those of what comes after the last layer. The embedding's are the very last."""
+    return states.bucket.model_places <= {layer, LAST} and all(
+        weight.holds_gradient for weight in states.bucket.weights
+    )

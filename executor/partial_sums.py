@@ -17,9 +17,9 @@ NAME = "neighbours.gradient-reduce"
 class _Slot(NamedTuple):
     rows: torch.Tensor
     """Of the gradient."""
-    index: int
-    """Which of the `number` sets of neighbours this device is in."""
-    number: int
+    which: int
+    """Set of neighbours that this device is in, of `sets`."""
+    sets: int
 
 
 def sum_partials(parts: Iterable[tuple[torch.Tensor, int]], x: Group) -> None:
@@ -36,11 +36,11 @@ def sum_partials(parts: Iterable[tuple[torch.Tensor, int]], x: Group) -> None:
     if not slots:
         return
     with operation(NAME, GRADIENT_REDUCTION, Phase.BACKWARD):
-        widths = [slot.rows.numel() * slot.number for slot in slots]
+        widths = [slot.rows.numel() * slot.sets for slot in slots]
         buffer = slots[0].rows.new_zeros(sum(widths))
         own, start = [], 0
         for slot, width in zip(slots, widths, strict=True):
-            own.append(buffer[start : start + width].view(slot.number, *slot.rows.shape)[slot.index])
+            own.append(buffer[start : start + width].view(slot.sets, *slot.rows.shape)[slot.which])
             start += width
         for slot, place in zip(slots, own, strict=True):
             place.copy_(slot.rows)
