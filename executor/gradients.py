@@ -152,8 +152,10 @@ class GradientSums:
 
 
 def _is_ready(states: States, layer: int) -> bool:
-    """Whether the gradients of a bucket are complete when the last backward pass has come through `layer`: its own, and
-    those of what comes after the last layer. The embedding's are the very last."""
+    """Whether the gradients of a bucket are complete when the last backward pass has come through `layer`.
+
+    Its own are, and those of what comes after the last layer. The embedding's are the very last.
+    """
     return states.bucket.model_places <= {layer, LAST} and all(
         weight.holds_gradient for weight in states.bucket.weights
     )
