@@ -33,3 +33,7 @@ class LostRankError(RunError):
     """A process of the run has ended or does not answer."""
 
     code = 4
+
+
+class CheckpointError(ExecutorError):
+    """A checkpoint cannot be written, or not be read into this run."""
