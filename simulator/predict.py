@@ -245,7 +245,9 @@ def _flop(model: ModelSpec, plan: Plan, sequence: int, stack: Stack) -> tuple[fl
 def _provenance(cost: CostModel, model: ModelSpec) -> tuple[str, ...]:
     """One sentence on each thing that the numbers stand on."""
     device, fitted = cost.machine.device, cost.stack.fitted
-    if device.measured_as == device.name:
+    if cost.machine.calibration is not None:
+        kernels = f"kernels and collectives: calibration {device.name}, {cost.machine.calibration.described}"
+    elif device.measured_as == device.name:
         kernels = f"kernel times: measured on {device.name}"
     else:
         kernels = f"kernel times: {device.name} was not measured; shape dependence of {device.measured_as}"

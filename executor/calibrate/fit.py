@@ -1,0 +1,91 @@
+"""Robust fits of times to features, with residuals and confidence."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from towtank.hardware_profiles.calibrated.records import KernelFit, Residual
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+SOFT = 0.1
+"""Relative error from which on a sample counts less than its square (soft L1 loss)."""
+_NINETY = 1.645
+"""Standard deviations of 90 % of a normal distribution, on both sides."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One measured time of a kernel at some features."""
+
+    kernel: str
+    precision: str
+    processes: int
+    features: Mapping[str, float]
+    seconds: float
+    weight: float = 1.0
+
+
+def fit_kernels(samples: Sequence[Sample]) -> tuple[KernelFit, ...]:
+    """One fit for each kernel, precision and number of processes."""
+    groups: dict[tuple[str, str, int], list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault((sample.kernel, sample.precision, sample.processes), []).append(sample)
+    return tuple(_fit(key, group) for key, group in sorted(groups.items()))
+
+
+def _fit(key: tuple[str, str, int], samples: Sequence[Sample]) -> KernelFit:
+    names = tuple(dict.fromkeys(name for sample in samples for name in sample.features))
+    features = np.array([[sample.features.get(name, 0.0) for name in names] for sample in samples])
+    seconds = np.array([sample.seconds for sample in samples])
+    weights = np.array([sample.weight for sample in samples])
+    terms, deviations = non_negative_terms(features, seconds, weights)
+    errors = np.abs(features @ terms / seconds - 1)
+    intervals = {
+        name: (max(0.0, value - _NINETY * spread), value + _NINETY * spread)
+        for name, value, spread in zip(names, terms.tolist(), deviations.tolist(), strict=True)
+    }
+    return KernelFit(
+        *key,
+        dict(zip(names, terms.tolist(), strict=True)),
+        intervals,
+        Residual(len(samples), float(np.median(errors)), float(np.quantile(errors, 0.9))),
+    )
+
+
+def non_negative_terms(features: "Floats", seconds: "Floats", weights: "Floats") -> "tuple[Floats, Floats]":
+    """Terms of 0 or more, shape [features], with their standard deviations.
+
+    Minimises the sum over samples of w rho(r^2) with r = (f . x - t) / t and rho the soft L1 loss, by scipy's
+    trust-region reflective least squares; samples count alike whatever their length.
+    """
+    from scipy.optimize import least_squares, nnls
+
+    scale = np.maximum(features.max(axis=0), 1e-300)
+    scaled = features / scale
+    relative = scaled / seconds[:, None]
+    root = np.sqrt(weights)
+    start = nnls(relative * root[:, None], root)[0]
+    found: Any = least_squares(
+        lambda x: (relative @ x - 1.0) * root,
+        np.maximum(start, 1e-12),
+        jac=lambda x: relative * root[:, None],
+        bounds=(0.0, np.inf),
+        loss="soft_l1",
+        f_scale=SOFT,
+    )
+    values = np.where(found.x < 1e-11, 0.0, found.x)
+    return values / scale, _deviations(relative * root[:, None], relative @ values - 1.0) / scale
+
+
+def _deviations(jacobian: "Floats", residuals: "Floats") -> "Floats":
+    """Standard deviations of terms: the diagonal of s^2 (J^T J)^-1, s from the median residual."""
+    spread = float(np.median(np.abs(residuals))) / 0.6745
+    inverse = np.linalg.pinv(jacobian.T @ jacobian)
+    result: Floats = spread * np.sqrt(np.maximum(np.diag(inverse), 0.0))
+    return result

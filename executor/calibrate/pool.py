@@ -1,0 +1,221 @@
+"""Processes that measure together: as many as asked for at work at once, the others asleep."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, Any
+
+from towtank.executor.calibrate.calls import Call, collective_call, kernel_call, trips
+from towtank.executor.calibrate.points import CollectivePoint, KernelPoint
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+    from multiprocessing.context import SpawnProcess
+
+Point = KernelPoint | CollectivePoint
+_WAIT_S = 300.0
+"""Seconds without an answer after which a worker is taken for lost."""
+
+
+class CalibrationError(ValueError):
+    """A calibration cannot be made; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Measure points with `processes` at work at once."""
+
+    points: tuple[Point, ...]
+    processes: int
+    window_s: float
+    repeats: int
+
+
+class Pool:
+    """Worker processes joined by a process group."""
+
+    def __init__(self, counts: Sequence[int], device_type: str, threads: int) -> None:
+        """Start as many workers as the largest of `counts`, each with so many threads.
+
+        Raises:
+            CalibrationError: a worker does not start.
+        """
+        self._counts = tuple(counts)
+        context = get_context("spawn")
+        port = _free_port()
+        self._pipes: list[Connection] = []
+        self._processes: list[SpawnProcess] = []
+        world = max(counts)
+        for rank in range(world):
+            here, there = context.Pipe()
+            process = context.Process(
+                target=_work, args=(there, rank, world, self._counts, port, device_type, threads), daemon=True
+            )
+            process.start()
+            there.close()
+            self._pipes.append(here)
+            self._processes.append(process)
+        for rank in range(world):
+            self._answer(rank)
+
+    def measure(self, order: Order) -> list[float]:
+        """Seconds of one call of each point: median of repeats, mean over the processes.
+
+        Raises:
+            CalibrationError: a worker failed.
+        """
+        active = range(order.processes)
+        for rank in active:
+            self._pipes[rank].send(order)
+        found = [self._answer(rank) for rank in active]
+        return [sum(each) / len(each) for each in zip(*found, strict=True)]
+
+    def _answer(self, rank: int) -> Any:
+        pipe = self._pipes[rank]
+        try:
+            if not pipe.poll(_WAIT_S):
+                raise CalibrationError(f"process {rank} does not answer for {_WAIT_S:.0f} s; try again")
+            answer = pipe.recv()
+        except (EOFError, ConnectionResetError) as error:
+            raise CalibrationError(
+                f"process {rank} ended (out of memory?); use fewer processes with --processes"
+            ) from error
+        if isinstance(answer, str):
+            raise CalibrationError(f"process {rank}: {answer}")
+        return answer
+
+    def close(self) -> None:
+        """End the workers."""
+        for pipe in self._pipes:
+            with suppress(OSError):
+                pipe.send(None)
+        for process in self._processes:
+            process.join(10)
+            if process.is_alive():
+                process.terminate()
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def _work(
+    pipe: Connection, rank: int, world: int, counts: tuple[int, ...], port: int, device_type: str, threads: int
+) -> None:
+    """Life of a worker: join the group, then measure what comes until None comes."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    try:
+        worker = _Worker(rank, world, counts, port, device_type, threads)
+        pipe.send([])
+        while (order := pipe.recv()) is not None:
+            pipe.send(worker.measure(order))
+    except (EOFError, KeyboardInterrupt):
+        return
+    except Exception as error:
+        with suppress(OSError):
+            pipe.send(f"{type(error).__name__}: {error}")
+
+
+class _Worker:
+    def __init__(
+        self, rank: int, world: int, counts: tuple[int, ...], port: int, device_type: str, threads: int
+    ) -> None:
+        import torch
+        import torch.distributed as dist
+
+        torch.set_num_threads(threads)
+        torch.manual_seed(rank)
+        self.device = "cpu" if device_type == "cpu" else f"cuda:{rank}"
+        if device_type != "cpu":
+            torch.cuda.set_device(rank)
+        self.rank = rank
+        self.groups: dict[tuple[int, int], Any] = {}
+        if world > 1:
+            backend = "gloo" if device_type == "cpu" else "nccl"
+            dist.init_process_group(
+                backend, init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world
+            )
+            for size in counts:
+                for first in range(0, world - size + 1, size):
+                    group = dist.new_group(list(range(first, first + size)))
+                    if first <= rank < first + size:
+                        self.groups[size, first] = group
+
+    def measure(self, order: Order) -> list[float]:
+        """Median seconds of one call of each point."""
+        return [self._one(point, order) for point in order.points]
+
+    def _one(self, point: Point, order: Order) -> float:
+        if isinstance(point, CollectivePoint):
+            first = self.rank // point.size * point.size
+            group = self.groups[point.size, first]
+            call = collective_call(point, group, self.rank - first, self.device)
+            return self._collective(call, point, order)
+        call = kernel_call(point, self.device)
+        call()
+        found = []
+        for _ in range(order.repeats):
+            self._meet(order.processes)
+            found.append(self._window(call, order.window_s))
+        return sorted(found)[len(found) // 2]
+
+    def _meet(self, processes: int) -> None:
+        """Begin together."""
+        import torch.distributed as dist
+
+        if processes > 1:
+            dist.barrier(group=self.groups[processes, 0])
+
+    def _window(self, call: Call, window_s: float) -> float:
+        """Seconds of one call while a window lasts."""
+        import torch
+
+        number, begin = 0, time.perf_counter()
+        while True:
+            call()
+            number += 1
+            if self.device != "cpu" and number % 8 == 0:
+                torch.cuda.synchronize()
+            spent = time.perf_counter() - begin
+            if spent >= window_s:
+                break
+        if self.device != "cpu":
+            torch.cuda.synchronize()
+        return (time.perf_counter() - begin) / number
+
+    def _collective(self, call: Call, point: CollectivePoint, order: Order) -> float:
+        """Seconds of one operation. All members must call it as often: rank 0 decides how often."""
+        import torch
+        import torch.distributed as dist
+
+        call()
+        group = self.groups[order.processes, 0]
+        number = torch.ones(1, device=self.device)
+        begin = time.perf_counter()
+        call()
+        number[0] = max(1.0, min(200.0, order.window_s / max(time.perf_counter() - begin, 1e-6)))
+        dist.broadcast(number, group_src=0, group=group)
+        found = []
+        for _ in range(order.repeats):
+            self._meet(order.processes)
+            begin = time.perf_counter()
+            for _ in range(int(number.item())):
+                call()
+            if self.device != "cpu":
+                torch.cuda.synchronize()
+            found.append((time.perf_counter() - begin) / int(number.item()) / trips(point.collective))
+        return sorted(found)[len(found) // 2]

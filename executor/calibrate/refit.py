@@ -1,0 +1,65 @@
+"""`towtank calibrate --from`: a calibration fitted to real steps, on top of its sweeps."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from towtank.executor.calibrate.fit import Sample, fit_kernels
+from towtank.executor.calibrate.from_steps import (
+    MeasuredRun,
+    collective_samples,
+    kernel_samples,
+    with_waits,
+)
+from towtank.hardware_profiles.calibrated.machine import machine_of
+from towtank.hardware_profiles.calibrated.records import Calibration, Residual
+from towtank.simulator.memory import stage_memories
+from towtank.simulator.predict import predict
+from towtank.simulator.program import lower
+
+
+def fitted_to_steps(
+    calibration: Calibration, sweeps: Sequence[Sample], runs: Sequence[MeasuredRun]
+) -> Calibration:
+    """The calibration of sweeps and of real steps: kernels, what groups wait for each other, memory of a process."""
+    samples = [*sweeps, *(sample for run in runs for sample in kernel_samples(run))]
+    waited = [sample for run in runs for sample in collective_samples(run)]
+    found = replace(
+        calibration,
+        kernels=fit_kernels(samples),
+        collectives=with_waits(calibration, waited),
+        process_bytes=process_bytes(runs),
+    )
+    return replace(found, steps=judged(found, runs))
+
+
+def process_bytes(runs: Sequence[MeasuredRun]) -> float:
+    """Memory of a process besides tensors: median of measured less counted peak, not below 0."""
+    from statistics import median
+
+    late = [
+        run.step.peak_memory_bytes - tensors_bytes(run)
+        for run in runs
+        if run.step.peak_memory_bytes is not None
+    ]
+    return max(0.0, median(late)) if late else 0.0
+
+
+def tensors_bytes(run: MeasuredRun) -> float:
+    """Predicted peak without context of the device."""
+    stages = stage_memories(lower(run.model, run.plan, run.stack))
+    return max(stage.peak_bytes - stage.parts["device context"] for stage in stages)
+
+
+def judged(calibration: Calibration, runs: Sequence[MeasuredRun]) -> Residual | None:
+    """How far predictions of the steps are from what was measured."""
+    import numpy as np
+
+    machine = machine_of(calibration)
+    errors = [
+        abs(predict(run.model, machine, run.plan, stack=run.stack).step_time_s / run.step.step_time_s - 1)
+        for run in runs
+    ]
+    if not errors:
+        return None
+    return Residual(len(errors), float(np.median(errors)), float(np.quantile(errors, 0.9)))
