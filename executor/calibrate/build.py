@@ -9,6 +9,7 @@ from typing import Any
 
 from towtank.executor.calibrate.fit import Sample, fit_kernels
 from towtank.executor.calibrate.journal import Journal
+from towtank.executor.calibrate.measurements import beside, write_measurements
 from towtank.executor.calibrate.points import Mode
 from towtank.executor.calibrate.pool import CalibrationError
 from towtank.executor.calibrate.sweep import Progress, Swept, sweep
@@ -47,7 +48,9 @@ def request_for(name: str, mode: Mode, processes: int | None, found: Here) -> Re
     if device_type == "cuda" and most > len(found.gpus):
         faults.append(f"--processes {most}: this machine has {len(found.gpus)} GPUs; take at most as many")
     if device_type == "cpu" and most > 8 * found.cores:
-        faults.append(f"--processes {most}: this machine has {found.cores} cores; take at most {8 * found.cores}")
+        faults.append(
+            f"--processes {most}: this machine has {found.cores} cores; take at most {8 * found.cores}"
+        )
     if faults:
         raise CalibrationError("; ".join(faults))
     counts = tuple(2**power for power in range(most.bit_length()) if 2**power <= most)
@@ -92,6 +95,7 @@ def calibrate(request: Request, progress: Progress) -> tuple[Calibration, Path]:
     )
     calibration = assemble(request, here(), swept)
     write_calibration(path, calibration, notes(request))
+    write_measurements(beside(path), swept)
     journal.remove()
     return calibration, path
 

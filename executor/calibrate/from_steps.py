@@ -121,15 +121,11 @@ def collective_samples(run: MeasuredRun) -> list[CollectiveSample]:
         work = works.get(each.name)
         if isinstance(work, Message) and each.seconds > 0:
             size = place(run.plan, work.group, processes).size
-            found.append(
-                CollectiveSample(work.collective, size, processes, work.bytes, each.seconds / share)
-            )
+            found.append(CollectiveSample(work.collective, size, processes, work.bytes, each.seconds / share))
     return found
 
 
-def with_waits(
-    calibration: Calibration, samples: Sequence[CollectiveSample]
-) -> tuple[CollectiveTimes, ...]:
+def with_waits(calibration: Calibration, samples: Sequence[CollectiveSample]) -> tuple[CollectiveTimes, ...]:
     """Tables with what members of a group wait for each other in steps: median of measured less swept time.
 
     One figure for each number of members and processes, as far as steps were measured; never below 0.

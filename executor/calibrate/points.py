@@ -84,7 +84,9 @@ _GPU_QUICK = Sweep(
     message_bytes=(4, 16384, 262144, 4194304, 67108864, 536870912),
 )
 _GPU_FULL = Sweep(
-    layers=tuple(product((128, 1024, 4096, 16384), (1024, 2048, 4096, 8192), (1024, 2048, 4096, 8192, 16384))),
+    layers=tuple(
+        product((128, 1024, 4096, 16384), (1024, 2048, 4096, 8192), (1024, 2048, 4096, 8192, 16384))
+    ),
     attention=tuple((b, s, h, h, d) for b, s, h, d in product((1, 4), (1024, 4096), (16, 32), (64, 128))),
     rows=((64, 1024), (512, 2048), (2048, 4096), (4096, 8192), (16384, 8192)),
     message_bytes=tuple(4 * 4**power for power in range(14)),
@@ -136,7 +138,9 @@ def _attentions(sweep: Sweep, precision: str) -> Iterator[KernelPoint]:
             names = ("batch", "sequence", "heads", "kv_heads", "head_dim")
             sizes = dict(zip(names, (batch, sequence, heads, kv_heads, head_dim), strict=True))
             features = attention_features(core, BYTES_PER_ELEMENT[precision])
-            yield KernelPoint(f"attention.{'backward' if backward else 'forward'}", precision, sizes, features)
+            yield KernelPoint(
+                f"attention.{'backward' if backward else 'forward'}", precision, sizes, features
+            )
 
 
 ROW_KERNELS: Mapping[str, Passes] = {
@@ -157,15 +161,18 @@ def _row_kernels(sweep: Sweep, precision: str) -> Iterator[KernelPoint]:
     for rows, columns in sweep.rows:
         sizes, elements = {"rows": rows, "columns": columns}, float(rows * columns)
         counted = [
-            *((f"{name}.forward", each.forward * element, each.forward_launches) for name, each in ROW_KERNELS.items()),
-            *((f"{name}.backward", each.backward * element, each.backward_launches) for name, each in ROW_KERNELS.items()),
-            ("gradient-add.backward", 5 * element, 1),
-            (OTHER, 2 * element, 1),
-            ("optimizer", adam_bytes_per_parameter(4.0, 4.0, element), 4),
-            ("gradient-norm", 12.0, 8),
-        ]  # fmt: skip
-        for name, num_bytes, launches in counted:
-            features = elementwise_features(elements * num_bytes, launches)
+            *((f"{name}.forward", kind.forward, kind.forward_launches) for name, kind in ROW_KERNELS.items()),
+            *(
+                (f"{name}.backward", kind.backward, kind.backward_launches)
+                for name, kind in ROW_KERNELS.items()
+            ),
+            ("gradient-add.backward", 5, 1),
+            (OTHER, 2, 1),
+            ("optimizer", adam_bytes_per_parameter(4.0, 4.0, element) / element, 4),
+            ("gradient-norm", 12.0 / element, 8),
+        ]
+        for name, count, launches in counted:
+            features = elementwise_features(elements * count * element, launches)
             yield KernelPoint(name, precision, sizes, features)
 
 

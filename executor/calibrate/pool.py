@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from towtank.executor.calibrate.calls import Call, collective_call, kernel_call, trips
 from towtank.executor.calibrate.points import CollectivePoint, KernelPoint
+from towtank.executor.errors import ExecutorError
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -23,7 +24,7 @@ _WAIT_S = 300.0
 """Seconds without an answer after which a worker is taken for lost."""
 
 
-class CalibrationError(ValueError):
+class CalibrationError(ExecutorError):
     """A calibration cannot be made; the message says why and what to do."""
 
 
@@ -114,7 +115,13 @@ def _free_port() -> int:
 
 
 def _work(
-    pipe: Connection, rank: int, world: int, counts: tuple[int, ...], port: int, device_type: str, threads: int
+    pipe: Connection,
+    rank: int,
+    world: int,
+    counts: tuple[int, ...],
+    port: int,
+    device_type: str,
+    threads: int,
 ) -> None:
     """Life of a worker: join the group, then measure what comes until None comes."""
     os.environ["OMP_NUM_THREADS"] = str(threads)

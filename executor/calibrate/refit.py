@@ -11,11 +11,52 @@ from towtank.executor.calibrate.from_steps import (
     kernel_samples,
     with_waits,
 )
+from towtank.executor.calibrate.measurements import beside, read_measurements
+from towtank.executor.errors import RecordError
+from towtank.executor.measured.run_record import read_run_record
 from towtank.hardware_profiles.calibrated.machine import machine_of
+from towtank.hardware_profiles.calibrated.read import path_of, read_calibration, write_calibration
 from towtank.hardware_profiles.calibrated.records import Calibration, Residual
 from towtank.simulator.memory import stage_memories
+from towtank.simulator.models.load import load_model
+from towtank.simulator.plan_file import plan_from_mapping
 from towtank.simulator.predict import predict
 from towtank.simulator.program import lower
+from towtank.simulator.stacks.load import load_stack
+
+_NOTES = "Written by `towtank calibrate` and by nobody else."
+
+
+def refit(name: str, records: Sequence[Path]) -> tuple[Calibration, Path]:
+    """Fit the calibration of that name to records of runs as well, and write it.
+
+    Raises:
+        CalibrationError: there is no calibration yet. RecordError: a file is no record, or not of a run that can be
+        fitted to. ProfileError: the calibration is wrong or cannot be written.
+    """
+    path = path_of(name)
+    swept = read_measurements(beside(path))
+    before = read_calibration(path)
+    runs = [measured_run(record) for record in records]
+    found = fitted_to_steps(replace(before, collectives=swept.collectives), swept.samples, runs)
+    write_calibration(path, found, f"{_NOTES}\nFitted to {len(runs)} measured steps as well (--from).")
+    return found, path
+
+
+def measured_run(path: Path) -> MeasuredRun:
+    """The measured step of a record, with its model, plan and stack.
+
+    Raises:
+        RecordError: it is no record of our executor, or names no model or plan.
+    """
+    record = read_run_record(path)
+    if record.plan is None or record.model is None or record.stack is None or record.run is None:
+        raise RecordError(
+            f"{path}: names no model, plan and stack; only records of `towtank run` can be fitted to"
+        )
+    plan = plan_from_mapping(dict(record.plan), str(path))
+    model, stack = load_model(record.model), load_stack(record.stack)
+    return MeasuredRun(model, plan, stack, record.step, plan.precision)
 
 
 def fitted_to_steps(

@@ -72,7 +72,7 @@ def _key(point: KernelPoint | CollectivePoint, count: int) -> str:
 def _orders(
     kernels: Sequence[KernelPoint], collectives: Sequence[CollectivePoint], counts: Sequence[int]
 ) -> Iterator[tuple[int, list[KernelPoint | CollectivePoint]]]:
-    """Batches of points, each with its number of processes; the counts take turns, so that all meet the same noise."""
+    """Batches of points with their number of processes; the counts take turns, so that all meet the same noise."""
     for begin in range(0, len(kernels), _BATCH):
         for count in counts:
             yield count, list(kernels[begin : begin + _BATCH])
@@ -82,9 +82,7 @@ def _orders(
             yield count, list(own[begin : begin + _BATCH])
 
 
-def _samples(
-    kernels: Sequence[KernelPoint], counts: Sequence[int], journal: Journal
-) -> tuple[Sample, ...]:
+def _samples(kernels: Sequence[KernelPoint], counts: Sequence[int], journal: Journal) -> tuple[Sample, ...]:
     return tuple(
         Sample(point.kernel, point.precision, count, point.features, journal[_key(point, count)])
         for count in counts

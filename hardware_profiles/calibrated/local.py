@@ -67,7 +67,7 @@ def machine_by_specification(found: Here) -> Machine:
     if not found.gpus:
         raise ProfileError(
             f"this machine ({found.processor}, {found.cores} cores, {found.memory_bytes / 2**30:.0f} GiB) has no "
-            f"GPU, and rates of CPUs are not in any data sheet: run `towtank calibrate --quick` (a minute and a half), "
+            f"GPU, and rates of CPUs are in no data sheet: run `towtank calibrate --quick` (a minute and a half), "
             f"which writes {path_of(LOCAL)}"
         )
     kinds = sorted(set(found.gpus))

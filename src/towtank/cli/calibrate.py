@@ -26,7 +26,9 @@ def calibrate(
     ] = False,
     out: Annotated[
         str,
-        typer.Option("--out", metavar="NAME", help="Name of the calibration, and of the machine in --machine."),
+        typer.Option(
+            "--out", metavar="NAME", help="Name of the calibration, and of the machine in --machine."
+        ),
     ] = "local",
     processes: Annotated[
         int | None,

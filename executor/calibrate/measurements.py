@@ -1,0 +1,81 @@
+"""The raw measurements of a calibration beside it, as a table: what fits to real steps are made on top of."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from towtank.executor.calibrate.fit import Sample
+from towtank.executor.calibrate.pool import CalibrationError
+from towtank.executor.calibrate.sweep import Swept
+from towtank.hardware_profiles.calibrated.records import CollectiveTimes
+
+COLUMNS = ("kind", "name", "precision", "size", "processes", "features", "seconds")
+
+
+def beside(path: Path) -> Path:
+    """The table that belongs to a calibration file."""
+    return path.with_suffix(".measurements.csv")
+
+
+def write_measurements(path: Path, swept: Swept) -> None:
+    """Write the table; raises OSError where it cannot."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for sample in swept.samples:
+            features = " ".join(f"{name}={value:.9g}" for name, value in sample.features.items())
+            writer.writerow(
+                ["kernel", sample.kernel, sample.precision, "", sample.processes, features, f"{sample.seconds:.5g}"]
+            )  # fmt: skip
+        for row in swept.collectives:
+            for num_bytes, seconds in zip(row.message_bytes, row.seconds, strict=True):
+                writer.writerow(
+                    [
+                        "collective", row.collective, "", row.size, row.processes, f"bytes={num_bytes:.9g}",
+                        f"{seconds:.5g}",
+                    ]
+                )  # fmt: skip
+
+
+def read_measurements(path: Path) -> Swept:
+    """Read the table.
+
+    Raises:
+        CalibrationError: it is missing, or no such table.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        return Swept(tuple(_sample(row) for row in rows if row["kind"] == "kernel"), _tables(rows))
+    except OSError as error:
+        raise CalibrationError(f"{path}: {error.strerror}; run `towtank calibrate` first") from error
+    except (KeyError, ValueError, TypeError) as error:
+        raise CalibrationError(
+            f"{path}: is no table of measurements ({error}); run `towtank calibrate`"
+        ) from error
+
+
+def _features(text: str) -> dict[str, float]:
+    return {name: float(value) for name, value in (each.split("=") for each in text.split())}
+
+
+def _sample(row: dict[str, str]) -> Sample:
+    return Sample(
+        row["name"],
+        row["precision"],
+        int(row["processes"]),
+        _features(row["features"]),
+        float(row["seconds"]),
+    )
+
+
+def _tables(rows: Sequence[dict[str, str]]) -> tuple[CollectiveTimes, ...]:
+    found: dict[tuple[str, int, int], list[tuple[float, float]]] = {}
+    for row in rows:
+        if row["kind"] == "collective":
+            key = (row["name"], int(row["size"]), int(row["processes"]))
+            found.setdefault(key, []).append((_features(row["features"])["bytes"], float(row["seconds"])))
+    return tuple(
+        CollectiveTimes(*key, *(tuple(column) for column in zip(*sorted(row), strict=True)))
+        for key, row in found.items()
+    )
