@@ -40,7 +40,10 @@ def fit_kernels(samples: Sequence[Sample]) -> tuple[KernelFit, ...]:
 
 
 def _fit(key: tuple[str, str, int], samples: Sequence[Sample]) -> KernelFit:
-    names = tuple(dict.fromkeys(name for sample in samples for name in sample.features))
+    # a feature that no sample has tells nothing
+    names = tuple(
+        dict.fromkeys(name for sample in samples for name, value in sample.features.items() if value > 0)
+    )
     features = np.array([[sample.features.get(name, 0.0) for name in names] for sample in samples])
     seconds = np.array([sample.seconds for sample in samples])
     weights = np.array([sample.weight for sample in samples])
@@ -62,11 +65,12 @@ def non_negative_terms(features: "Floats", seconds: "Floats", weights: "Floats")
     """Terms of 0 or more, shape [features], with their standard deviations.
 
     Minimises the sum over samples of w rho(r^2) with r = (f . x - t) / t and rho the soft L1 loss, by scipy's
-    trust-region reflective least squares; samples count alike whatever their length.
+    trust-region reflective least squares; samples count alike whatever their length. Each feature must be above 0 in
+    some sample.
     """
     from scipy.optimize import least_squares, nnls
 
-    scale = np.maximum(features.max(axis=0), 1e-300)
+    scale = features.max(axis=0)
     scaled = features / scale
     relative = scaled / seconds[:, None]
     root = np.sqrt(weights)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from towtank.executor.calibrate.calls import Call, collective_call, kernel_call, trips
 from towtank.executor.calibrate.points import CollectivePoint, KernelPoint
 from towtank.executor.errors import ExecutorError
+from towtank.executor.host_memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -144,6 +145,7 @@ class _Worker:
         import torch
         import torch.distributed as dist
 
+        keep_freed_memory()
         torch.set_num_threads(threads)
         torch.manual_seed(rank)
         self.device = "cpu" if device_type == "cpu" else f"cuda:{rank}"

@@ -4,6 +4,7 @@ Each kernel's time is a sum of terms, one for each feature of the call (`feature
 cores, caches and memory slow each other down; how many of them are at work at once is the load of a plan.
 """
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -11,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from towtank.hardware_profiles.calibrated.records import Calibration, KernelTimes
+from towtank.hardware_profiles.records import Machine
 from towtank.kernels.counts import BYTES_PER_ELEMENT
 from towtank.simulator.operations import AttentionCore, Elementwise, Matmul, Work
 from towtank.simulator.plan import Plan
+from towtank.simulator.stacks.records import Stack
 
 BACKWARD_PRODUCTS = 2.5
 """FLOP of attention backward over forward: five products of the size of the scores to two."""
@@ -85,21 +88,34 @@ def load_of(plan: Plan, devices_per_node: int) -> float:
     return max(1.0, on_node * slots / (slots + plan.pipeline - 1))
 
 
+@lru_cache(maxsize=64)
+def stack_on(machine: Machine, stack: Stack) -> Stack:
+    """The stack as it runs on a machine: a calibrated one knows what a process takes besides tensors."""
+    if machine.calibration is None:
+        return stack
+    return replace(stack, memory=replace(stack.memory, context_bytes=machine.calibration.process_bytes))
+
+
+def loads_of(calibration: Calibration) -> tuple[float, ...]:
+    """Loads at which the machine was measured; the least time over these is a bound at any load."""
+    return tuple(float(count) for count in calibration.process_counts)
+
+
 @lru_cache(maxsize=512)
-def calibrated_costs(calibration: Calibration, precision: str, load: float) -> "CalibratedCosts":
-    """Costs at one load; shared by all plans of that load."""
-    return CalibratedCosts(calibration, precision, load)
+def calibrated_costs(calibration: Calibration, precision: str, loads: tuple[float, ...]) -> "CalibratedCosts":
+    """Costs at one load, or the least over several; shared by all plans of the same."""
+    return CalibratedCosts(calibration, precision, loads)
 
 
 class CalibratedCosts:
     """Seconds of compute operations by a calibration, each shape worked out once."""
 
-    def __init__(self, calibration: Calibration, precision: str, load: float) -> None:
+    def __init__(self, calibration: Calibration, precision: str, loads: tuple[float, ...]) -> None:
+        """`loads`: where there are several, a time is the least over them."""
         self.precision = precision
-        self._times = KernelTimes(calibration, precision, load)
-        self._calibration, self._load = calibration, load
-        self._others: dict[str, KernelTimes] = {precision: self._times}
-        self._terms: dict[tuple[str, str], dict[str, float]] = {}
+        self._calibration, self._loads = calibration, loads
+        self._times: dict[str, tuple[KernelTimes, ...]] = {}
+        self._terms: dict[tuple[str, str], tuple[dict[str, float], ...]] = {}
         self._known: dict[Work, float] = {}
 
     def duration_s(self, work: Work) -> float:
@@ -118,24 +134,35 @@ class CalibratedCosts:
         if isinstance(work, Elementwise):
             return float(self.elementwise_s(work.bytes, work.launches, work.kernel))
         precision = work.precision if isinstance(work, Matmul) else self.precision
-        terms = self._terms_of(kernel_of(work), precision)
         features = features_of(work, precision)
-        return sum(value * features.get(name, 0.0) for name, value in terms.items())
+        return min(
+            sum(value * features.get(name, 0.0) for name, value in terms.items())
+            for terms in self._terms_of(kernel_of(work), precision)
+        )
 
     def elementwise_s(self, num_bytes: float | NDArray[np.float64], launches: int, kernel: str) -> Any:
         """Seconds of memory-bound kernels that move so many bytes, a number or an array."""
         if not launches:
             return 0.0 * num_bytes
-        known = self._times.known(kernel)
-        terms = self._terms_of(kernel if known else OTHER, self.precision)
         beyond = np.maximum(0.0, num_bytes - launches * STREAMED_BYTES)
-        fixed = launches * terms.get("launch", 0.0)
-        return fixed + num_bytes * terms.get("bytes", 0.0) + beyond * terms.get("streamed", 0.0)
+        known = self._at(self.precision)[0].known(kernel)
+        seconds = [
+            launches * terms.get("launch", 0.0)
+            + num_bytes * terms.get("bytes", 0.0)
+            + beyond * terms.get("streamed", 0.0)
+            for terms in self._terms_of(kernel if known else OTHER, self.precision)
+        ]
+        return np.minimum.reduce(seconds)
 
-    def _terms_of(self, kernel: str, precision: str) -> dict[str, float]:
+    def _at(self, precision: str) -> tuple[KernelTimes, ...]:
+        if precision not in self._times:
+            self._times[precision] = tuple(
+                KernelTimes(self._calibration, precision, load) for load in self._loads
+            )
+        return self._times[precision]
+
+    def _terms_of(self, kernel: str, precision: str) -> tuple[dict[str, float], ...]:
         key = (kernel, precision)
         if key not in self._terms:
-            if precision not in self._others:
-                self._others[precision] = KernelTimes(self._calibration, precision, self._load)
-            self._terms[key] = self._others[precision].terms(kernel)
+            self._terms[key] = tuple(times.terms(kernel) for times in self._at(precision))
         return self._terms[key]

@@ -12,7 +12,7 @@ from towtank.hardware_profiles.calibrated.records import collective_seconds
 from towtank.hardware_profiles.curves import load_curves
 from towtank.hardware_profiles.errors import UnknownFigure
 from towtank.hardware_profiles.records import Machine, chosen
-from towtank.simulator.cost.calibrated import CalibratedCosts, calibrated_costs, load_of
+from towtank.simulator.cost.calibrated import CalibratedCosts, calibrated_costs, load_of, loads_of
 from towtank.simulator.cost.collectives import (
     collective_time,
     collective_times,
@@ -47,13 +47,13 @@ def compute_costs(machine: Machine, stack: Stack, profile_dirs: tuple[Path, ...]
 
 
 def _costs(
-    machine: Machine, plan: Plan, stack: Stack, profile_dirs: tuple[Path, ...], load: float | None
+    machine: Machine, plan: Plan, stack: Stack, profile_dirs: tuple[Path, ...], any_load: bool
 ) -> "ComputeCosts | CalibratedCosts":
     """Costs of compute: by the machine's calibration where it has one, else by the curves of its device."""
     if machine.calibration is None:
         return compute_costs(machine, stack, profile_dirs)
-    found = load_of(plan, machine.node.devices) if load is None else load
-    return calibrated_costs(machine.calibration, plan.precision, found)
+    loads = loads_of(machine.calibration) if any_load else (load_of(plan, machine.node.devices),)
+    return calibrated_costs(machine.calibration, plan.precision, loads)
 
 
 class ComputeCosts:
@@ -110,20 +110,21 @@ class CostModel:
         *,
         crossing: bool = True,
         around: Surroundings | None = None,
-        load: float | None = None,
+        any_load: bool = False,
     ) -> None:
         """Costs on `machine`. `pace`: compute of the slowest device over that of an average one; None: expected.
 
         `crossing`: whether rings share the cables between groups of the network; not where flows see to that.
-        `around`: placement of the job and traffic of others; None: nodes in order, and nobody else. `load`: processes
-        at work at once on a calibrated node; None: those of the plan.
+        `around`: placement of the job and traffic of others; None: nodes in order, and nobody else.
+        `any_load`: compute of a calibrated machine takes the least that it takes at any number of processes at work: a
+        bound of all plans.
         """
         self.machine = machine
         self.plan = plan
         self.stack = stack
         self.crossing = crossing
         self.around = around or Surroundings()
-        self.compute = _costs(machine, plan, stack, profile_dirs, load)
+        self.compute = _costs(machine, plan, stack, profile_dirs, any_load)
         self.slowest = slowest(machine, plan.num_devices, self.around.variability) if pace is None else pace
         """Time of compute on the slowest device over that on an average one."""
         self._placements: dict[str, tuple[Placement, tuple[Links, ...]]] = {}
