@@ -31,7 +31,8 @@ class Request:
     device_type: str
     process_counts: tuple[int, ...]
     precisions: tuple[str, ...]
-    threads: int
+    cores: int | None
+    """That processes may use; of a CPU."""
 
 
 def request_for(name: str, mode: Mode, processes: int | None, found: Here) -> Request:
@@ -55,7 +56,8 @@ def request_for(name: str, mode: Mode, processes: int | None, found: Here) -> Re
         raise CalibrationError("; ".join(faults))
     counts = tuple(2**power for power in range(most.bit_length()) if 2**power <= most)
     counts = counts if counts[-1] == most else (*counts, most)
-    return Request(name, mode, device_type, counts, ("fp32", "bf16"), 1)
+    cores = found.cores if device_type == "cpu" else None
+    return Request(name, mode, device_type, counts, ("fp32", "bf16"), cores)
 
 
 def _name_faults(name: str) -> list[str]:
@@ -89,7 +91,7 @@ def calibrate(request: Request, progress: Progress) -> tuple[Calibration, Path]:
         request.mode,
         request.process_counts,
         request.precisions,
-        request.threads,
+        request.cores,
         journal,
         progress,
     )
@@ -115,8 +117,7 @@ def assemble(request: Request, found: Here, swept: Swept, samples: Sequence[Samp
     hardware = Hardware(
         request.device_type,
         found.processor if on_cpu else found.gpus[0],
-        found.cores if on_cpu else None,
-        request.threads if on_cpu else None,
+        request.cores,
         memory,
         found.cache_bytes if on_cpu else None,
     )
@@ -136,9 +137,9 @@ def assemble(request: Request, found: Here, swept: Swept, samples: Sequence[Samp
 
 def _bandwidth(samples: Sequence[Sample]) -> float:
     """Bytes per second of the largest copy of one process alone."""
-    least = min(sample.processes for sample in samples)
-    copies = [s for s in samples if s.kernel == "elementwise" and s.processes == least]
-    largest = max(copies, key=lambda sample: sample.features["bytes"])
+    copies = [s for s in samples if s.kernel == "elementwise" and s.processes == 1]
+    most = max(sample.features["bytes"] for sample in copies)
+    largest = min((s for s in copies if s.features["bytes"] == most), key=lambda s: s.seconds)
     return largest.features["bytes"] / largest.seconds
 
 

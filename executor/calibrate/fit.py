@@ -25,21 +25,24 @@ class Sample:
 
     kernel: str
     precision: str
+    threads: int
     processes: int
+    """At work at once."""
     features: Mapping[str, float]
     seconds: float
     weight: float = 1.0
 
 
 def fit_kernels(samples: Sequence[Sample]) -> tuple[KernelFit, ...]:
-    """One fit for each kernel, precision and number of processes."""
-    groups: dict[tuple[str, str, int], list[Sample]] = {}
+    """One fit for each kernel, precision, number of threads and of processes."""
+    groups: dict[tuple[str, str, int, int], list[Sample]] = {}
     for sample in samples:
-        groups.setdefault((sample.kernel, sample.precision, sample.processes), []).append(sample)
+        key = (sample.kernel, sample.precision, sample.threads, sample.processes)
+        groups.setdefault(key, []).append(sample)
     return tuple(_fit(key, group) for key, group in sorted(groups.items()))
 
 
-def _fit(key: tuple[str, str, int], samples: Sequence[Sample]) -> KernelFit:
+def _fit(key: tuple[str, str, int, int], samples: Sequence[Sample]) -> KernelFit:
     # a feature that no sample has tells nothing
     names = tuple(
         dict.fromkeys(name for sample in samples for name, value in sample.features.items() if value > 0)

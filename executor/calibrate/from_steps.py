@@ -38,6 +38,7 @@ class MeasuredRun:
     stack: Stack
     step: StepRecord
     precision: str
+    threads: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,21 +77,22 @@ def kernel_samples(run: MeasuredRun) -> list[Sample]:
     calls = {name: work for name, work in works.items() if name in named and named[name].seconds > 0}
     unnamed = named["unnamed"].seconds if "unnamed" in named else 0.0
     glue_s = unnamed / max(1.0, len(calls) * share)
-    processes = run.plan.num_devices
     samples = [
-        _sample(work, run.precision, processes, named[name].seconds / share + glue_s)
+        _sample(work, run, named[name].seconds / share + glue_s)
         for name, work in calls.items()
         if not isinstance(work, Message)
     ]
     return [*(sample for sample in samples if sample is not None), *_end_samples(run, program)]
 
 
-def _sample(work: Work, precision: str, processes: int, seconds: float) -> Sample | None:
+def _sample(work: Work, run: MeasuredRun, seconds: float) -> Sample | None:
     assert not isinstance(work, Message)
-    features = features_of(work, precision)
+    features = features_of(work, run.precision)
     if not any(features.values()):
         return None
-    return Sample(kernel_of(work), precision, processes, features, seconds, STEP_WEIGHT)
+    return Sample(
+        kernel_of(work), run.precision, run.threads, run.plan.num_devices, features, seconds, STEP_WEIGHT
+    )
 
 
 def _end_samples(run: MeasuredRun, program: Program) -> Iterator[Sample]:
@@ -105,7 +107,7 @@ def _end_samples(run: MeasuredRun, program: Program) -> Iterator[Sample]:
     }
     for kind, work in ends.items():
         if by_kind[kind] > 0:
-            sample = _sample(work, run.precision, run.plan.num_devices, by_kind[kind])
+            sample = _sample(work, run, by_kind[kind])
             assert sample is not None
             yield replace(sample, weight=STEP_WEIGHT * 8)
 

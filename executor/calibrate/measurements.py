@@ -9,7 +9,7 @@ from towtank.executor.calibrate.pool import CalibrationError
 from towtank.executor.calibrate.sweep import Swept
 from towtank.hardware_profiles.calibrated.records import CollectiveTimes
 
-COLUMNS = ("kind", "name", "precision", "size", "processes", "features", "seconds")
+COLUMNS = ("kind", "name", "precision", "size", "threads", "processes", "features", "seconds")
 
 
 def beside(path: Path) -> Path:
@@ -24,17 +24,15 @@ def write_measurements(path: Path, swept: Swept) -> None:
         writer.writerow(COLUMNS)
         for sample in swept.samples:
             features = " ".join(f"{name}={value:.9g}" for name, value in sample.features.items())
-            writer.writerow(
-                ["kernel", sample.kernel, sample.precision, "", sample.processes, features, f"{sample.seconds:.5g}"]
-            )  # fmt: skip
+            seconds = f"{sample.seconds:.5g}"
+            where = (sample.threads, sample.processes)
+            writer.writerow(["kernel", sample.kernel, sample.precision, "", *where, features, seconds])
         for row in swept.collectives:
-            for num_bytes, seconds in zip(row.message_bytes, row.seconds, strict=True):
+            for num_bytes, time in zip(row.message_bytes, row.seconds, strict=True):
+                size = f"bytes={num_bytes:.9g}"
                 writer.writerow(
-                    [
-                        "collective", row.collective, "", row.size, row.processes, f"bytes={num_bytes:.9g}",
-                        f"{seconds:.5g}",
-                    ]
-                )  # fmt: skip
+                    ["collective", row.collective, "", row.size, "", row.processes, size, f"{time:.5g}"]
+                )
 
 
 def read_measurements(path: Path) -> Swept:
@@ -63,6 +61,7 @@ def _sample(row: dict[str, str]) -> Sample:
     return Sample(
         row["name"],
         row["precision"],
+        int(row["threads"]),
         int(row["processes"]),
         _features(row["features"]),
         float(row["seconds"]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections.abc import Sequence
@@ -31,9 +30,10 @@ class CalibrationError(ExecutorError):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Measure points with `processes` at work at once."""
+    """Measure points with `processes` at work at once, each with so many threads."""
 
     points: tuple[Point, ...]
+    threads: int
     processes: int
     window_s: float
     repeats: int
@@ -42,8 +42,8 @@ class Order:
 class Pool:
     """Worker processes joined by a process group."""
 
-    def __init__(self, counts: Sequence[int], device_type: str, threads: int) -> None:
-        """Start as many workers as the largest of `counts`, each with so many threads.
+    def __init__(self, counts: Sequence[int], device_type: str) -> None:
+        """Start as many workers as the largest of `counts`.
 
         Raises:
             CalibrationError: a worker does not start.
@@ -57,7 +57,7 @@ class Pool:
         for rank in range(world):
             here, there = context.Pipe()
             process = context.Process(
-                target=_work, args=(there, rank, world, self._counts, port, device_type, threads), daemon=True
+                target=_work, args=(there, rank, world, self._counts, port, device_type), daemon=True
             )
             process.start()
             there.close()
@@ -122,12 +122,10 @@ def _work(
     counts: tuple[int, ...],
     port: int,
     device_type: str,
-    threads: int,
 ) -> None:
     """Life of a worker: join the group, then measure what comes until None comes."""
-    os.environ["OMP_NUM_THREADS"] = str(threads)
     try:
-        worker = _Worker(rank, world, counts, port, device_type, threads)
+        worker = _Worker(rank, world, counts, port, device_type)
         pipe.send([])
         while (order := pipe.recv()) is not None:
             pipe.send(worker.measure(order))
@@ -139,14 +137,11 @@ def _work(
 
 
 class _Worker:
-    def __init__(
-        self, rank: int, world: int, counts: tuple[int, ...], port: int, device_type: str, threads: int
-    ) -> None:
+    def __init__(self, rank: int, world: int, counts: tuple[int, ...], port: int, device_type: str) -> None:
         import torch
         import torch.distributed as dist
 
         keep_freed_memory()
-        torch.set_num_threads(threads)
         torch.manual_seed(rank)
         self.device = "cpu" if device_type == "cpu" else f"cuda:{rank}"
         if device_type != "cpu":
@@ -166,6 +161,9 @@ class _Worker:
 
     def measure(self, order: Order) -> list[float]:
         """Median seconds of one call of each point."""
+        import torch
+
+        torch.set_num_threads(order.threads)
         return [self._one(point, order) for point in order.points]
 
     def _one(self, point: Point, order: Order) -> float:

@@ -56,7 +56,7 @@ def measured_run(path: Path) -> MeasuredRun:
         )
     plan = plan_from_mapping(dict(record.plan), str(path))
     model, stack = load_model(record.model), load_stack(record.stack)
-    return MeasuredRun(model, plan, stack, record.step, plan.precision)
+    return MeasuredRun(model, plan, stack, record.step, plan.precision, record.run.threads or 1)
 
 
 def fitted_to_steps(

@@ -1,7 +1,7 @@
 """The sweeps of a calibration: all points, by number of processes at work, resumable."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from towtank.executor.calibrate.fit import Sample
 from towtank.executor.calibrate.journal import Journal
@@ -14,7 +14,7 @@ from towtank.executor.calibrate.points import (
     sweep_of,
 )
 from towtank.executor.calibrate.pool import Order, Pool
-from towtank.hardware_profiles.calibrated.records import CollectiveTimes
+from towtank.hardware_profiles.calibrated.records import CollectiveTimes, settings_of, threads_of
 
 _BATCH = 12
 """Points that workers measure between two looks at the progress bar."""
@@ -37,7 +37,7 @@ def sweep(
     mode: Mode,
     counts: Sequence[int],
     precisions: Sequence[str],
-    threads: int,
+    cores: int | None,
     journal: Journal,
     progress: Progress,
 ) -> Swept:
@@ -49,51 +49,80 @@ def sweep(
     sizes = sweep_of(device_type, mode)
     kernels = [point for precision in precisions for point in kernel_points(sizes, precision, device_type)]
     collectives = collective_points(sizes, tuple(counts))
-    orders = list(_orders(kernels, collectives, counts))
-    total = sum(len(points) for _, points in orders)
-    missing = [(count, [p for p in points if _key(p, count) not in journal]) for count, points in orders]
-    missing = [(count, points) for count, points in missing if points]
+    settings = settings_of(cores, counts)
+    batches = list(_batches(kernels, collectives, settings, cores))
+    total = sum(len(batch.points) for batch in batches)
+    missing = [batch.without(journal) for batch in batches]
+    missing = [batch for batch in missing if batch.points]
     if missing:
-        done = total - sum(len(points) for _, points in missing)
+        done = total - sum(len(batch.points) for batch in missing)
         window, repeats = _WINDOWS[mode]
-        with Pool(counts, device_type, threads) as pool:
-            for count, points in missing:
-                found = pool.measure(Order(tuple(points), count, window, repeats))
-                journal.add({_key(p, count): s for p, s in zip(points, found, strict=True)})
-                done += len(points)
+        with Pool(counts, device_type) as pool:
+            for batch in missing:
+                found = pool.measure(Order(batch.points, batch.threads, batch.processes, window, repeats))
+                journal.add({batch.key(p): s for p, s in zip(batch.points, found, strict=True)})
+                done += len(batch.points)
                 progress(done, total)
-    return Swept(_samples(kernels, counts, journal), _tables(collectives, journal))
+    return Swept(_samples(kernels, settings, journal), _tables(collectives, cores, journal))
 
 
-def _key(point: KernelPoint | CollectivePoint, count: int) -> str:
-    return f"{count}: {point.key}"
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Points that are measured together."""
+
+    threads: int
+    processes: int
+    points: tuple[KernelPoint | CollectivePoint, ...]
+
+    def key(self, point: KernelPoint | CollectivePoint) -> str:
+        """Name of a measurement in the journal."""
+        return f"{self.processes} x {self.threads}: {point.key}"
+
+    def without(self, journal: Journal) -> "_Batch":
+        """What the journal does not hold."""
+        return replace(self, points=tuple(p for p in self.points if self.key(p) not in journal))
 
 
-def _orders(
-    kernels: Sequence[KernelPoint], collectives: Sequence[CollectivePoint], counts: Sequence[int]
-) -> Iterator[tuple[int, list[KernelPoint | CollectivePoint]]]:
-    """Batches of points with their number of processes; the counts take turns, so that all meet the same noise."""
+def _batches(
+    kernels: Sequence[KernelPoint],
+    collectives: Sequence[CollectivePoint],
+    settings: Sequence[tuple[int, int]],
+    cores: int | None,
+) -> Iterator[_Batch]:
+    """Batches of points; numbers of processes take turns, so that all meet the same noise."""
     for begin in range(0, len(kernels), _BATCH):
-        for count in counts:
-            yield count, list(kernels[begin : begin + _BATCH])
-    for count in counts:
-        own = [point for point in collectives if point.processes == count]
+        for threads, processes in settings:
+            yield _Batch(threads, processes, tuple(kernels[begin : begin + _BATCH]))
+    for processes in dict.fromkeys(point.processes for point in collectives):
+        own = [point for point in collectives if point.processes == processes]
         for begin in range(0, len(own), _BATCH):
-            yield count, list(own[begin : begin + _BATCH])
+            yield _Batch(threads_of(cores, processes), processes, tuple(own[begin : begin + _BATCH]))
 
 
-def _samples(kernels: Sequence[KernelPoint], counts: Sequence[int], journal: Journal) -> tuple[Sample, ...]:
+def _samples(
+    kernels: Sequence[KernelPoint], settings: Sequence[tuple[int, int]], journal: Journal
+) -> tuple[Sample, ...]:
     return tuple(
-        Sample(point.kernel, point.precision, count, point.features, journal[_key(point, count)])
-        for count in counts
+        Sample(
+            point.kernel,
+            point.precision,
+            threads,
+            processes,
+            point.features,
+            journal[_Batch(threads, processes, ()).key(point)],
+        )
+        for threads, processes in settings
         for point in kernels
     )
 
 
-def _tables(collectives: Sequence[CollectivePoint], journal: Journal) -> tuple[CollectiveTimes, ...]:
+def _tables(
+    collectives: Sequence[CollectivePoint], cores: int | None, journal: Journal
+) -> tuple[CollectiveTimes, ...]:
     rows: dict[tuple[str, int, int], list[tuple[float, float]]] = {}
     for point in collectives:
-        seconds = journal[_key(point, point.processes)]
+        batch = _Batch(threads_of(cores, point.processes), point.processes, ())
+        seconds = journal[batch.key(point)]
         key = (point.collective, point.size, point.processes)
         rows.setdefault(key, []).append((float(max(point.message_bytes, 4 * point.size)), seconds))
     return tuple(

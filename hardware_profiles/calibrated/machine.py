@@ -68,7 +68,7 @@ def _description(calibration: Calibration) -> str:
     hardware = calibration.hardware
     if hardware.device_type != "cpu":
         return hardware.processor
-    return f"{hardware.processor}, {hardware.cores} cores, {hardware.threads} thread(s) a process"
+    return f"{hardware.processor}, {hardware.cores} cores"
 
 
 def _peaks(calibration: Calibration) -> dict[str, float]:
@@ -76,8 +76,8 @@ def _peaks(calibration: Calibration) -> dict[str, float]:
     peaks: dict[str, float] = {}
     for fit in calibration.kernels:
         each = fit.terms.get("flop", 0.0)
-        if fit.kernel == "matmul.forward" and fit.processes == min(calibration.process_counts) and each > 0:
-            peaks[fit.precision] = 1.0 / each
+        if fit.kernel == "matmul.forward" and fit.processes == 1 and each > 0:
+            peaks[fit.precision] = max(1.0 / each, peaks.get(fit.precision, 0.0))
     return peaks
 
 

@@ -36,6 +36,7 @@ class _Residual(_Strict):
 class _Kernel(_Strict):
     kernel: str
     precision: str
+    threads: int = Field(ge=1)
     processes: int = Field(ge=1)
     terms: dict[str, float]
     intervals_90: dict[str, tuple[float, float]]
@@ -54,7 +55,6 @@ class _Hardware(_Strict):
     device_type: str
     processor: str
     cores: int | None = Field(ge=1)
-    threads: int | None = Field(ge=1)
     memory: str
     cache: str | None
 
@@ -141,7 +141,6 @@ def _record(file: _File) -> Calibration:
             hardware.device_type,
             hardware.processor,
             hardware.cores,
-            hardware.threads,
             parse_quantity(hardware.memory, "bytes"),
             None if hardware.cache is None else parse_quantity(hardware.cache, "bytes"),
         ),
@@ -150,7 +149,13 @@ def _record(file: _File) -> Calibration:
         parse_quantity(file.process_memory, "bytes"),
         tuple(
             KernelFit(
-                each.kernel, each.precision, each.processes, each.terms, each.intervals_90, _residual(each.residual)
+                each.kernel,
+                each.precision,
+                each.threads,
+                each.processes,
+                each.terms,
+                each.intervals_90,
+                _residual(each.residual),
             )
             for each in file.kernels
         ),
@@ -161,7 +166,7 @@ def _record(file: _File) -> Calibration:
             for each in file.collectives
         ),
         None if file.steps is None else _residual(file.steps),
-    )  # fmt: skip
+    )
 
 
 def _residual(found: _Residual) -> Residual:
@@ -218,7 +223,6 @@ def _document(calibration: Calibration) -> dict[str, Any]:
             "device_type": hardware.device_type,
             "processor": hardware.processor,
             "cores": hardware.cores,
-            "threads": hardware.threads,
             "memory": f"{hardware.memory_bytes / 2**20:.0f} MiB",
             "cache": None if hardware.cache_bytes is None else f"{hardware.cache_bytes / 2**10:.0f} KiB",
         },
@@ -244,6 +248,7 @@ def _kernel_row(fit: KernelFit) -> _Flow:
     return _Flow(
         kernel=fit.kernel,
         precision=fit.precision,
+        threads=fit.threads,
         processes=fit.processes,
         terms=_Flow({name: _number(value) for name, value in fit.terms.items()}),
         intervals_90=_Flow(

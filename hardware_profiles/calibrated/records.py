@@ -28,7 +28,10 @@ class KernelFit:
     kernel: str
     """Such as `matmul.forward` or `norm.backward`."""
     precision: str
+    threads: int
+    """CPU threads of each process; 1 on a GPU."""
     processes: int
+    """At work at once."""
     terms: Mapping[str, float]
     """Seconds for one of each feature: launch, flop, elements, bytes."""
     intervals_90: Mapping[str, tuple[float, float]]
@@ -69,8 +72,7 @@ class Hardware:
     """cpu or cuda."""
     processor: str
     cores: int | None
-    threads: int | None
-    """Threads of one process; of CPUs."""
+    """That processes may use; of CPUs."""
     memory_bytes: float
     """Of one GPU; of the whole node of a CPU machine, which its processes share."""
     cache_bytes: float | None
@@ -126,20 +128,29 @@ def bracket(counts: Sequence[int], load: float) -> tuple[int, int, float]:
     return low, high, (load - low) / (high - low)
 
 
+def threads_of(cores: int | None, processes: int) -> int:
+    """CPU threads of each of so many processes on a node, as `towtank run` starts them: its share of the cores."""
+    return 1 if cores is None else max(1, cores // processes)
+
+
+def settings_of(cores: int | None, counts: Sequence[int]) -> list[tuple[int, int]]:
+    """(threads, processes at work) in which kernels are measured: with the threads of each number of processes, so
+    many of them at work, or fewer where a pipeline leaves some idle."""
+    wanted = {(threads_of(cores, most), count) for most in counts for count in counts if count <= most}
+    return sorted(wanted, key=lambda each: (each[1], each[0]))
+
+
 class KernelTimes:
     """The kernels of a calibration in one precision at one load, looked up by name."""
 
-    def __init__(self, calibration: Calibration, precision: str, load: float) -> None:
-        """`load`: processes at work at once on a node, on average."""
+    def __init__(self, calibration: Calibration, precision: str, threads: int, load: float) -> None:
+        """`threads` of each process; `load`: processes at work at once on a node, on average."""
         self.calibration = calibration
         self.precision = precision
-        counts = tuple(sorted({fit.processes for fit in calibration.kernels}))
-        low, high, self._share = bracket(counts, load)
-        self._low, self._high = self._at(low), self._at(high)
-
-    def _at(self, processes: int) -> dict[str, KernelFit]:
-        own = [fit for fit in self.calibration.kernels if fit.processes == processes]
-        return {fit.kernel: fit for fit in own if fit.precision == self.precision}
+        own = [fit for fit in calibration.kernels if fit.precision == precision and fit.threads == threads]
+        low, high, self._share = bracket(sorted({fit.processes for fit in own}) or [1], load)
+        self._low = {fit.kernel: fit for fit in own if fit.processes == low}
+        self._high = {fit.kernel: fit for fit in own if fit.processes == high}
 
     def known(self, kernel: str) -> bool:
         """Whether the kernel was measured in this precision."""

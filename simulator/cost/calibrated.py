@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from towtank.hardware_profiles.calibrated.records import Calibration, KernelTimes
+from towtank.hardware_profiles.calibrated.records import Calibration, KernelTimes, threads_of
 from towtank.hardware_profiles.records import Machine
 from towtank.kernels.counts import BYTES_PER_ELEMENT
 from towtank.simulator.operations import AttentionCore, Elementwise, Matmul, Work
@@ -96,24 +96,29 @@ def stack_on(machine: Machine, stack: Stack) -> Stack:
     return replace(stack, memory=replace(stack.memory, context_bytes=machine.calibration.process_bytes))
 
 
-def loads_of(calibration: Calibration) -> tuple[float, ...]:
-    """Loads at which the machine was measured; the least time over these is a bound at any load."""
-    return tuple(float(count) for count in calibration.process_counts)
+def loads_of(calibration: Calibration, processes: int) -> tuple[float, ...]:
+    """Loads at which so many processes were measured; the least time over these is a bound at any load."""
+    return tuple(float(count) for count in calibration.process_counts if count <= processes) or (1.0,)
 
 
 @lru_cache(maxsize=512)
-def calibrated_costs(calibration: Calibration, precision: str, loads: tuple[float, ...]) -> "CalibratedCosts":
-    """Costs at one load, or the least over several; shared by all plans of the same."""
-    return CalibratedCosts(calibration, precision, loads)
+def calibrated_costs(
+    calibration: Calibration, precision: str, processes: int, loads: tuple[float, ...]
+) -> "CalibratedCosts":
+    """Costs of a run of so many processes on a node at one load, or the least over several; shared by plans."""
+    threads = threads_of(calibration.hardware.cores, processes)
+    return CalibratedCosts(calibration, precision, threads, loads)
 
 
 class CalibratedCosts:
     """Seconds of compute operations by a calibration, each shape worked out once."""
 
-    def __init__(self, calibration: Calibration, precision: str, loads: tuple[float, ...]) -> None:
-        """`loads`: where there are several, a time is the least over them."""
+    def __init__(
+        self, calibration: Calibration, precision: str, threads: int, loads: tuple[float, ...]
+    ) -> None:
+        """`threads` of each process; `loads`: where there are several, a time is the least over them."""
         self.precision = precision
-        self._calibration, self._loads = calibration, loads
+        self._calibration, self._threads, self._loads = calibration, threads, loads
         self._times: dict[str, tuple[KernelTimes, ...]] = {}
         self._terms: dict[tuple[str, str], tuple[dict[str, float], ...]] = {}
         self._known: dict[Work, float] = {}
@@ -157,7 +162,7 @@ class CalibratedCosts:
     def _at(self, precision: str) -> tuple[KernelTimes, ...]:
         if precision not in self._times:
             self._times[precision] = tuple(
-                KernelTimes(self._calibration, precision, load) for load in self._loads
+                KernelTimes(self._calibration, precision, self._threads, load) for load in self._loads
             )
         return self._times[precision]
 

@@ -52,8 +52,10 @@ def _costs(
     """Costs of compute: by the machine's calibration where it has one, else by the curves of its device."""
     if machine.calibration is None:
         return compute_costs(machine, stack, profile_dirs)
-    loads = loads_of(machine.calibration) if any_load else (load_of(plan, machine.node.devices),)
-    return calibrated_costs(machine.calibration, plan.precision, loads)
+    processes = min(plan.num_devices, machine.node.devices)
+    one = (load_of(plan, machine.node.devices),)
+    loads = loads_of(machine.calibration, processes) if any_load else one
+    return calibrated_costs(machine.calibration, plan.precision, processes, loads)
 
 
 class ComputeCosts:
@@ -116,8 +118,8 @@ class CostModel:
 
         `crossing`: whether rings share the cables between groups of the network; not where flows see to that.
         `around`: placement of the job and traffic of others; None: nodes in order, and nobody else.
-        `any_load`: compute of a calibrated machine takes the least that it takes at any number of processes at work: a
-        bound of all plans.
+        `any_load`: compute of a calibrated machine takes the least that it takes at any number of processes at work,
+        a bound of all plans.
         """
         self.machine = machine
         self.plan = plan
