@@ -3,21 +3,26 @@
 import datetime
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from towtank.executor.calibrate.fit import Sample, fit_kernels
+from towtank.executor.calibrate.from_steps import MeasuredRun
 from towtank.executor.calibrate.journal import Journal
 from towtank.executor.calibrate.measurements import beside, write_measurements
+from towtank.executor.calibrate.pairs import Pair, load_pairs
 from towtank.executor.calibrate.points import Mode
-from towtank.executor.calibrate.pool import CalibrationError
+from towtank.executor.calibrate.pool import CalibrationError, Pool
+from towtank.executor.calibrate.refit import fitted, process_bytes, with_steps
 from towtank.executor.calibrate.sweep import Progress, Swept, sweep
 from towtank.hardware_profiles.calibrated.here import Here, here
 from towtank.hardware_profiles.calibrated.read import path_of, write_calibration
-from towtank.hardware_profiles.calibrated.records import Calibration, Hardware
+from towtank.hardware_profiles.calibrated.records import Calibration, Hardware, threads_of
 from towtank.hardware_profiles.load import list_machines
 
+_STEPS: dict[Mode, tuple[int, int]] = {"quick": (4, 1), "full": (12, 3)}
+"""Steps of a probe that are measured, and those before."""
 MOST_ON_CPU = 4
 """Processes of a CPU machine that are measured at once unless the user asks for more."""
 
@@ -86,20 +91,36 @@ def calibrate(request: Request, progress: Progress) -> tuple[Calibration, Path]:
     """
     path = path_of(request.name)
     journal = Journal(path.with_suffix(".journal"), _identity(request))
-    swept = sweep(
-        request.device_type,
-        request.mode,
-        request.process_counts,
-        request.precisions,
-        request.cores,
-        journal,
-        progress,
-    )
-    calibration = assemble(request, here(), swept)
+    probes = [pair for pair in load_pairs("probes") if pair.plan.num_devices in request.process_counts]
+    with Pool(request.process_counts, request.device_type) as pool:
+        # the first steps are trained before the sweeps: their memory is that of a process that has done nothing else
+        largest = max(probes, key=lambda pair: pair.plan.num_devices)
+        clean = _run(largest, request, pool)
+        swept = sweep(
+            request.device_type,
+            request.mode,
+            request.process_counts,
+            request.precisions,
+            request.cores,
+            journal,
+            progress,
+            pool,
+        )
+        runs = [_run(pair, request, pool) for pair in sorted(probes, key=lambda pair: -pair.plan.num_devices)]
+    swept = with_steps(swept, runs)
+    calibration = fitted(assemble(request, here(), swept), swept, runs, process_bytes([clean]))
     write_calibration(path, calibration, notes(request))
     write_measurements(beside(path), swept)
     journal.remove()
     return calibration, path
+
+
+def _run(pair: Pair, request: Request, pool: Pool) -> MeasuredRun:
+    """Train a few steps of a pair."""
+    threads = threads_of(request.cores, pair.plan.num_devices)
+    settings = replace(pair.settings(), device="cpu" if request.device_type == "cpu" else "cuda")
+    found = pool.train(settings, threads, *_STEPS[request.mode])
+    return MeasuredRun(pair.model, pair.plan, pair.stack, found.step, pair.plan.precision, threads)
 
 
 def notes(request: Request) -> str:
@@ -110,8 +131,8 @@ def notes(request: Request) -> str:
     )
 
 
-def assemble(request: Request, found: Here, swept: Swept, samples: Sequence[Sample] = ()) -> Calibration:
-    """The calibration of what was swept, and of further samples."""
+def assemble(request: Request, found: Here, swept: Swept) -> Calibration:
+    """The calibration of what was swept alone."""
     on_cpu = request.device_type == "cpu"
     memory = found.memory_bytes if on_cpu else float(found.gpu_memory_bytes or 0.0)
     hardware = Hardware(
@@ -130,7 +151,7 @@ def assemble(request: Request, found: Here, swept: Swept, samples: Sequence[Samp
         process_counts=request.process_counts,
         memory_bandwidth_bytes_per_s=_bandwidth(swept.samples),
         process_bytes=0.0,
-        kernels=fit_kernels([*swept.samples, *samples]),
+        kernels=fit_kernels(swept.samples),
         collectives=swept.collectives,
     )
 

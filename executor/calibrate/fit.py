@@ -1,7 +1,7 @@
 """Robust fits of times to features, with residuals and confidence."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,9 +37,32 @@ def fit_kernels(samples: Sequence[Sample]) -> tuple[KernelFit, ...]:
     """One fit for each kernel, precision, number of threads and of processes."""
     groups: dict[tuple[str, str, int, int], list[Sample]] = {}
     for sample in samples:
-        key = (sample.kernel, sample.precision, sample.threads, sample.processes)
-        groups.setdefault(key, []).append(sample)
+        groups.setdefault(_key(sample), []).append(sample)
     return tuple(_fit(key, group) for key, group in sorted(groups.items()))
+
+
+def levelled(sweeps: Sequence[Sample], steps: Sequence[Sample]) -> list[Sample]:
+    """Samples of sweeps at the level of steps, and those of steps.
+
+    A sweep repeats one kernel on the same arrays; in a step each one finds other data in the caches, and Python
+    between calls. So sweeps tell how the time depends on the size, and steps how long it is: times of a sweep are
+    multiplied by the median of (time in steps over time by the fit to the sweep).
+    """
+    groups: dict[tuple[str, str, int, int], list[Sample]] = {}
+    for sample in steps:
+        groups.setdefault(_key(sample), []).append(sample)
+    fits = {(fit.kernel, fit.precision, fit.threads, fit.processes): fit for fit in fit_kernels(sweeps)}
+    factors = {
+        key: float(np.median([each.seconds / fits[key].seconds(each.features) for each in group]))
+        for key, group in groups.items()
+        if key in fits
+    }
+    scaled = [replace(each, seconds=each.seconds * factors.get(_key(each), 1.0)) for each in sweeps]
+    return [*scaled, *steps]
+
+
+def _key(sample: Sample) -> tuple[str, str, int, int]:
+    return sample.kernel, sample.precision, sample.threads, sample.processes
 
 
 def _fit(key: tuple[str, str, int, int], samples: Sequence[Sample]) -> KernelFit:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from towtank.executor.calibrate.fit import Sample
+from towtank.executor.calibrate.from_steps import STEP_WEIGHT, CollectiveSample
 from towtank.executor.calibrate.pool import CalibrationError
 from towtank.executor.calibrate.sweep import Swept
 from towtank.hardware_profiles.calibrated.records import CollectiveTimes
@@ -22,17 +23,22 @@ def write_measurements(path: Path, swept: Swept) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
-        for sample in swept.samples:
-            features = " ".join(f"{name}={value:.9g}" for name, value in sample.features.items())
-            seconds = f"{sample.seconds:.5g}"
-            where = (sample.threads, sample.processes)
-            writer.writerow(["kernel", sample.kernel, sample.precision, "", *where, features, seconds])
+        for kind, samples in (("kernel", swept.samples), ("kernel in steps", swept.steps)):
+            for sample in samples:
+                features = " ".join(f"{name}={value:.9g}" for name, value in sample.features.items())
+                where = (sample.threads, sample.processes)
+                seconds = f"{sample.seconds:.5g}"
+                writer.writerow([kind, sample.kernel, sample.precision, "", *where, features, seconds])
         for row in swept.collectives:
             for num_bytes, time in zip(row.message_bytes, row.seconds, strict=True):
                 size = f"bytes={num_bytes:.9g}"
                 writer.writerow(
                     ["collective", row.collective, "", row.size, "", row.processes, size, f"{time:.5g}"]
                 )
+        for each in swept.waited:
+            size = f"bytes={each.message_bytes:.9g}"
+            row_of = ["collective in steps", each.collective, "", each.size, "", each.processes]
+            writer.writerow([*row_of, size, f"{each.seconds:.5g}"])
 
 
 def read_measurements(path: Path) -> Swept:
@@ -44,7 +50,12 @@ def read_measurements(path: Path) -> Swept:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
-        return Swept(tuple(_sample(row) for row in rows if row["kind"] == "kernel"), _tables(rows))
+        kernels, steps = (
+            tuple(_sample(row, weight) for row in rows if row["kind"] == kind)
+            for kind, weight in (("kernel", 1.0), ("kernel in steps", STEP_WEIGHT))
+        )
+        waited = tuple(_waited(row) for row in rows if row["kind"] == "collective in steps")
+        return Swept(kernels, _tables(rows), steps, waited)
     except OSError as error:
         raise CalibrationError(f"{path}: {error.strerror}; run `towtank calibrate` first") from error
     except (KeyError, ValueError, TypeError) as error:
@@ -57,7 +68,14 @@ def _features(text: str) -> dict[str, float]:
     return {name: float(value) for name, value in (each.split("=") for each in text.split())}
 
 
-def _sample(row: dict[str, str]) -> Sample:
+def _waited(row: dict[str, str]) -> CollectiveSample:
+    num_bytes = _features(row["features"])["bytes"]
+    return CollectiveSample(
+        row["name"], int(row["size"]), int(row["processes"]), num_bytes, float(row["seconds"])
+    )
+
+
+def _sample(row: dict[str, str], weight: float) -> Sample:
     return Sample(
         row["name"],
         row["precision"],
@@ -65,6 +83,7 @@ def _sample(row: dict[str, str]) -> Sample:
         int(row["processes"]),
         _features(row["features"]),
         float(row["seconds"]),
+        weight,
     )
 
 

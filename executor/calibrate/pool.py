@@ -12,12 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from towtank.executor.calibrate.calls import Call, collective_call, kernel_call, trips
 from towtank.executor.calibrate.points import CollectivePoint, KernelPoint
+from towtank.executor.calibrate.steps import Steps, train
 from towtank.executor.errors import ExecutorError
 from towtank.executor.host_memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from multiprocessing.context import SpawnProcess
+
+    from towtank.executor.measured.gather import Gathered
+    from towtank.executor.settings import RunSettings
 
 Point = KernelPoint | CollectivePoint
 _WAIT_S = 300.0
@@ -78,6 +82,20 @@ class Pool:
         found = [self._answer(rank) for rank in active]
         return [sum(each) / len(each) for each in zip(*found, strict=True)]
 
+    def train(self, settings: RunSettings, threads: int, steps: int, warm_up: int) -> Gathered:
+        """Real steps with one process for each device of the plan.
+
+        Raises:
+            CalibrationError: a worker failed.
+        """
+        active = range(settings.plan.num_devices)
+        order = Steps(settings, threads, steps, warm_up, _free_port())
+        for rank in active:
+            self._pipes[rank].send(order)
+        found: list[Gathered | None] = [self._answer(rank) for rank in active]
+        assert found[0] is not None  # rank 0 collects
+        return found[0]
+
     def _answer(self, rank: int) -> Any:
         pipe = self._pipes[rank]
         try:
@@ -128,7 +146,7 @@ def _work(
         worker = _Worker(rank, world, counts, port, device_type)
         pipe.send([])
         while (order := pipe.recv()) is not None:
-            pipe.send(worker.measure(order))
+            pipe.send(worker.train(order) if isinstance(order, Steps) else worker.measure(order))
     except (EOFError, KeyboardInterrupt):
         return
     except Exception as error:
@@ -139,7 +157,6 @@ def _work(
 class _Worker:
     def __init__(self, rank: int, world: int, counts: tuple[int, ...], port: int, device_type: str) -> None:
         import torch
-        import torch.distributed as dist
 
         keep_freed_memory()
         torch.manual_seed(rank)
@@ -147,17 +164,42 @@ class _Worker:
         if device_type != "cpu":
             torch.cuda.set_device(rank)
         self.rank = rank
+        self.device_type, self.world, self.counts, self.port = device_type, world, counts, port
         self.groups: dict[tuple[int, int], Any] = {}
+        self._join(world, port)
+        self._make_groups()
+
+    def _join(self, world: int, port: int) -> None:
+        """Meet the first `world` processes; leave whatever this one was in."""
+        import torch.distributed as dist
+
+        self.groups = {}
+        if dist.is_initialized():
+            dist.destroy_process_group()
         if world > 1:
-            backend = "gloo" if device_type == "cpu" else "nccl"
-            dist.init_process_group(
-                backend, init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world
-            )
-            for size in counts:
-                for first in range(0, world - size + 1, size):
-                    group = dist.new_group(list(range(first, first + size)))
-                    if first <= rank < first + size:
-                        self.groups[size, first] = group
+            backend = "gloo" if self.device_type == "cpu" else "cpu:gloo,cuda:nccl"
+            address = f"tcp://127.0.0.1:{port}"
+            dist.init_process_group(backend, init_method=address, rank=self.rank, world_size=world)
+
+    def _make_groups(self) -> None:
+        import torch.distributed as dist
+
+        for size in self.counts if self.world > 1 else ():
+            for first in range(0, self.world - size + 1, size):
+                group = dist.new_group(list(range(first, first + size)))
+                if first <= self.rank < first + size:
+                    self.groups[size, first] = group
+
+    def train(self, order: Steps) -> Any:
+        """Real steps. After those of fewer than all processes there are no sweeps any more."""
+        import torch
+
+        torch.set_num_threads(order.threads)
+        self._join(order.settings.plan.num_devices, order.port)
+        found = train(order, torch.device(self.device))
+        if order.settings.plan.num_devices == self.world:
+            self._make_groups()
+        return found
 
     def measure(self, order: Order) -> list[float]:
         """Median seconds of one call of each point."""

@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from towtank.executor.calibrate.fit import Sample, fit_kernels
+from towtank.executor.calibrate.fit import fit_kernels, levelled
 from towtank.executor.calibrate.from_steps import (
     MeasuredRun,
     collective_samples,
     kernel_samples,
     with_waits,
 )
-from towtank.executor.calibrate.measurements import beside, read_measurements
+from towtank.executor.calibrate.measurements import beside, read_measurements, write_measurements
+from towtank.executor.calibrate.sweep import Swept
 from towtank.executor.errors import RecordError
 from towtank.executor.measured.run_record import read_run_record
 from towtank.hardware_profiles.calibrated.machine import machine_of
@@ -38,8 +39,10 @@ def refit(name: str, records: Sequence[Path]) -> tuple[Calibration, Path]:
     swept = read_measurements(beside(path))
     before = read_calibration(path)
     runs = [measured_run(record) for record in records]
-    found = fitted_to_steps(replace(before, collectives=swept.collectives), swept.samples, runs)
-    write_calibration(path, found, f"{_NOTES}\nFitted to {len(runs)} measured steps as well (--from).")
+    swept = with_steps(swept, runs)
+    found = fitted(before, swept, runs, before.process_bytes)
+    write_calibration(path, found, f"{_NOTES}\nFitted to {len(runs)} further steps (--from).")
+    write_measurements(beside(path), swept)
     return found, path
 
 
@@ -59,17 +62,22 @@ def measured_run(path: Path) -> MeasuredRun:
     return MeasuredRun(model, plan, stack, record.step, plan.precision, record.run.threads or 1)
 
 
-def fitted_to_steps(
-    calibration: Calibration, sweeps: Sequence[Sample], runs: Sequence[MeasuredRun]
-) -> Calibration:
-    """The calibration of sweeps and of real steps: kernels, what groups wait for each other, memory of a process."""
-    samples = [*sweeps, *(sample for run in runs for sample in kernel_samples(run))]
+def with_steps(swept: Swept, runs: Sequence[MeasuredRun]) -> Swept:
+    """The measurements with those of further steps."""
+    kernels = [sample for run in runs for sample in kernel_samples(run)]
     waited = [sample for run in runs for sample in collective_samples(run)]
+    return replace(swept, steps=(*swept.steps, *kernels), waited=(*swept.waited, *waited))
+
+
+def fitted(
+    calibration: Calibration, swept: Swept, runs: Sequence[MeasuredRun], process: float
+) -> Calibration:
+    """The calibration of sweeps and steps: kernels, what groups wait for each other; `process`: bytes besides tensors."""
     found = replace(
         calibration,
-        kernels=fit_kernels(samples),
-        collectives=with_waits(calibration, waited),
-        process_bytes=process_bytes(runs),
+        kernels=fit_kernels(levelled(swept.samples, swept.steps)),
+        collectives=with_waits(swept.collectives, swept.waited),
+        process_bytes=process,
     )
     return replace(found, steps=judged(found, runs))
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from towtank.executor.calibrate.fit import Sample
+from towtank.executor.calibrate.from_steps import CollectiveSample
 from towtank.executor.calibrate.journal import Journal
 from towtank.executor.calibrate.points import (
     CollectivePoint,
@@ -30,6 +31,10 @@ class Swept:
 
     samples: tuple[Sample, ...]
     collectives: tuple[CollectiveTimes, ...]
+    steps: tuple[Sample, ...] = ()
+    """Kernels in real steps."""
+    waited: tuple[CollectiveSample, ...] = ()
+    """Collectives in real steps."""
 
 
 def sweep(
@@ -40,6 +45,7 @@ def sweep(
     cores: int | None,
     journal: Journal,
     progress: Progress,
+    pool: Pool,
 ) -> Swept:
     """Measure everything that the journal does not hold yet.
 
@@ -57,12 +63,11 @@ def sweep(
     if missing:
         done = total - sum(len(batch.points) for batch in missing)
         window, repeats = _WINDOWS[mode]
-        with Pool(counts, device_type) as pool:
-            for batch in missing:
-                found = pool.measure(Order(batch.points, batch.threads, batch.processes, window, repeats))
-                journal.add({batch.key(p): s for p, s in zip(batch.points, found, strict=True)})
-                done += len(batch.points)
-                progress(done, total)
+        for batch in missing:
+            found = pool.measure(Order(batch.points, batch.threads, batch.processes, window, repeats))
+            journal.add({batch.key(p): s for p, s in zip(batch.points, found, strict=True)})
+            done += len(batch.points)
+            progress(done, total)
     return Swept(_samples(kernels, settings, journal), _tables(collectives, cores, journal))
 
 

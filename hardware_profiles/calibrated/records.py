@@ -184,12 +184,19 @@ def collective_seconds(
     Raises:
         UnknownFigure: the calibration holds no such collective.
     """
-    rows = [row for row in calibration.collectives if row.collective == collective]
-    if not rows:
+    if not any(row.collective == collective for row in calibration.collectives):
         raise UnknownFigure(
             f"{calibration.name}: the calibration holds no {collective}; it was made with "
             f"{max(calibration.process_counts)} processes, and collectives need two"
         )
+    return seconds_of(calibration.collectives, collective, size, processes, message_bytes)
+
+
+def seconds_of(
+    tables: Sequence[CollectiveTimes], collective: str, size: int, processes: int, message_bytes: float
+) -> float:
+    """Time of a collective by tables that hold it."""
+    rows = [row for row in tables if row.collective == collective]
     small, large, share = bracket(sorted({row.size for row in rows}), size)
     low = _among(rows, small, processes, message_bytes)
     return low if small == large else low + (_among(rows, large, processes, message_bytes) - low) * share
