@@ -68,7 +68,7 @@ _CPU_QUICK = Sweep(
         (256, 512, 1536), (512, 768, 512), (256, 1024, 256), (256, 256, 4096), (1024, 512, 1024),
     ),
     attention=((2, 64, 4, 4, 32), (2, 256, 4, 2, 32), (2, 256, 8, 8, 64), (1, 512, 8, 4, 32)),
-    rows=((64, 128), (256, 256), (512, 512), (1024, 1024), (2048, 1024)),
+    rows=((64, 128), (512, 256), (1024, 1024), (2048, 1024)),
     message_bytes=(4, 16384, 262144, 1048576, 8388608),
 )  # fmt: skip
 _CPU_FULL = Sweep(
@@ -104,7 +104,7 @@ def sweep_of(device_type: str, mode: Mode) -> Sweep:
 def kernel_points(sweep: Sweep, precision: str, device_type: str = "cpu") -> list[KernelPoint]:
     """Every kernel of a sweep in one precision; on a CPU fewer and smaller ones in 16 bits, which it is slow at."""
     if device_type == "cpu" and BYTES_PER_ELEMENT[precision] < 4:
-        sweep = replace(sweep, layers=sweep.layers[:4], attention=sweep.attention[:2], rows=sweep.rows[:3])
+        sweep = replace(sweep, layers=sweep.layers[:3], attention=sweep.attention[:1], rows=sweep.rows[:2])
     return [*_matmuls(sweep, precision), *_attentions(sweep, precision), *_row_kernels(sweep, precision)]
 
 

@@ -72,7 +72,10 @@ def with_steps(swept: Swept, runs: Sequence[MeasuredRun]) -> Swept:
 def fitted(
     calibration: Calibration, swept: Swept, runs: Sequence[MeasuredRun], process: float
 ) -> Calibration:
-    """The calibration of sweeps and steps: kernels, what groups wait for each other; `process`: bytes besides tensors."""
+    """The calibration of sweeps and steps: kernels, and what groups wait for each other.
+
+    `process`: bytes of a process besides tensors.
+    """
     found = replace(
         calibration,
         kernels=fit_kernels(levelled(swept.samples, swept.steps)),
