@@ -163,7 +163,8 @@ def read_rows(path: Path) -> list[Row]:
 
 def table(rows: Sequence[Row]) -> str:
     """The table as text, with its summary."""
-    lines = [f"{'pair':64} {'n':>2} {'predicted':>10} {'measured':>10} {'error':>7} {'rounds':>15} {'memory':>17} {'error':>7}"]  # fmt: skip
+    heads = ("pair", "n", "predicted", "measured", "error", "rounds", "memory", "error")
+    lines = ["{:64} {:>2} {:>10} {:>10} {:>7} {:>15} {:>17} {:>7}".format(*heads)]
     for row in rows:
         memory = f"{row.predicted_bytes / 1e6:.0f} / {row.measured_bytes / 1e6:.0f} MB"
         spread = f"{row.least_s * 1e3:.0f} to {row.most_s * 1e3:.0f}"

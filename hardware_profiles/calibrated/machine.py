@@ -3,6 +3,12 @@
 from towtank.hardware_profiles.calibrated.records import Calibration, CollectiveTimes
 from towtank.hardware_profiles.records import Device, Machine, Network, Node, Source
 
+_MEASURED = (
+    "num_nodes", "node.devices", "node.nics", "node.pair_bandwidth_max_bytes_per_s",
+    "node.pair_bandwidth_min_bytes_per_s", "node.device_bandwidth_bytes_per_s", "node.latency_s",
+)  # fmt: skip
+"""Figures of a calibrated machine that have a value."""
+
 
 def machine_of(calibration: Calibration) -> Machine:
     """One node of as many devices as processes were measured at once.
@@ -59,7 +65,7 @@ def machine_of(calibration: Calibration) -> Machine:
         system_power_w=None,
         price_per_device_hour_usd=None,
         measured_bus_bandwidth_bytes_per_s={},
-        sources={"node.device_bandwidth_bytes_per_s": source, "node.latency_s": source},
+        sources=dict.fromkeys(_MEASURED, source),
         calibration=calibration,
     )
 

@@ -21,6 +21,7 @@ from towtank.cli import (
     stacks,
     tune,
     validate,
+    verify,
     why,
 )
 from towtank.cli.failure import Commands
@@ -65,6 +66,7 @@ app.command("import", epilog=import_plan.EXAMPLES)(import_plan.import_plan)
 app.command("calibrate", epilog=calibrate.EXAMPLES)(calibrate.calibrate)
 app.command("demo")(demo.demo)
 app.command("validate", epilog=validate.EXAMPLES)(validate.validate)
+app.command("verify", epilog=verify.EXAMPLES)(verify.verify)
 app.add_typer(network.app, name="network")
 app.add_typer(machines.app, name="machines")
 app.add_typer(devices.app, name="devices")
