@@ -16,15 +16,15 @@ UNNAMED: Final = "unnamed"
 BUBBLE: Final = "bubble"
 """Row of waiting for another stage that had not sent yet."""
 _COLLECTIVES: Final = frozenset(
-    ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "broadcast", "send", "gradient", "parameter")
+    ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "broadcast", "collective", "send")
 )
-_COMPUTE: Final = frozenset(("gradient norm",))
-"""Kinds that begin like communication and are none."""
+_NAMED: Final = frozenset(("gradient reduction data", "parameter all-gather data"))
+"""Kinds of the ends of a step that are communication."""
 
 
 def is_communication(kind: str) -> bool:
     """Whether time of a kind is communication: a collective over a group, or a send."""
-    return kind.partition(" ")[0] in _COLLECTIVES and kind not in _COMPUTE
+    return kind.partition(" ")[0] in _COLLECTIVES or kind in _NAMED
 
 
 def row_of(key: Key) -> str:

@@ -10,6 +10,7 @@ from towtank.cli import (
     compare,
     demo,
     devices,
+    diff,
     export,
     import_plan,
     kernels,
@@ -17,6 +18,7 @@ from towtank.cli import (
     models,
     network,
     predict,
+    run,
     scale,
     stacks,
     tune,
@@ -60,6 +62,8 @@ app.command("predict", epilog=predict.EXAMPLES)(predict.predict)
 app.command("tune", epilog=tune.EXAMPLES)(tune.tune)
 app.command("why", epilog=why.EXAMPLES)(why.why)
 app.command("compare", epilog=compare.EXAMPLES)(compare.compare)
+app.command("run", epilog=run.EXAMPLES)(run.run)
+app.command("diff", epilog=diff.EXAMPLES)(diff.diff)
 app.command("scale", epilog=scale.EXAMPLES)(scale.scale)
 app.command("export", epilog=export.EXAMPLES)(export.export)
 app.command("import", epilog=import_plan.EXAMPLES)(import_plan.import_plan)
