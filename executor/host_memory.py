@@ -24,3 +24,9 @@ def keep_freed_memory() -> bool:
         trimmed = library.mallopt(ctypes.c_int(_TRIM_THRESHOLD), ctypes.c_int(_NEVER))
         return bool(mapped and trimmed)
     return False
+
+
+def give_back_memory() -> None:
+    """Return free memory to the system now, so that a peak begins at what is in use."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(ctypes.c_size_t(0))

@@ -33,6 +33,7 @@ def train(order: Steps, device: torch.device) -> Gathered | None:
 
     from towtank.executor import recorder
     from towtank.executor.clocks import clock_of
+    from towtank.executor.host_memory import give_back_memory
     from towtank.executor.measured.gather import gather
     from towtank.executor.measured.memory import PeakMemory
     from towtank.executor.mesh import Mesh
@@ -43,6 +44,9 @@ def train(order: Steps, device: torch.device) -> Gathered | None:
     memory = PeakMemory(device.type)
     trainer = Trainer(order.settings, mesh)
     noted = Recorder(clock_of(device.type))
+    gc.collect()
+    give_back_memory()
+    memory.forget()
     with recorder.recording(noted):
         for number in range(order.warm_up + order.steps):
             trainer.step(batches(order.settings, mesh, trainer.positions, number))
