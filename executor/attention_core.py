@@ -1,7 +1,8 @@
 """Causal attention of whole sequences on one device: softmax(q k^T / sqrt(d)) v without its matrix of scores.
 
 PyTorch's own kernels by their forward and backward halves, so that each half is one operation of the record, and so
-that selective recomputation can repeat the forward half within the backward pass (Korthikanti et al., arXiv 2205.05198).
+that selective recomputation can repeat the forward half within the backward pass (Korthikanti et al., arXiv
+2205.05198).
 """
 
 from functools import lru_cache

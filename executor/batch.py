@@ -13,7 +13,8 @@ IGNORED = -100
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """Tokens of one micro-batch on one device. T tokens: sequence after sequence, each in the order of `positions`."""
+    """Tokens of one micro-batch on one device. T tokens: sequence after sequence, each in the order of
+    `positions`."""
 
     tokens: torch.Tensor
     """[T], int64."""

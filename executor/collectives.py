@@ -40,12 +40,14 @@ def all_reduce(tensor: torch.Tensor, group: Group, name: str, phase: Phase, op: 
     return tensor
 
 
-def start_all_reduce(tensor: torch.Tensor, group: Group, name: str, phase: Phase) -> Waitable:
-    """Begin to sum a contiguous `tensor` over the group in place."""
+def start_all_reduce(
+    tensor: torch.Tensor, group: Group, name: str, phase: Phase, kind: str | None = None
+) -> Waitable:
+    """Begin to sum a contiguous `tensor` over the group in place; `kind`: for the record, if it is another one."""
     if group.size == 1:
         return DONE
     start = partial(dist.all_reduce, tensor, SUM, group.process_group, async_op=True)
-    return recorder.issue(name, f"all-reduce {group.name}", phase, start)
+    return recorder.issue(name, kind or f"all-reduce {group.name}", phase, start)
 
 
 def all_gather(tensor: torch.Tensor, group: Group, name: str, phase: Phase) -> torch.Tensor:
@@ -59,7 +61,7 @@ def all_gather(tensor: torch.Tensor, group: Group, name: str, phase: Phase) -> t
 
 
 def start_all_gather(
-    tensor: torch.Tensor, group: Group, name: str, phase: Phase
+    tensor: torch.Tensor, group: Group, name: str, phase: Phase, kind: str | None = None
 ) -> tuple[torch.Tensor, Waitable]:
     """Begin an all-gather; the array may be read after the wait."""
     if group.size == 1:
@@ -68,7 +70,7 @@ def start_all_gather(
     start = partial(
         dist.all_gather_into_tensor, whole, tensor.contiguous(), group.process_group, async_op=True
     )
-    return whole, recorder.issue(name, f"all-gather {group.name}", phase, start)
+    return whole, recorder.issue(name, kind or f"all-gather {group.name}", phase, start)
 
 
 def reduce_scatter(tensor: torch.Tensor, group: Group, name: str, phase: Phase) -> torch.Tensor:
@@ -82,14 +84,14 @@ def reduce_scatter(tensor: torch.Tensor, group: Group, name: str, phase: Phase) 
 
 
 def start_reduce_scatter(
-    tensor: torch.Tensor, group: Group, name: str, phase: Phase
+    tensor: torch.Tensor, group: Group, name: str, phase: Phase, kind: str | None = None
 ) -> tuple[torch.Tensor, Waitable]:
     """Begin a reduce-scatter of a contiguous array; the part may be read after the wait."""
     if group.size == 1:
         return tensor, DONE
     part = _part(tensor, group.size)
     start = partial(dist.reduce_scatter_tensor, part, tensor, SUM, group.process_group, async_op=True)
-    return part, recorder.issue(name, f"reduce-scatter {group.name}", phase, start)
+    return part, recorder.issue(name, kind or f"reduce-scatter {group.name}", phase, start)
 
 
 def all_to_all(

@@ -11,3 +11,7 @@ class DataError(ExecutorError):
 
 class RecordError(ExecutorError):
     """A file is no record of a run, or not one that this version reads."""
+
+
+class CheckpointError(ExecutorError):
+    """A checkpoint cannot be written, or not be read into this run."""

@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional
 
 from towtank.executor import recorder
+from towtank.executor.batch import MicroBatch
 from towtank.executor.grid import apply
 from towtank.executor.linear import Linear
 from towtank.executor.phases import forward_phase
@@ -62,6 +63,6 @@ class FeedForward:
         self.up, self.down, self._gated = up, down, gated
         self._activation = f"{name}.activation"
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+    def __call__(self, x: torch.Tensor, batch: MicroBatch) -> torch.Tensor:
         """Outputs of [tokens, local features]."""
         return self.down(activation(self.up(x), self._activation, gated=self._gated))

@@ -1,8 +1,9 @@
 """One linear layer on AxoNN's grid (Singh et al., SC'24, Algorithm 1), of which Megatron and FSDP are corners.
 
-A normal layer has its output features split over x and its input features over y; a transposed one the other way round.
-Forward: gather the weight over its shards, multiply, sum over y (transposed: x). Backward: gather again, input gradient,
-its sum over x (transposed: y) beside the weight gradient, whose reduction over the shards runs beside what follows.
+A normal layer has its output features split over x and its input features over y; a transposed one the other way
+round. Forward: gather the weight over its shards, multiply, sum over y (transposed: x). Backward: gather again, input
+gradient, its sum over x (transposed: y) beside the weight gradient, whose reduction over the shards runs beside what
+follows.
 """
 
 from typing import Any
@@ -43,8 +44,8 @@ class Linear:
             transposed: whether x splits the inputs.
             reduce_forward: False where the sum of outputs is left to a later collective.
             reduce_backward: False where the gather of inputs and the sum of their gradients is somebody else's.
-            keeps: how often the weight is still gathered from forward passes when the backward pass comes (1 where the
-                layer is recomputed, 1 more where it is cached).
+            keeps: how often the weight is still gathered from forward passes when the backward pass comes (1 where
+                the layer is recomputed, 1 more where it is cached).
         """
         self.name, self.weight, self.grid, self.bias = name, weight, grid, bias
         self.transposed, self.reduce_forward, self.reduce_backward = (
@@ -172,7 +173,8 @@ class _Linear(torch.autograd.Function):
 
 
 class ParallelInput:
-    """Input of several normal layers that leave its gather, and the sum of its gradients, to this (parallel blocks)."""
+    """Input of several normal layers that leave its gather, and the sum of its gradients, to this (parallel
+    blocks)."""
 
     def __init__(self, name: str, grid: Grid) -> None:
         self.name, self.grid = name, grid

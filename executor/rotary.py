@@ -55,7 +55,8 @@ def _turn(x: torch.Tensor, at: Angles, into: torch.Tensor, *, back: bool = False
 def split_heads(
     qkv: torch.Tensor, heads: Heads, at: Angles | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Queries, keys and values [sequences, tokens, heads, d] of a projection [all tokens, columns]; turned by `at`."""
+    """Queries, keys and values [sequences, tokens, heads, d] of a projection [all tokens, columns]; turned by
+    `at`."""
     q, k, v = apply(_SplitHeads, qkv, heads, at)
     return q, k, v
 

@@ -41,7 +41,8 @@ class RunSettings:
 
     @property
     def gradient_dtype(self) -> Dtype:
-        """Number format in which gradients are kept and reduced; master weights and optimizer states are in it too."""
+        """Number format in which gradients are kept and reduced; master weights and optimizer states are in it
+        too."""
         return "float64" if self.dtype == "float64" else "fp32"
 
 

@@ -40,10 +40,20 @@ class Store:
         layer: int = -1,
         decays: bool = True,
         tied: bool = False,
+        used_first: bool = False,
     ) -> Weight:
         """Make a weight with its first values; `sharing` None: that of weights that every token uses."""
         sharing = sharing or dense_sharing(self.mesh, sharded=True, tied=tied)
-        weight = Weight(name, pieces, sharing, self.scatters, layer=layer, decays=decays, tied=tied)
+        weight = Weight(
+            name,
+            pieces,
+            sharing,
+            self.scatters,
+            layer=layer,
+            decays=decays,
+            tied=tied,
+            used_first=used_first,
+        )
         settings = self.settings
         kept = DTYPES[settings.gradient_dtype]
         weight.materialize(initial, settings.seed, DTYPES[settings.dtype], kept, self.mesh.device)

@@ -1,8 +1,8 @@
 """Weights as a device holds them: a shard at rest, gathered for use, and the gradient of the shard.
 
 In use a weight is its part of the full tensors by x and y: one box, or several one above the other (queries, keys and
-values; both halves of a gated projection). At rest the rows of that are split evenly over the shard group (z, and data
-and context under ZeRO 3); the last shards may be shorter, and are padded in messages.
+values; both halves of a gated projection). At rest the rows of that are split evenly over the shard group (z, and
+data and context under ZeRO 3); the last shards may be shorter, and are padded in messages.
 """
 
 import hashlib
@@ -101,6 +101,11 @@ class Scatters:
         self._most = most
         self._pending: list[Pending] = []
 
+    @property
+    def busy(self) -> bool:
+        """Whether any is under way."""
+        return bool(self._pending)
+
     def put(self, pending: Pending) -> None:
         """Keep one under way; beyond `most` the oldest is waited for, so that buffers do not pile up."""
         self._pending.append(pending)
@@ -130,6 +135,7 @@ class Weight:
         layer: int = -1,
         decays: bool = True,
         tied: bool = False,
+        used_first: bool = False,
     ) -> None:
         """Describe a weight; `materialize` gives it values.
 
@@ -141,6 +147,7 @@ class Weight:
             layer: of the model; -1 outside of layers.
             decays: whether weight decay applies.
             tied: whether another stage holds the same.
+            used_first: whether the model begins with it, so that its gradient is complete last.
         """
         self.name = name
         self.pieces = pieces
@@ -148,6 +155,7 @@ class Weight:
         self.layer = layer
         self.decays = decays
         self.tied = tied
+        self.used_first = used_first
         self.rows = sum(piece.box.size[0] for piece in pieces)
         """Rows in use."""
         self.inner = pieces[0].box.size[1:]
@@ -266,18 +274,42 @@ class Weight:
             if self.holds_gradient:
                 self.gradient.add_(rows)
             else:
+                self._make_room()
                 self.gradient.copy_(rows)
                 self.holds_gradient = True
+
+    def _make_room(self) -> None:
+        if self.gradient.shape != self.value.shape:
+            self.gradient = torch.empty_like(self.value, dtype=self.gradient.dtype)
 
     def finish_gradient(self) -> None:
         """Zero the gradient if the step has none; `Scatters.settle` comes before."""
         if not self.holds_gradient:
+            self._make_room()
             self.gradient.zero_()
             self.holds_gradient = True
 
     def forget_gradient(self) -> None:
         """Begin a step."""
         self.holds_gradient = False
+
+    def free_gradient(self) -> None:
+        """Give up the gradient's memory until the next one is made."""
+        self.gradient = self.gradient.new_empty(0)
+        self.holds_gradient = False
+
+    # ---- memory
+
+    def move(self, padded: torch.Tensor, gradient: torch.Tensor) -> None:
+        """Keep the shard, with its padding, and its gradient in memory that somebody else provides.
+
+        Args:
+            padded: [rows of a shard, ...]; takes the values over.
+            gradient: the same shape.
+        """
+        rows = self.value.shape[0]
+        padded[:rows].copy_(self.value)
+        self._padded, self.value, self.gradient = padded, padded[:rows], gradient[:rows]
 
 
 def drawn(box: Box, seed: int) -> torch.Tensor:

@@ -37,13 +37,15 @@ def gelu(inputs: "Tensors", sizes: Sizes) -> "tuple[torch.Tensor, ...]":
     return (0.5 * x * (1 + (GELU_SCALE * (x + GELU_CUBIC * x**3)).tanh()),)
 
 
-def _library_swiglu(inputs: "Tensors", sizes: Sizes) -> "torch.Tensor":
+def library_swiglu(inputs: "Tensors", sizes: Sizes) -> "torch.Tensor":
+    """SwiGLU by two operations of PyTorch."""
     import torch
 
     return torch.nn.functional.silu(inputs[0]) * inputs[1]
 
 
-def _library_gelu(inputs: "Tensors", sizes: Sizes) -> "torch.Tensor":
+def library_gelu(inputs: "Tensors", sizes: Sizes) -> "torch.Tensor":
+    """PyTorch's GELU."""
     import torch
 
     return torch.nn.functional.gelu(inputs[0], approximate="tanh")
@@ -99,16 +101,16 @@ def _kernel(
 
 KERNELS = (
     # what cancels where an output is near 0: halves of a sigmoid's or a tangent's range, times what they multiply
-    _kernel("swiglu", 2, _forward(_library_swiglu), swiglu, 3, 6),
+    _kernel("swiglu", 2, _forward(library_swiglu), swiglu, 3, 6),
     _kernel(
         "swiglu_backward",
         3,
-        ThroughAutograd(_library_swiglu),
+        ThroughAutograd(library_swiglu),
         gradients_of(swiglu, (0, 1)),
         5,
         13,
         _gate_terms,
     ),
-    _kernel("gelu", 1, _forward(_library_gelu), gelu, 2, 9, _gelu_terms),
-    _kernel("gelu_backward", 2, ThroughAutograd(_library_gelu), gradients_of(gelu, (0,)), 3, 16, _gelu_terms),
+    _kernel("gelu", 1, _forward(library_gelu), gelu, 2, 9, _gelu_terms),
+    _kernel("gelu_backward", 2, ThroughAutograd(library_gelu), gradients_of(gelu, (0,)), 3, 16, _gelu_terms),
 )

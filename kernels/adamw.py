@@ -33,44 +33,65 @@ def adamw(inputs: "Tensors", sizes: Sizes) -> "tuple[torch.Tensor, ...]":
     return master, first, second, master
 
 
-def settings(step: int) -> tuple[float, ...]:
+def settings(
+    step: int,
+    rate: float = LEARNING_RATE,
+    betas: tuple[float, float] = (BETA_1, BETA_2),
+    epsilon: float = EPSILON,
+    decay: float = DECAY,
+) -> tuple[float, ...]:
     """The last input of the kernel at a step, which is counted from 1."""
     from numpy import float32
 
-    beta_1, beta_2 = float(float32(BETA_1)), float(float32(BETA_2))
-    return (LEARNING_RATE, beta_1, beta_2, EPSILON, DECAY, step, 1 - beta_1**step, 1 - beta_2**step)
+    beta_1, beta_2 = (float(float32(each)) for each in betas)
+    return (rate, beta_1, beta_2, epsilon, decay, step, 1 - beta_1**step, 1 - beta_2**step)
 
 
 def _inputs(sizes: Sizes, dtype: "torch.dtype", generator: "torch.Generator") -> "tuple[torch.Tensor, ...]":
     import torch
 
     shape, device = (sizes["elements"],), generator.device
-    master = normal(shape, torch.float32, generator)
-    first = normal(shape, torch.float32, generator, 0.1)
-    second = normal(shape, torch.float32, generator, 0.1).square()
-    last = torch.tensor(settings(sizes["step"]), dtype=torch.float32, device=device)
+    of_states = torch.float64 if dtype is torch.float64 else torch.float32
+    master = normal(shape, of_states, generator)
+    first = normal(shape, of_states, generator, 0.1)
+    second = normal(shape, of_states, generator, 0.1).square()
+    last = torch.tensor(settings(sizes["step"]), dtype=of_states, device=device)
     return normal(shape, dtype, generator), master, first, second, master.to(dtype), last
 
 
 def _library(inputs: "Tensors", sizes: Sizes, tile: Tile, allocate: Allocate) -> "tuple[torch.Tensor, ...]":
-    """PyTorch's fused AdamW on the master weights, then a copy into the weights."""
+    """PyTorch's fused AdamW, with settings that the host reads from their tensor."""
+    gradient, *states, weight, last = inputs
+    update(gradient, states, weight, last.tolist())
+    return (*states, weight)
+
+
+def update(
+    gradient: "torch.Tensor",
+    states: "Tensors",
+    weight: "torch.Tensor | None",
+    settings: Sequence[float],
+) -> None:
+    """PyTorch's fused AdamW on master weight and moments in place, then a copy into the weight, if there is one.
+
+    `settings` are those of the kernel; the corrections in them follow from the others here.
+    """
     import torch
     from torch.optim.adamw import adamw as step_of
 
-    gradient, *states, weight, last = inputs
-    rate, beta_1, beta_2, epsilon, decay, step, *_ = last.tolist()
+    rate, beta_1, beta_2, epsilon, decay, step, *_ = settings
     # the fused kernel for CPUs takes every tensor for contiguous, whatever its strides
     master, first, second = (each.contiguous() for each in states)
     step_of(
-        [master], [gradient.to(torch.float32).contiguous()], [first], [second], [],
-        [torch.full((), step - 1, device=master.device)], fused=True, amsgrad=False, beta1=beta_1, beta2=beta_2,
-        lr=rate, weight_decay=decay, eps=epsilon, maximize=False,
+        [master], [gradient.to(master.dtype).contiguous()], [first], [second], [],
+        [torch.full((), float(step - 1), device=master.device)], fused=True, amsgrad=False,
+        beta1=beta_1, beta2=beta_2, lr=rate, weight_decay=decay, eps=epsilon, maximize=False,
     )  # fmt: skip
     for given, own in zip(states, (master, first, second), strict=True):
         if given is not own:
             given.copy_(own)
-    weight.copy_(master)
-    return (*states, weight)
+    if weight is not None:
+        weight.copy_(master)
 
 
 def _terms(inputs: "Tensors", sizes: Sizes) -> tuple[float, ...]:
@@ -81,7 +102,10 @@ def _terms(inputs: "Tensors", sizes: Sizes) -> tuple[float, ...]:
 
 def _cost(sizes: Sizes, dtype: str) -> Cost:
     element = DTYPE_BYTES[dtype]
-    return Cost(14.0 * sizes["elements"], adam_bytes_per_parameter(element, 4.0, element) * sizes["elements"])
+    moved = adam_bytes_per_parameter(element, 4.0, element)
+    if dtype == "float64":  # master weight and moments as well
+        moved = 2 * adam_bytes_per_parameter(4.0, 4.0, 4.0)
+    return Cost(14.0 * sizes["elements"], moved * sizes["elements"])
 
 
 KERNELS = (

@@ -25,6 +25,9 @@ CASES: tuple[Sizes, ...] = (
 OPTIONS = {"causal": 1, "window": 0}
 """A query sees the keys up to its own place if causal, and of these only the last `window` if that is not 0."""
 DIMENSIONS = ("batch", "sequence", "heads", "kv_heads", "head_dim")
+FUSED_ON_CPU = 16
+"""Keys from which on PyTorch's fused kernel for CPUs is used: with few keys it loses a NaN of a query. In 16 bits it
+is several times slower than its parts."""
 
 
 def visible_keys(query: int, sizes: Sizes) -> tuple[int, int]:
@@ -83,7 +86,7 @@ def _kept(given: "Tensors", sizes: Sizes) -> "tuple[torch.Tensor, torch.Tensor]"
     batch, sequence, heads, _ = given[0].shape
     keys = [last - first for first, last in (visible_keys(each, sizes) for each in range(sequence))]
     sums = torch.tensor(keys, device=given[0].device, dtype=torch.float32).log()
-    return _sdpa(given, sizes), sums.expand(batch, heads, sequence).contiguous()
+    return sdpa(given, sizes), sums.expand(batch, heads, sequence).contiguous()
 
 
 def _mask(sizes: Sizes, device: "torch.device") -> "torch.Tensor":
@@ -95,26 +98,22 @@ def _mask(sizes: Sizes, device: "torch.device") -> "torch.Tensor":
     return inside & (distance >= 0) if sizes["causal"] else inside
 
 
-def _sdpa(inputs: "Tensors", sizes: Sizes) -> "torch.Tensor":
+def sdpa(inputs: "Tensors", sizes: Sizes) -> "torch.Tensor":
     """PyTorch's fastest implementation for the case; a window needs a mask, which only some of them take."""
     import torch
 
     q, k, v = (each.transpose(1, 2) for each in inputs)
     mask = _mask(sizes, q.device) if sizes["window"] else None
-    output = torch.nn.functional.scaled_dot_product_attention(
-        q, k, v, mask, is_causal=bool(sizes["causal"]) and mask is None, enable_gqa=q.shape[1] != k.shape[1]
-    )
-    return output.transpose(1, 2)
+    causal, grouped = bool(sizes["causal"]) and mask is None, q.shape[1] != k.shape[1]
+    product = torch.nn.functional.scaled_dot_product_attention
+    if q.device.type != "cpu" or (q.dtype.itemsize > 2 and q.shape[2] >= FUSED_ON_CPU):
+        return product(q, k, v, mask, is_causal=causal, enable_gqa=grouped).transpose(1, 2)
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        return product(q, k, v, mask, is_causal=causal, enable_gqa=grouped).transpose(1, 2)
 
 
 def _library(inputs: "Tensors", sizes: Sizes, tile: Tile, allocate: Allocate) -> "tuple[torch.Tensor, ...]":
-    import torch
-
-    if inputs[0].device.type == "cpu":
-        # the fused kernel for CPUs returns numbers for queries that are none: a NaN is lost
-        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
-            return (_sdpa(inputs, sizes),)
-    return (_sdpa(inputs, sizes),)
+    return (sdpa(inputs, sizes),)
 
 
 def _terms(inputs: "Tensors", sizes: Sizes) -> tuple[float, ...]:
@@ -180,7 +179,7 @@ KERNELS = (
         name="attention_backward",
         dimensions=DIMENSIONS,
         backends=(
-            library(ThroughAutograd(_sdpa, 3)),
+            library(ThroughAutograd(sdpa, 3)),
             triton("attention_backward", "attention_backward", tiles),
         ),
         inputs=_backward_inputs,

@@ -9,6 +9,8 @@ from towtank.kernels.records import Backend, Launch, Sizes, Tile, no_tiles
 
 DTYPES = ("float32", "float16", "bfloat16")
 """What every kernel is written for, by PyTorch's names; arithmetic inside is fp32."""
+LIBRARY_DTYPES = (*DTYPES, "float64")
+"""What the library computes in as well: float64, in which equality of algorithms is shown."""
 
 Tiles = Callable[[Sizes, str], tuple[Tile, ...]]
 
@@ -44,9 +46,14 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def library(launch: Launch, tiles: Tiles | None = None, outputs: int | None = None) -> Backend:
+def library(
+    launch: Launch,
+    tiles: Tiles | None = None,
+    outputs: int | None = None,
+    dtypes: tuple[str, ...] = LIBRARY_DTYPES,
+) -> Backend:
     """PyTorch's own kernels: cuBLAS, cuDNN, oneDNN or whatever it was built with."""
-    return Backend("library", lambda: launch, DTYPES, library_missing, tiles or no_tiles, outputs=outputs)
+    return Backend("library", lambda: launch, dtypes, library_missing, tiles or no_tiles, outputs=outputs)
 
 
 def triton(module: str, operation: str, tiles: Tiles | None = None) -> Backend:

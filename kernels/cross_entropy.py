@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from towtank.kernels.backends import library, triton
 from towtank.kernels.draws import normal
 from towtank.kernels.records import DTYPE_BYTES, Allocate, Cost, Kernel, Sizes, Tile
+from towtank.kernels.widen import wide
 
 if TYPE_CHECKING:
     import torch
@@ -50,13 +51,13 @@ def _inputs(sizes: Sizes, dtype: "torch.dtype", generator: "torch.Generator") ->
 
 
 def _library(inputs: "Tensors", sizes: Sizes, tile: Tile, allocate: Allocate) -> "tuple[torch.Tensor, ...]":
-    """PyTorch's loss in fp32 and its gradient."""
+    """PyTorch's loss, in fp32 at least, and its gradient."""
     import torch
 
     logits, labels = inputs
     leaf = logits.detach().requires_grad_()
     with torch.enable_grad():
-        total = torch.nn.functional.cross_entropy(leaf.float(), labels, ignore_index=IGNORED, reduction="sum")
+        total = torch.nn.functional.cross_entropy(wide(leaf), labels, ignore_index=IGNORED, reduction="sum")
         loss = total / (labels != IGNORED).sum().clamp(min=1)
         (gradient,) = torch.autograd.grad(loss, leaf)
     return loss.detach()[None], gradient

@@ -22,11 +22,19 @@ def device_types() -> tuple[str, ...]:
 
 @cache
 def device_name(device: str) -> str:
-    """Name of the device that its maker gave it, such as `NVIDIA H200`, with the cores of a CPU that we may use."""
+    """Name of the device that its maker gave it, such as `NVIDIA H200`, with the threads of a CPU that torch uses."""
     if device == "cpu":
         import torch
 
-        return f"{_processor()}, {torch.get_num_threads()} threads"
+        return f"{hardware_name(device)}, {torch.get_num_threads()} threads"
+    return hardware_name(device)
+
+
+@cache
+def hardware_name(device: str) -> str:
+    """The same without threads."""
+    if device == "cpu":
+        return _processor()
     import torch
 
     return str(torch.cuda.get_device_name())

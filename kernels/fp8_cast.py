@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from towtank.kernels.backends import library, triton
+from towtank.kernels.backends import DTYPES, library, triton
 from towtank.kernels.draws import normal
 from towtank.kernels.records import DTYPE_BYTES, Allocate, Cost, Kernel, Sizes, Tile
 
@@ -69,7 +69,7 @@ KERNELS = (
     Kernel(
         name="fp8_cast",
         dimensions=("rows", "columns"),
-        backends=(library(_library), triton("fp8_cast", "fp8_cast")),
+        backends=(library(_library, dtypes=DTYPES), triton("fp8_cast", "fp8_cast")),
         inputs=_inputs,
         reference=fp8_cast,
         cost=_cost,

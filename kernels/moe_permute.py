@@ -1,11 +1,13 @@
-"""Tokens to the order of their experts and back."""
+"""Tokens to the order of their experts and back, forward and backward."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from towtank.kernels.backends import library, triton
-from towtank.kernels.draws import normal
+from towtank.kernels.draws import largest, normal, sum_of_products
+from towtank.kernels.gradients import gradients_of
 from towtank.kernels.records import DTYPE_BYTES, Allocate, Cost, Kernel, Sizes, Tile
+from towtank.kernels.widen import wide
 
 if TYPE_CHECKING:
     import torch
@@ -66,10 +68,9 @@ def _permute_inputs(
 def _unpermute_inputs(
     sizes: Sizes, dtype: "torch.dtype", generator: "torch.Generator"
 ) -> "tuple[torch.Tensor, ...]":
-    import torch
 
     place = slots(_experts(sizes, generator))
-    weights = normal(place.shape, torch.float32, generator).softmax(1)
+    weights = wide(normal(place.shape, dtype, generator)).softmax(1)
     return normal((place.numel(), sizes["columns"]), dtype, generator), place, weights
 
 
@@ -82,9 +83,69 @@ def _library_permute(
 def _library_unpermute(
     inputs: "Tensors", sizes: Sizes, tile: Tile, allocate: Allocate
 ) -> "tuple[torch.Tensor, ...]":
-    """A gather and a sum in fp32."""
+    """A gather and a sum in fp32 at least."""
     rows, place, weights = inputs
-    return ((rows[place].float() * weights[..., None]).sum(1).to(rows.dtype),)
+    return ((wide(rows[place]) * weights[..., None]).sum(1).to(rows.dtype),)
+
+
+def _permute_backward_inputs(
+    sizes: Sizes, dtype: "torch.dtype", generator: "torch.Generator"
+) -> "tuple[torch.Tensor, ...]":
+    """Gradient of the rows, the experts chosen, and the slots that the forward pass kept."""
+    experts = _experts(sizes, generator)
+    return normal((experts.numel(), sizes["columns"]), dtype, generator), experts, slots(experts)
+
+
+def _permute_backward(inputs: "Tensors", sizes: Sizes) -> "tuple[torch.Tensor, ...]":
+    gradient, experts, _ = inputs
+    # linear in x, so that any x gives the gradient
+    x = gradient.new_zeros((experts.shape[0], gradient.shape[1]))
+    return gradients_of(moe_permute, (0,))((gradient, x, experts), sizes)
+
+
+def _unpermute_backward_inputs(
+    sizes: Sizes, dtype: "torch.dtype", generator: "torch.Generator"
+) -> "tuple[torch.Tensor, ...]":
+    """Gradient of the tokens, and the forward pass' rows, slots and weights."""
+    given = _unpermute_inputs(sizes, dtype, generator)
+    return normal((sizes["tokens"], sizes["columns"]), dtype, generator), *given
+
+
+def _library_permute_backward(
+    inputs: "Tensors", sizes: Sizes, tile: Tile, allocate: Allocate
+) -> "tuple[torch.Tensor, ...]":
+    """A gather and a sum in fp32 at least: each token's gradient is the sum of those of its copies."""
+    gradient, _, place = inputs
+    return (wide(gradient[place]).sum(1).to(gradient.dtype),)
+
+
+def _library_unpermute_backward(
+    inputs: "Tensors", sizes: Sizes, tile: Tile, allocate: Allocate
+) -> "tuple[torch.Tensor, ...]":
+    """Gradients of the rows and of the weights, as products with the token's gradient in fp32 at least."""
+    gradient, rows, place, weights = inputs
+    given = wide(gradient)[:, None]
+    of_rows = allocate(*rows.shape, dtype=rows.dtype)
+    of_rows[place.flatten()] = (given * weights[..., None]).flatten(0, 1).to(rows.dtype)
+    return of_rows, (wide(rows[place]) * given).sum(-1).to(weights.dtype)
+
+
+def _summed_of_unpermute_backward(sizes: Sizes) -> int:
+    """Gradients of weights are sums over columns."""
+    return sizes["columns"]
+
+
+def _unpermute_backward_cost(sizes: Sizes, dtype: str) -> Cost:
+    """Gradients of tokens read, rows read and gradients of rows written; slots, weights and their gradients."""
+    choices = sizes["tokens"] * sizes["chosen"]
+    moved = (sizes["tokens"] + 2 * choices) * sizes["columns"] * DTYPE_BYTES[dtype]
+    return Cost(3.0 * choices * sizes["columns"], moved + choices * 16)
+
+
+def _unpermute_terms(inputs: "Tensors", sizes: Sizes) -> tuple[float, ...]:
+    """A gradient of a weight is a sum of products of any sign; where it is small, they are its scale."""
+    gradient, rows, *_ = inputs
+    return 0.0, sum_of_products(gradient, rows, sizes["columns"])
 
 
 def _cost(per_element: float, index_bytes: int) -> "Callable[[Sizes, str], Cost]":
@@ -117,5 +178,28 @@ KERNELS = (
         cost=_cost(2.0, 12),
         cases=CASES,
         summed=lambda sizes: sizes["chosen"],
+    ),
+    Kernel(
+        name="moe_permute_backward",
+        dimensions=DIMENSIONS,
+        backends=(library(_library_permute_backward), triton("moe_permute", "moe_permute_backward")),
+        inputs=_permute_backward_inputs,
+        reference=_permute_backward,
+        cost=_cost(1.0, 8),
+        cases=CASES,
+        summed=lambda sizes: sizes["chosen"],
+        # a token's copies are of any sign and few
+        terms=lambda inputs, sizes: (largest(inputs[0]),),
+    ),
+    Kernel(
+        name="moe_unpermute_backward",
+        dimensions=DIMENSIONS,
+        backends=(library(_library_unpermute_backward), triton("moe_permute", "moe_unpermute_backward")),
+        inputs=_unpermute_backward_inputs,
+        reference=gradients_of(moe_unpermute, (0, 2)),
+        cost=_unpermute_backward_cost,
+        cases=CASES,
+        summed=_summed_of_unpermute_backward,
+        terms=_unpermute_terms,
     ),
 )

@@ -7,6 +7,7 @@ from towtank.kernels.backends import library, triton
 from towtank.kernels.draws import largest, normal
 from towtank.kernels.gradients import ThroughAutograd, gradients_of
 from towtank.kernels.records import DTYPE_BYTES, Allocate, Cost, Kernel, Sizes, Tile
+from towtank.kernels.widen import wide
 
 if TYPE_CHECKING:
     import torch
@@ -14,26 +15,32 @@ if TYPE_CHECKING:
     Tensors = Sequence[torch.Tensor]
     Reference = Callable[[Tensors, Sizes], tuple[torch.Tensor, ...]]
 
-EPSILON = 1e-5
+OPTIONS = {"epsilon_ppb": 10_000}
+"""What is added to the mean square, in parts per billion: 1e-5 by default, as in Llama and GPT-2."""
 CASES: tuple[Sizes, ...] = (
     {"rows": 8, "columns": 64},
-    {"rows": 5, "columns": 33},
+    {"rows": 5, "columns": 33, "epsilon_ppb": 1_000},
     {"rows": 3, "columns": 257},
     {"rows": 1, "columns": 1},
 )
 
 
+def epsilon_of(sizes: Sizes) -> float:
+    """What is added to the mean square."""
+    return sizes.get("epsilon_ppb", OPTIONS["epsilon_ppb"]) * 1e-9
+
+
 def rms_norm(inputs: "Tensors", sizes: Sizes) -> "tuple[torch.Tensor, ...]":
     """y = x / sqrt(mean(x^2) + e) w (Zhang and Sennrich, arXiv 1910.07467, equation 4); x [rows, columns]."""
     x, weight = inputs
-    return (x * (x.square().mean(-1, keepdim=True) + EPSILON).rsqrt() * weight,)
+    return (x * (x.square().mean(-1, keepdim=True) + epsilon_of(sizes)).rsqrt() * weight,)
 
 
 def layer_norm(inputs: "Tensors", sizes: Sizes) -> "tuple[torch.Tensor, ...]":
     """y = (x - mean(x)) / sqrt(var(x) + e) w + b (Ba et al., arXiv 1607.06450, equation 4); x [rows, columns]."""
     x, weight, bias = inputs
     centred = x - x.mean(-1, keepdim=True)
-    return (centred * (centred.square().mean(-1, keepdim=True) + EPSILON).rsqrt() * weight + bias,)
+    return (centred * (centred.square().mean(-1, keepdim=True) + epsilon_of(sizes)).rsqrt() * weight + bias,)
 
 
 def _inputs(
@@ -67,15 +74,15 @@ def _forward(inputs: "Tensors", sizes: Sizes) -> "torch.Tensor":
 
     x, weight, *bias = inputs
     if bias:
-        return torch.nn.functional.layer_norm(x, x.shape[-1:], weight, bias[0], EPSILON)
-    return torch.nn.functional.rms_norm(x, x.shape[-1:], weight, EPSILON)
+        return torch.nn.functional.layer_norm(x, x.shape[-1:], weight, bias[0], epsilon_of(sizes))
+    return torch.nn.functional.rms_norm(x, x.shape[-1:], weight, epsilon_of(sizes))
 
 
-def _differentiable(inputs: "Tensors", sizes: Sizes) -> "torch.Tensor":
+def differentiable(inputs: "Tensors", sizes: Sizes) -> "torch.Tensor":
     """The norm whose gradients autograd takes; in fp32 on CPUs, where PyTorch sums those of weights in 16 bits."""
     x = inputs[0]
     if x.device.type == "cpu":
-        return _forward([each.float() for each in inputs], sizes).to(x.dtype)
+        return _forward([wide(each) for each in inputs], sizes).to(x.dtype)
     return _forward(inputs, sizes)
 
 
@@ -85,22 +92,22 @@ def _library_forward(
     return (_forward(inputs, sizes),)
 
 
-def _deviation(x: "torch.Tensor", centred: bool) -> "torch.Tensor":
+def _deviation(x: "torch.Tensor", centred: bool, sizes: Sizes) -> "torch.Tensor":
     """One over the deviation of each row, which is up to 1 / sqrt(e) where a row has one value only."""
     value = x - x.mean(-1, keepdim=True) if centred else x
-    return (value.square().mean(-1, keepdim=True) + EPSILON).rsqrt()
+    return (value.square().mean(-1, keepdim=True) + epsilon_of(sizes)).rsqrt()
 
 
 def _terms(inputs: "Tensors", sizes: Sizes) -> tuple[float, ...]:
     """y = s (x - mean(x)) w + b with s one over the deviation: what cancels is s x w."""
     x, weight, *bias = inputs
-    return (largest(x * weight * _deviation(x, bool(bias))),)
+    return (largest(x * weight * _deviation(x, bool(bias), sizes)),)
 
 
 def _terms_backward(inputs: "Tensors", sizes: Sizes) -> tuple[float, ...]:
     """The gradient of x is s times w g less two means of it, that of w is a sum of s g (x - mean(x))."""
     gradient, x, weight, *bias = inputs
-    scale = _deviation(x, bool(bias))
+    scale = _deviation(x, bool(bias), sizes)
     return (largest(gradient * weight * scale), largest(gradient * x * scale), largest(gradient))
 
 
@@ -123,6 +130,7 @@ def _norm(name: str, reference: "Reference", vectors: int, flop: float) -> Kerne
         # a row is read once and kept: input, output, weight (and bias)
         cost=_cost(2, vectors, flop),
         cases=CASES,
+        options=OPTIONS,
         summed=_columns,
         terms=_terms,
     )
@@ -132,12 +140,13 @@ def _norm_backward(name: str, reference: "Reference", vectors: int, flop: float)
     return Kernel(
         name=name,
         dimensions=("rows", "columns"),
-        backends=(library(ThroughAutograd(_differentiable)), triton("norms", name)),
+        backends=(library(ThroughAutograd(differentiable)), triton("norms", name)),
         inputs=_inputs(2, vectors),
         reference=gradients_of(reference, tuple(range(1 + vectors))),
         # gradient of the output, input and gradient of the input; weight, gradients of the vectors
         cost=_cost(3, 1 + vectors, flop),
         cases=CASES,
+        options=OPTIONS,
         summed=_rows_and_columns,
         terms=_terms_backward,
     )

@@ -7,6 +7,7 @@ from towtank.kernels.backends import library, triton
 from towtank.kernels.draws import normal
 from towtank.kernels.gradients import gradients_of
 from towtank.kernels.records import DTYPE_BYTES, Allocate, Cost, Kernel, Launch, Sizes, Tile
+from towtank.kernels.widen import wide
 
 if TYPE_CHECKING:
     import torch
@@ -64,9 +65,8 @@ def _backward(inputs: "Tensors", sizes: Sizes) -> "tuple[torch.Tensor, ...]":
 
 
 def _library(inputs: "Tensors", sizes: Sizes, tile: Tile, allocate: Allocate) -> "tuple[torch.Tensor, ...]":
-    """A row of PyTorch operations in fp32, which has no rotation of its own."""
-    wide = [each.float() for each in inputs]
-    return (rotary(wide, sizes)[0].to(inputs[0].dtype),)
+    """A row of PyTorch operations, which has no rotation of its own."""
+    return (rotary([wide(each) for each in inputs], sizes)[0].to(inputs[0].dtype),)
 
 
 def _library_backward(

@@ -64,6 +64,20 @@ def update(path: Path, change: Callable[[Entries], None]) -> None:
 
 
 @contextmanager
+def alone(name: str) -> Iterator[None]:
+    """Wait until no other process of this user is within the block of this name; not where nothing can be written."""
+    path = cache_folder() / name
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_name(f".{path.name}.lock").open("w").close()
+    except OSError:
+        yield
+        return
+    with _locked(path):
+        yield
+
+
+@contextmanager
 def _locked(path: Path) -> Iterator[None]:
     import fcntl
 

@@ -10,7 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
-from towtank.kernels.norms import EPSILON
+from towtank.kernels.norms import epsilon_of
 from towtank.kernels.records import Allocate, Launch, Sizes, Tile
 
 Tensors = Sequence[torch.Tensor]
@@ -77,7 +77,7 @@ def _launch_forward(
     y = allocate(rows, columns, dtype=x.dtype)
     bias = others[0] if others else weight
     block = triton.next_power_of_2(columns)
-    _forward[(rows,)](x, weight, bias, y, columns, EPSILON, centred, block, num_warps=_warps(block))
+    _forward[(rows,)](x, weight, bias, y, columns, epsilon_of(sizes), centred, block, num_warps=_warps(block))
     return (y,)
 
 
@@ -91,7 +91,7 @@ def _launch_backward(
     # each program leaves the sums of its rows; fp32, so that their sum over programs loses nothing
     sums = [allocate(programs, columns, dtype=torch.float32) for _ in range(2 if centred else 1)]
     _backward[(programs,)](
-        gradient, x, weight, x_gradient, sums[0], sums[-1], rows, columns, EPSILON,
+        gradient, x, weight, x_gradient, sums[0], sums[-1], rows, columns, epsilon_of(sizes),
         centred, _ROWS_OF_A_PROGRAM, block, num_warps=_warps(block),
     )  # fmt: skip
     return (x_gradient, *(each.sum(0).to(x.dtype) for each in sums))

@@ -56,12 +56,12 @@ def test_a_wrong_kernel_is_printed_and_ends_with_1(
 
 
 def test_wrong_names_are_told_together(towtank: Callable[..., Any]) -> None:
-    done = towtank("kernels", "validate", "--kernel", "matmull", "--backend", "trit", "--dtype", "fp64")
+    done = towtank("kernels", "validate", "--kernel", "matmull", "--backend", "trit", "--dtype", "fp7")
     assert done.code == 2
     for part in (
         "did you mean 'matmul'",
         "no backend is named 'trit'",
-        "--dtype is fp32, fp16, bf16, got 'fp64'",
+        "--dtype is fp32, fp16, bf16, fp64, got 'fp7'",
     ):
         assert part in done.err
     assert towtank("kernels", "list", "--device", "tpu").code == 2

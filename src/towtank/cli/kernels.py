@@ -30,7 +30,7 @@ BackendName = Annotated[
     typer.Option("--backend", metavar="NAME", help="This backend only: library, triton or c."),
 ]
 Dtype = Annotated[
-    str | None, typer.Option("--dtype", metavar="TYPE", help="This precision only: fp32, fp16 or bf16.")
+    str | None, typer.Option("--dtype", metavar="TYPE", help="This precision only: fp32, fp16, bf16 or fp64.")
 ]
 Seed = Annotated[
     int | None, typer.Option("--seed", min=0, help="Seed of the random inputs; default: another each time.")

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from towtank.cli.failure import InputError
 from towtank.hardware_profiles.nearest import did_you_mean
-from towtank.kernels.backends import DTYPES, library_missing
+from towtank.kernels.backends import LIBRARY_DTYPES, library_missing
 from towtank.kernels.device import device_types
 from towtank.kernels.records import Backend, Kernel, Tile
 from towtank.kernels.registry import kernels
 
-PRECISIONS = dict(zip(("fp32", "fp16", "bf16"), DTYPES, strict=True))
+PRECISIONS = dict(zip(("fp32", "fp16", "bf16", "fp64"), LIBRARY_DTYPES, strict=True))
 """Our names of dtypes, with PyTorch's."""
 DEVICES = ("cpu", "cuda")
 
@@ -63,7 +63,7 @@ class Choice:
             faults.append(
                 f"no backend is named {backend!r}{did_you_mean(backend, backends)}; known: {', '.join(backends)}"
             )
-        if dtype is not None and dtype not in (*PRECISIONS, *DTYPES):
+        if dtype is not None and dtype not in (*PRECISIONS, *LIBRARY_DTYPES):
             faults.append(f"--dtype is {', '.join(PRECISIONS)}, got {dtype!r}")
         try:
             chosen = checked_device(device)
@@ -74,7 +74,7 @@ class Choice:
         if (missing := library_missing(chosen)) is not None:
             raise InputError(missing)
         wanted = [one for one in known.values() if kernel in (None, one.name)]
-        dtypes = DTYPES if dtype is None else (PRECISIONS.get(dtype, dtype),)
+        dtypes = LIBRARY_DTYPES if dtype is None else (PRECISIONS.get(dtype, dtype),)
         return cls._available(wanted, backend, dtypes, chosen)
 
     @classmethod
