@@ -84,7 +84,12 @@ def save(folder: Path, progress: Progress, parts: "Sequence[Part]", *, keep: int
     _first_rank(lambda: _begin(folder, partial))
     try:
         with _quiet():
-            save({}, storage_writer=FileSystemWriter(partial), planner=SaveParts(parts), no_dist=not _distributed())
+            save(
+                {},
+                storage_writer=FileSystemWriter(partial),
+                planner=SaveParts(parts),
+                no_dist=not _distributed(),
+            )
     except (CheckpointException, OSError) as error:
         raise CheckpointError(f"the checkpoint {final} could not be written: {_reason(error)}") from error
     _first_rank(lambda: _finish(partial, final, progress, keep))
@@ -104,7 +109,12 @@ def load(path: Path, parts: "Sequence[Part]") -> None:
 
     try:
         with _quiet():
-            load({}, storage_reader=FileSystemReader(path), planner=LoadParts(parts), no_dist=not _distributed())
+            load(
+                {},
+                storage_reader=FileSystemReader(path),
+                planner=LoadParts(parts),
+                no_dist=not _distributed(),
+            )
     except (CheckpointException, CheckpointError, OSError, RuntimeError, EOFError) as error:
         raise CheckpointError(f"the checkpoint {path} cannot be read: {_reason(error)}") from error
 
@@ -124,7 +134,9 @@ def read_progress(path: Path) -> Progress:
             f"checkpoint {path} has no readable {_PROGRESS}: it was not written to its end; use an older one"
         ) from error
     if not isinstance(content, dict) or content.pop("format", None) != _FORMAT:
-        raise CheckpointError(f"checkpoint {path} is of another format than {_FORMAT}; use the version that wrote it")
+        raise CheckpointError(
+            f"checkpoint {path} is of another format than {_FORMAT}; use the version that wrote it"
+        )
     names = {field.name for field in fields(Progress)}
     if set(content) != names:
         raise CheckpointError(f"checkpoint {path}: {_PROGRESS} must have exactly {', '.join(sorted(names))}")

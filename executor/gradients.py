@@ -5,7 +5,6 @@ it; otherwise all gradients of the stage are one bucket, summed when the passes 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -47,7 +46,12 @@ class GradientSums:
     """Sums the gradients of all buckets once a step."""
 
     def __init__(
-        self, states: Sequence[States], scatters: "Scatters", *, overlapped: bool, frees_gradients: bool = False
+        self,
+        states: Sequence[States],
+        scatters: "Scatters",
+        *,
+        overlapped: bool,
+        frees_gradients: bool = False,
     ) -> None:
         """Prepare the sums.
 
@@ -130,7 +134,9 @@ class GradientSums:
 
     def _sum(self, flat: torch.Tensor, groups: Sequence[Group], name: str) -> Iterator[Waitable]:
         for group in groups:
-            tied = group.name == "ends"  # tables of first and last stage; the simulator counts it before the norm
+            tied = (
+                group.name == "ends"
+            )  # tables of first and last stage; the simulator counts it before the norm
             kind = GRADIENT_NORM if tied else GRADIENT_REDUCTION
             what = "tied-gradient" if tied else "gradient-reduce"
             yield collectives.start_all_reduce(flat, group, f"{name}.{what}", Phase.BACKWARD, kind)
@@ -144,4 +150,6 @@ def _is_ready(states: States, layer: int) -> bool:
     weights = states.bucket.weights
     if any(weight.layer < 0 for weight in weights):
         return all(weight.holds_gradient and not weight.used_first for weight in weights)
-    return all(weight.layer >= layer for weight in weights) and all(weight.layer == layer for weight in weights)
+    return all(weight.layer >= layer for weight in weights) and all(
+        weight.layer == layer for weight in weights
+    )

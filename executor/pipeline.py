@@ -145,7 +145,12 @@ class _Outbox:
 
 
 def run_passes(
-    stage: Stage, passes: Sequence[Pass], compute: Compute, transport: Transport, *, overlap_sends: bool = True
+    stage: Stage,
+    passes: Sequence[Pass],
+    compute: Compute,
+    transport: Transport,
+    *,
+    overlap_sends: bool = True,
 ) -> None:
     """Run the passes of a stage in order.
 
