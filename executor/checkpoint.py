@@ -74,8 +74,9 @@ def save(folder: Path, progress: Progress, parts: "Sequence[Part]", *, keep: int
     Raises:
         CheckpointError: a rank could not write; the checkpoints before are as they were.
     """
-    from torch.distributed.checkpoint import FileSystemWriter, save
     from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.filesystem import FileSystemWriter
+    from torch.distributed.checkpoint.state_dict_saver import save
 
     from towtank.executor.checkpoint_parts import SaveParts
 
@@ -102,8 +103,9 @@ def load(path: Path, parts: "Sequence[Part]") -> None:
     Raises:
         CheckpointError: the checkpoint is not complete, damaged, or of another model.
     """
-    from torch.distributed.checkpoint import FileSystemReader, load
     from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
+    from torch.distributed.checkpoint.state_dict_loader import load
 
     from towtank.executor.checkpoint_parts import LoadParts
 
