@@ -1,9 +1,9 @@
 """Buckets: weights whose gradients are summed, updated and gathered together, in flat arrays.
 
-A bucket holds the weights of one layer (of the whole stage, where nothing overlaps) that share groups. Its flat arrays
-are the sum of gradients, master weights, both moments and weights in use, each with the same place for a weight. Under
-ZeRO 1 and 2 a device keeps of each weight an even number of rows, padded where they do not divide; otherwise all of
-its rows. So every weight's states are boxes, and one call updates them all.
+A bucket holds the weights of one layer (of the whole stage, where nothing overlaps) that share groups. Its flat
+arrays are the sum of gradients, master weights, both moments and weights in use, each with the same place for a
+weight. Under ZeRO 1 and 2 a device keeps of each weight an even number of rows, padded where they do not divide;
+otherwise all of its rows. So every weight's states are boxes, and one call updates them all.
 """
 
 from collections.abc import Iterator, Sequence
@@ -61,6 +61,8 @@ class StatePart:
     """First row in the place."""
     copies: int
     """Devices of the run that keep states of these elements."""
+    partial: int
+    """Neighbours along x that have each a part of their gradient."""
 
     def of(self, flat: torch.Tensor) -> torch.Tensor:
         """View of one flat array, of the shape of the box."""
@@ -110,6 +112,7 @@ class Bucket:
         self.how = how
         self.shards = how.scatter.size if how.scatter else 1
         self.weights = frozenset(weights)
+        self.model_places = frozenset(place_in_model(weight) for weight in weights)
         index = how.scatter.index if how.scatter else 0
         self.places: list[Place] = []
         start = 0
@@ -130,7 +133,9 @@ class Bucket:
                 first, end = max(part.first, place.first_row), min(part.first + part.box.size[0], last)
                 if first < end:
                     box = part.box.rows(first - part.first, end - part.first)
-                    yield StatePart(box, place, first - place.first_row, part.copies // self.shards)
+                    yield StatePart(
+                        box, place, first - place.first_row, part.copies // self.shards, part.partial
+                    )
 
     def own_rows(self, place: Place) -> slice:
         """Rows of the weight at rest (without padding) whose states this device keeps."""
@@ -162,7 +167,8 @@ def make_buckets(weights: "Sequence[Weight]", plan: Plan, mesh: Mesh, *, by_laye
     """Buckets in the order of the model; `by_layer`: one or more a layer, else for the whole stage."""
 
     def key(weight: "Weight") -> tuple[Any, ...]:
-        return (_place_in_model(weight) if by_layer else "stage", weight.sharing.reduce_over)
+        name = _name_of(place_in_model(weight)) if by_layer else "stage"
+        return name, weight.sharing.reduce_over
 
     order: dict[tuple[Any, ...], int] = {}
     for weight in weights:
@@ -174,6 +180,16 @@ def make_buckets(weights: "Sequence[Weight]", plan: Plan, mesh: Mesh, *, by_laye
     ]
 
 
-def _place_in_model(weight: "Weight") -> str:
-    """Such as layer.3, or model.head for what lies outside of the layers."""
-    return f"layer.{weight.layer}" if weight.layer >= 0 else weight.name
+FIRST, LAST = -1, -2
+"""Places of what lies before the first layer and after the last one."""
+
+
+def place_in_model(weight: "Weight") -> int:
+    """Layer of a weight, FIRST or LAST."""
+    if weight.layer >= 0:
+        return weight.layer
+    return FIRST if weight.used_first else LAST
+
+
+def _name_of(place: int) -> str:
+    return {FIRST: "model.embedding", LAST: "model.head"}.get(place, f"layer.{place}")

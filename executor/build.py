@@ -85,13 +85,16 @@ class Builder:
         self.linears.append(made)
         return made
 
-    def norm(self, name: str, layer: int = -1, residual: str = "") -> Norm:
-        """A norm of the hidden state."""
+    def norm(self, name: str, layer: int = -1, residual: str = "", *, used_first: bool = False) -> Norm:
+        """A norm of the hidden state; `used_first`: before the first layer."""
         model, store = self.settings.model, self.store
         weight = store.vector(name, (store.feature_vector(f"{name}.weight"),), 1.0, layer=layer)
         bias = None
         if model.norm_bias:
             bias = store.vector(f"{name}.bias", (store.feature_vector(f"{name}.bias"),), layer=layer)
+        for one in (weight, bias):
+            if one is not None:
+                one.used_first = used_first
         return Norm(name, weight, bias, self.grid.y, centred=model.norm == "layernorm", residual=residual)
 
     def _head_norm(self, name: str, part: str, layer: int, head_dim: int) -> Norm:

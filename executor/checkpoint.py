@@ -74,8 +74,9 @@ def save(folder: Path, progress: Progress, parts: "Sequence[Part]", *, keep: int
     Raises:
         CheckpointError: a rank could not write; the checkpoints before are as they were.
     """
-    from torch.distributed.checkpoint import FileSystemWriter, save
     from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.filesystem import FileSystemWriter
+    from torch.distributed.checkpoint.state_dict_saver import save
 
     from towtank.executor.checkpoint_parts import SaveParts
 
@@ -84,7 +85,12 @@ def save(folder: Path, progress: Progress, parts: "Sequence[Part]", *, keep: int
     _first_rank(lambda: _begin(folder, partial))
     try:
         with _quiet():
-            save({}, storage_writer=FileSystemWriter(partial), planner=SaveParts(parts), no_dist=not _distributed())
+            save(
+                {},
+                storage_writer=FileSystemWriter(partial),
+                planner=SaveParts(parts),
+                no_dist=not _distributed(),
+            )
     except (CheckpointException, OSError) as error:
         raise CheckpointError(f"the checkpoint {final} could not be written: {_reason(error)}") from error
     _first_rank(lambda: _finish(partial, final, progress, keep))
@@ -97,14 +103,20 @@ def load(path: Path, parts: "Sequence[Part]") -> None:
     Raises:
         CheckpointError: the checkpoint is not complete, damaged, or of another model.
     """
-    from torch.distributed.checkpoint import FileSystemReader, load
     from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
+    from torch.distributed.checkpoint.state_dict_loader import load
 
     from towtank.executor.checkpoint_parts import LoadParts
 
     try:
         with _quiet():
-            load({}, storage_reader=FileSystemReader(path), planner=LoadParts(parts), no_dist=not _distributed())
+            load(
+                {},
+                storage_reader=FileSystemReader(path),
+                planner=LoadParts(parts),
+                no_dist=not _distributed(),
+            )
     except (CheckpointException, CheckpointError, OSError, RuntimeError, EOFError) as error:
         raise CheckpointError(f"the checkpoint {path} cannot be read: {_reason(error)}") from error
 
@@ -124,7 +136,9 @@ def read_progress(path: Path) -> Progress:
             f"checkpoint {path} has no readable {_PROGRESS}: it was not written to its end; use an older one"
         ) from error
     if not isinstance(content, dict) or content.pop("format", None) != _FORMAT:
-        raise CheckpointError(f"checkpoint {path} is of another format than {_FORMAT}; use the version that wrote it")
+        raise CheckpointError(
+            f"checkpoint {path} is of another format than {_FORMAT}; use the version that wrote it"
+        )
     names = {field.name for field in fields(Progress)}
     if set(content) != names:
         raise CheckpointError(f"checkpoint {path}: {_PROGRESS} must have exactly {', '.join(sorted(names))}")

@@ -1,8 +1,8 @@
 """Parts of logical tensors for torch.distributed.checkpoint: each rank writes and reads its boxes.
 
-A checkpoint holds whole logical tensors, as boxes that somebody had when it was written. Reading asks for other boxes of
-the same tensors, so a checkpoint resumes under any plan. Boxes that several ranks hold are written once, by the rank
-with the least to write.
+A checkpoint holds whole logical tensors, as boxes that somebody had when it was written. Reading asks for other boxes
+of the same tensors, so a checkpoint resumes under any plan. Boxes that several ranks hold are written once, by the
+rank with the least to write.
 """
 
 from collections.abc import Sequence
@@ -120,7 +120,9 @@ class LoadParts(DefaultLoadPlanner):
             raise CheckpointError("; ".join(faults))
         items: list[ReadItem] = []
         for part in self._parts.all:
-            items += create_read_items_for_chunk_list(part.name, saved[part.name], [_chunk(part)])
+            found = saved[part.name]
+            assert isinstance(found, TensorStorageMetadata)
+            items += create_read_items_for_chunk_list(part.name, found, [_chunk(part)])
         return LoadPlan(items)
 
     def lookup_tensor(self, index: MetadataIndex) -> "torch.Tensor":

@@ -43,7 +43,7 @@ def all_reduce(tensor: torch.Tensor, group: Group, name: str, phase: Phase, op: 
 def start_all_reduce(
     tensor: torch.Tensor, group: Group, name: str, phase: Phase, kind: str | None = None
 ) -> Waitable:
-    """Begin to sum a contiguous `tensor` over the group in place; `kind`: for the record, if it is another one."""
+    """Begin to sum a contiguous `tensor` over the group in place. `kind`: of the record, if not by the group."""
     if group.size == 1:
         return DONE
     start = partial(dist.all_reduce, tensor, SUM, group.process_group, async_op=True)

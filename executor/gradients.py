@@ -1,25 +1,24 @@
 """Sums of gradients at the end of a step: over data, replicas and tied tables, bucket by bucket.
 
-With plan.overlap.data_gradients the buckets of a layer leave while the last backward pass is still in the layers before
-it; otherwise all gradients of the stage are one bucket, summed when the passes are over.
+With plan.overlap.data_gradients the buckets of a layer leave while the last backward pass is still in the layers
+before it; otherwise all gradients of the stage are one bucket, summed when the passes are over.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
 from towtank.executor import collectives
+from towtank.executor.buckets import LAST
 from towtank.executor.mesh import Group
+from towtank.executor.partial_sums import sum_partials
 from towtank.executor.recorder import GRADIENT_NORM, GRADIENT_REDUCTION, Waitable
 from towtank.executor.states import States
 from towtank.simulator.operations import Phase
 
 if TYPE_CHECKING:
     from towtank.executor.weights import Scatters
-
-Start = Callable[[], Waitable]
 
 
 class _Chain:
@@ -47,17 +46,24 @@ class GradientSums:
     """Sums the gradients of all buckets once a step."""
 
     def __init__(
-        self, states: Sequence[States], scatters: "Scatters", *, overlapped: bool, frees_gradients: bool = False
+        self,
+        states: Sequence[States],
+        scatters: "Scatters",
+        x: Group,
+        *,
+        overlapped: bool,
+        frees_gradients: bool = False,
     ) -> None:
         """Prepare the sums.
 
         Args:
             states: of all buckets of this device, in the order of the model.
             scatters: reductions over the weight shards that may be under way.
+            x: group over which partial gradients are completed.
             overlapped: whether buckets are by layer and leave under the last backward pass.
             frees_gradients: whether weights give up the memory of their gradients once these are reduced (ZeRO 2).
         """
-        self._states, self._scatters = list(states), scatters
+        self._states, self._scatters, self._x = list(states), scatters, x
         self._overlapped, self._frees = overlapped, frees_gradients
         self._left: list[States] = []
         self._chains: list[_Chain] = []
@@ -101,6 +107,13 @@ class GradientSums:
         for chain in self._chains:
             chain.finish()
         self._chains = []
+        parts = [
+            (part.of(states.gradient), part.partial)
+            for states in self._states
+            if states.gradient is not None
+            for part in states.bucket.parts
+        ]
+        sum_partials(parts, self._x)
 
     def _leave(self, states: States) -> None:
         self._left.remove(states)
@@ -130,7 +143,9 @@ class GradientSums:
 
     def _sum(self, flat: torch.Tensor, groups: Sequence[Group], name: str) -> Iterator[Waitable]:
         for group in groups:
-            tied = group.name == "ends"  # tables of first and last stage; the simulator counts it before the norm
+            tied = (
+                group.name == "ends"
+            )  # tables of first and last stage; the simulator counts it before the norm
             kind = GRADIENT_NORM if tied else GRADIENT_REDUCTION
             what = "tied-gradient" if tied else "gradient-reduce"
             yield collectives.start_all_reduce(flat, group, f"{name}.{what}", Phase.BACKWARD, kind)
@@ -139,9 +154,8 @@ class GradientSums:
 def _is_ready(states: States, layer: int) -> bool:
     """Whether the gradients of a bucket are complete when the last backward pass has come through `layer`.
 
-    The head's are, with the last layer; the embedding's are the very last.
+    Its own are, and those of what comes after the last layer. The embedding's are the very last.
     """
-    weights = states.bucket.weights
-    if any(weight.layer < 0 for weight in weights):
-        return all(weight.holds_gradient and not weight.used_first for weight in weights)
-    return all(weight.layer >= layer for weight in weights) and all(weight.layer == layer for weight in weights)
+    return states.bucket.model_places <= {layer, LAST} and all(
+        weight.holds_gradient for weight in states.bucket.weights
+    )

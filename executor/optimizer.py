@@ -1,5 +1,6 @@
-"""The end of a step: norm of all gradients, clipping, AdamW on the states of this device, weights for the next step."""
+"""The end of a step: norm of all gradients, clipping, AdamW on this device's states, weights for the next step."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -28,6 +29,8 @@ class Update:
 
     gradient_norm: float
     """Before clipping; not finite where the step overflowed."""
+    loss_sum: float
+    """Sum of the token losses of all devices."""
     updated: bool
     """False where weights were left alone because gradients overflowed in fp16."""
 
@@ -51,9 +54,9 @@ class Optimizer:
         self.updates = 0
         """Steps that changed the weights."""
 
-    def step(self) -> Update:
-        """Update the weights from the summed gradients."""
-        norm, updated = self._norm_and_clip()
+    def step(self, loss_share: torch.Tensor) -> Update:
+        """Update the weights from the summed gradients; `loss_share` is added up over all devices on the way."""
+        norm, loss_sum, updated = self._norm_and_clip(loss_share)
         if updated:
             self.updates += 1
             with recorder.operation("optimizer", recorder.OPTIMIZER, Phase.OPTIMIZER):
@@ -63,15 +66,29 @@ class Optimizer:
         for states in self.states:
             if states.bucket.shards > 1:
                 states.gradient = None
-        return Update(norm, updated)
+        return Update(norm, loss_sum, updated)
 
-    def _norm_and_clip(self) -> tuple[float, bool]:
-        """Norm of the gradients of the loss, and whether they may be used; they are scaled as the update needs them."""
+    def resume(self, updates: int, loss_scale: float, steps_since_overflow: int) -> None:
+        """Go on from states that a checkpoint has brought."""
+        self.updates = updates
+        if self.scale.changes:
+            self.scale.factor, self.scale.steps_since_overflow = loss_scale, steps_since_overflow
+        for states in self.states:
+            states.refresh_working()
+        self._gather.weights_changed()
+
+    def _norm_and_clip(self, loss_share: torch.Tensor) -> tuple[float, float, bool]:
+        """Norm of the loss's gradients, the loss, and whether the weights may be updated.
+
+        Gradients are scaled as the update needs them.
+        """
         with recorder.operation("gradient-norm", recorder.GRADIENT_NORM, Phase.OPTIMIZER):
-            total = sum((states.square_sum() for states in self.states), torch.zeros((), dtype=torch.float64))
+            squares = sum((states.square_sum() for states in self.states), torch.zeros_like(loss_share))
+            total = torch.stack((squares, loss_share))
         total = self._sum_over_world(total)
         with recorder.operation("gradient-norm", recorder.GRADIENT_NORM, Phase.OPTIMIZER):
-            scaled = float(total.sqrt())
+            square, loss_sum = total.tolist()
+            scaled = math.sqrt(square) if square >= 0 else math.nan
             factor, updated = 1 / self.scale.factor, self.scale.follow(scaled)
             norm, clip = scaled * factor, self._settings.gradient_clip
             if clip is not None and norm > clip:
@@ -80,7 +97,7 @@ class Optimizer:
                 for states in self.states:
                     if states.gradient is not None:
                         states.gradient.mul_(factor)
-        return norm, updated
+        return norm, loss_sum, updated
 
     def _sum_over_world(self, total: torch.Tensor) -> torch.Tensor:
         if self._world.size == 1:

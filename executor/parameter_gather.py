@@ -49,9 +49,9 @@ class ParameterGather:
         while self._left and len(self._under_way) < _AHEAD:
             self._start(self._left.popleft(), Phase.FORWARD)
 
-    def need(self, name: str) -> None:
-        """The weights of a place of the model (layer.3, model.head) are about to be used."""
-        while self._is_pending(name):
+    def need(self, place: int) -> None:
+        """The weights of a place of the model (a layer, FIRST or LAST) are about to be used."""
+        while self._is_pending(place):
             self.begin()
             self._finish()
             self.begin()
@@ -62,9 +62,9 @@ class ParameterGather:
             self.begin()
             self._finish()
 
-    def _is_pending(self, name: str) -> bool:
-        names = [one.states.bucket.name for one in self._under_way] + [one.bucket.name for one in self._left]
-        return name in names or "stage" in names
+    def _is_pending(self, place: int) -> bool:
+        under_way = any(place in one.states.bucket.model_places for one in self._under_way)
+        return under_way or any(place in one.bucket.model_places for one in self._left)
 
     def _start(self, states: States, phase: Phase) -> None:
         group = states.bucket.how.scatter

@@ -9,40 +9,42 @@ import torch
 from towtank.executor import collectives
 from towtank.executor.mesh import Group
 from towtank.executor.recorder import GRADIENT_REDUCTION, operation
-from towtank.executor.weights import Part, Weight
 from towtank.simulator.operations import Phase
 
-NAME = "gradients.partial.all-reduce"
+NAME = "neighbours.gradient-reduce"
 
 
 class _Slot(NamedTuple):
     rows: torch.Tensor
     """Of the gradient."""
-    index: int
-    """Which of the `number` sets of neighbours this device is in."""
-    number: int
+    which: int
+    """Set of neighbours that this device is in, of `sets`."""
+    sets: int
 
 
-def _slot(weight: Weight, part: Part, x: Group) -> _Slot:
-    rows = weight.gradient[part.first : part.first + part.box.size[0]]
-    return _Slot(rows, x.index // part.partial, x.size // part.partial)
-
-
-def sum_partials(weights: Iterable[Weight], x: Group) -> None:
-    """Complete partial gradients of weights, all in one message over the group x.
+def sum_partials(parts: Iterable[tuple[torch.Tensor, int]], x: Group) -> None:
+    """Complete partial gradients, in place and all in one message over the group x.
 
     Each set of neighbours that shares elements has a place of its own in the message. Every member calls this for the
-    same weights in the same order.
+    same parts in the same order.
+
+    Args:
+        parts: gradients, and how many neighbours along x have each a part of them; those of 1 are complete.
+        x: the group.
     """
-    slots = [_slot(weight, part, x) for weight in weights for part in weight.parts if part.partial > 1]
+    slots = [_Slot(rows, x.index // partial, x.size // partial) for rows, partial in parts if partial > 1]
     if not slots:
         return
     with operation(NAME, GRADIENT_REDUCTION, Phase.BACKWARD):
-        buffer = slots[0].rows.new_zeros(sum(slot.rows.numel() * slot.number for slot in slots))
-        places = buffer.split([slot.rows.numel() * slot.number for slot in slots])
-        own = [place.chunk(slot.number)[slot.index] for slot, place in zip(slots, places, strict=True)]
+        widths = [slot.rows.numel() * slot.sets for slot in slots]
+        buffer = slots[0].rows.new_zeros(sum(widths))
+        own, start = [], 0
+        for slot, width in zip(slots, widths, strict=True):
+            own.append(buffer[start : start + width].view(slot.sets, *slot.rows.shape)[slot.which])
+            start += width
         for slot, place in zip(slots, own, strict=True):
-            place.copy_(slot.rows.reshape(-1))
-        collectives.start_all_reduce(buffer, x, NAME, Phase.BACKWARD, GRADIENT_REDUCTION).wait()
+            place.copy_(slot.rows)
+    collectives.start_all_reduce(buffer, x, NAME, Phase.BACKWARD, GRADIENT_REDUCTION).wait()
+    with operation(NAME, GRADIENT_REDUCTION, Phase.BACKWARD):
         for slot, place in zip(slots, own, strict=True):
-            slot.rows.copy_(place.view(slot.rows.shape))
+            slot.rows.copy_(place)

@@ -1,9 +1,9 @@
 """One step's passes in the order of the plan's schedule, and the messages between pipeline stages.
 
-The order is the one that the simulator times (`simulator.schedules`); a pipeline of one stage is gradient accumulation.
-Each stage has one message under way towards it in each direction: the receive for its next forward and its next backward
-pass is posted before the pass before it begins, so that a transfer needs nobody's attention. With this a sender that
-waits (plan.overlap.pipeline false) cannot lock up with its neighbour.
+The order is the one that the simulator times (`simulator.schedules`); a pipeline of one stage is gradient
+accumulation. Each stage has one message under way towards it in each direction: the receive for its next forward and
+its next backward pass is posted before the pass before it begins, so that a transfer needs nobody's attention. With
+this a sender that waits (plan.overlap.pipeline false) cannot lock up with its neighbour.
 """
 
 from collections import deque
@@ -145,7 +145,12 @@ class _Outbox:
 
 
 def run_passes(
-    stage: Stage, passes: Sequence[Pass], compute: Compute, transport: Transport, *, overlap_sends: bool = True
+    stage: Stage,
+    passes: Sequence[Pass],
+    compute: Compute,
+    transport: Transport,
+    *,
+    overlap_sends: bool = True,
 ) -> None:
     """Run the passes of a stage in order.
 

@@ -1,9 +1,9 @@
 """Mixed precision: the loss scale of fp16.
 
 Weights in use, activations and messages of passes are bf16 or fp16; master weights, sums of gradients and moments are
-fp32 (float64 under float64). bf16 has the range of fp32 and needs no more. Gradients in fp16 would vanish below 6e-8, so
-the loss is scaled up before the backward pass and the sums are scaled down again; a scale that was too high shows as an
-infinite norm, and the step leaves the weights alone (Micikevicius et al., arXiv 1710.03740, section 3.2).
+fp32 (float64 under float64). bf16 has the range of fp32 and needs no more. Gradients in fp16 would vanish below 6e-8,
+so the loss is scaled up before the backward pass and the sums are scaled down again; a scale that was too high shows
+as an infinite norm, and the step leaves the weights alone (Micikevicius et al., arXiv 1710.03740, section 3.2).
 """
 
 import math

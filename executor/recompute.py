@@ -11,8 +11,8 @@ from towtank.executor.phases import recomputing
 def run_again(function: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> torch.Tensor:
     """Call a function of tensors, keep nothing but the inputs, and call it once more in the backward pass.
 
-    Gradients of weights are side effects of the second call's backward pass, as everywhere in the executor. Dropout masks
-    are functions of the step and the token, so both calls draw the same.
+    Gradients of weights are side effects of the second call's backward pass, as everywhere in the executor. Dropout
+    masks are functions of the step and the token, so both calls draw the same.
     """
     made: torch.Tensor = _Again.apply(function, *inputs)  # type: ignore[no-untyped-call]
     return made

@@ -100,21 +100,16 @@ class _Span:
 class Issued:
     """A collective under way; `wait` once."""
 
-    __slots__ = ("_key", "_recorder", "_work", "begin", "completion", "message")
+    __slots__ = ("_recorder", "_work", "begin", "completion", "key", "message")
 
     def __init__(self, recorder: Recorder, key: Key, begin: Moment, message: Message | None) -> None:
         self._recorder = recorder
-        self._key = key
+        self.key = key
         self._work: Any = None
         self.begin = begin
         self.message = message
         self.completion: Callable[[], float | None] = lambda: None
         """Seconds from the issue to completion, where the library tells; asked when the step is over."""
-
-    @property
-    def name(self) -> str:
-        """Name of the operation."""
-        return self._key.name
 
     def start(self, start: Callable[[], Any]) -> None:
         """Call `start` and watch what it returns."""
@@ -124,7 +119,7 @@ class Issued:
     def wait(self) -> Any:
         """Wait for the collective; the time counts as exposed."""
         recorder = self._recorder
-        recorder.marks.append(Mark(recorder.clock.now(), self._key, self, waits=True))
+        recorder.marks.append(Mark(recorder.clock.now(), self.key, self, waits=True))
         try:
             return self._work.wait() if self._work is not None else None
         finally:

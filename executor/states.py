@@ -24,8 +24,8 @@ class _Range(NamedTuple):
 class States:
     """The states of one bucket on this device.
 
-    Where nothing is sharded the weights and their gradients are views of the flat arrays: sums, norm and optimizer work
-    on whole buckets and copy nothing. Where weights have the precision of the master they are the master.
+    Where nothing is sharded the weights and their gradients are views of the flat arrays: sums, norm and optimizer
+    work on whole buckets and copy nothing. Where weights have the precision of the master they are the master.
     """
 
     def __init__(self, bucket: Bucket, dtype: torch.dtype) -> None:
@@ -68,7 +68,7 @@ class States:
             yield found
 
     def square_sum(self) -> torch.Tensor:
-        """This device's share of the sum of squares of all gradients, float64: each element counts once in the run."""
+        """This device's share of the sum of squares of all gradients, float64; an element counts once in the run."""
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         if self.gradient is None:
             return total
@@ -94,4 +94,5 @@ def _squares(flat: torch.Tensor) -> torch.Tensor:
         return flat.dot(flat)
     whole = len(flat) // _BLOCK * _BLOCK
     blocks = torch.linalg.vector_norm(flat[:whole].view(-1, _BLOCK), dim=1)
-    return blocks.double().square().sum() + flat[whole:].double().square().sum()
+    total: torch.Tensor = blocks.double().square().sum() + flat[whole:].double().square().sum()
+    return total

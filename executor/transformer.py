@@ -6,6 +6,7 @@ from itertools import pairwise
 import torch
 
 from towtank.executor.batch import MicroBatch
+from towtank.executor.buckets import FIRST, LAST
 from towtank.executor.build import Builder
 from towtank.executor.embedding import Embedding, Head
 from towtank.executor.linear import Linear
@@ -31,12 +32,14 @@ class Chunk:
         self.layers = layers
         self.layer_finished: Callable[[int], None] = lambda layer: None
         """Called in the backward pass when it has come through a layer."""
+        self.about_to_use: Callable[[int], None] = lambda place: None
+        """Called in the forward pass before the weights of a layer are used, or those of FIRST or LAST."""
         self._first, self._count = layers.first_layer, layers.num_layers
         self._plan, self._overlaps_gather = settings.plan, builder.grid.overlap_gather
         self._embedding: Embedding | None = builder.embedding() if layers.has_embedding else None
         self._embedding_norm: Norm | None = None
         if layers.has_embedding and settings.model.embedding_norm:
-            self._embedding_norm = builder.norm("model.embedding.norm")
+            self._embedding_norm = builder.norm("model.embedding.norm", used_first=True)
         self._layers: list[Callable[..., torch.Tensor]] = []
         linears: list[list[Linear]] = []
         for index in range(self._first, self._first + self._count):
@@ -75,6 +78,8 @@ class Chunk:
             The hidden state after the last layer, or, where the model ends, the sum of the losses of the tokens that
             count (the same on all devices of x and y).
         """
+        if self._embedding is not None:
+            self.about_to_use(FIRST)
         if self._overlaps_gather and self._first_linear is not None:
             self._first_linear.prefetch(Phase.FORWARD)
         if self._embedding is not None:
@@ -86,6 +91,7 @@ class Chunk:
             hidden = self._run(layer, index, hidden, batch)
         if self._head is None:
             return hidden
+        self.about_to_use(LAST)
         if self._final_norm is not None:
             hidden = self._final_norm(hidden)
         logits = self._head(hidden)
@@ -95,6 +101,7 @@ class Chunk:
     def _run(
         self, layer: Callable[..., torch.Tensor], index: int, hidden: torch.Tensor, batch: MicroBatch
     ) -> torch.Tensor:
+        self.about_to_use(index)
         hidden = when_finished(hidden, lambda: self.layer_finished(index))
         if is_recomputed(self._plan, index):
             return run_again(lambda state: layer(state, batch), hidden)

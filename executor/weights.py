@@ -6,6 +6,7 @@ data and context under ZeRO 3); the last shards may be shorter, and are padded i
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -82,6 +83,10 @@ def dense_sharing(mesh: Mesh, *, sharded: bool, tied: bool = False) -> Sharing:
 def alone(mesh: Mesh) -> Group:
     """A group of this process only."""
     return Group("alone", (mesh.rank,), 0)
+
+
+def _nothing() -> None:
+    """Nothing to do."""
 
 
 class Pending(NamedTuple):
@@ -167,6 +172,8 @@ class Weight:
         """The shard, [rows of it, ...]."""
         self.gradient: torch.Tensor
         """Sum of the gradients of this step, as `value`; another tensor of that shape may take its place."""
+        self.before_use: Callable[[], None] = _nothing
+        """Called before a gather ahead of the layer's pass: the shard itself may still be on its way."""
         self.holds_gradient = False
         """Whether `gradient` is of this step: what it held before is overwritten first."""
         self._scatters = scatters
@@ -211,6 +218,7 @@ class Weight:
         """Begin to gather the weight, if it is not gathered or on its way."""
         if self.sharing.shard.size == 1 or self._gathered is not None:
             return
+        self.before_use()
         self._gathered, self._under_way = collectives.start_all_gather(
             self._padded, self.sharing.shard, f"{name}.weight.all-gather", phase
         )

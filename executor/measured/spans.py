@@ -50,12 +50,17 @@ class Slice(NamedTuple):
 class Wait(NamedTuple):
     """One end of a message between stages: when a sender had issued it, or from when to when a receiver waited."""
 
-    name: str
+    key: Key
     source: int
     target: int
     sends: bool
     start_s: float
     finish_s: float
+
+    @property
+    def name(self) -> str:
+        """Name of the message, the same at both ends."""
+        return self.key.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +123,7 @@ class _Sum:
         entry.total += own if completion is None else completion
         message = issued.message
         if message is not None and message.sends:
-            name = issued.name
-            self.waits.append(Wait(name, message.source, message.target, True, start_s, start_s))
+            self.waits.append(Wait(issued.key, message.source, message.target, True, start_s, start_s))
 
     def _waited(self, key: Key, entry: Seconds, issued: "Issued", start_s: float, finish_s: float) -> None:
         completion, begun = issued.completion(), self.begun.get(id(issued))
@@ -129,7 +133,7 @@ class _Sum:
             self.slices.append(Slice(key, begun, begun + completion, hidden=True))
         message = issued.message
         if message is not None and not message.sends:
-            self.waits.append(Wait(issued.name, message.source, message.target, False, start_s, finish_s))
+            self.waits.append(Wait(issued.key, message.source, message.target, False, start_s, finish_s))
 
 
 def measure(

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -26,8 +27,8 @@ class Rectangle:
 def cut(name: str, whole: torch.Tensor, rows: Sequence[int], columns: Sequence[int]) -> list[Part]:
     """Parts of a matrix between the given edges."""
     parts = []
-    for top, bottom in zip(rows, rows[1:], strict=False):
-        for left, right in zip(columns, columns[1:], strict=False):
+    for top, bottom in pairwise(rows):
+        for left, right in pairwise(columns):
             box = Rectangle(tuple(whole.shape), (top, left), (bottom - top, right - left))
             parts.append(Part(name, box, whole[top:bottom, left:right].clone()))  # type: ignore[arg-type]
     return parts

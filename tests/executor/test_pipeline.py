@@ -119,7 +119,7 @@ def run(pipeline: tuple[str, int, int, int], *, overlap: bool) -> list[Affine]:
     def work(stage: Stage, compute: Affine) -> None:
         try:
             run_passes(stage, stage.passes(), compute, Line(stage, meeting), overlap_sends=overlap)
-        except BaseException as error:  # noqa: BLE001  (shown by the test)
+        except BaseException as error:
             errors.append(error)
 
     threads = [threading.Thread(target=work, args=each) for each in zip(stages, computes, strict=True)]

@@ -37,6 +37,7 @@ class InputError(ValueError):
 def user_errors() -> tuple[type[Exception], ...]:
     """Errors of the floors below that a user can cause."""
     from towtank.autotune.errors import TuningError
+    from towtank.executor.errors import ExecutorError
     from towtank.hardware_profiles.errors import ProfileError
     from towtank.kernels.errors import KernelError
     from towtank.simulator.errors import PlanError, StackError
@@ -45,6 +46,7 @@ def user_errors() -> tuple[type[Exception], ...]:
 
     return (
         InputError,
+        ExecutorError,
         KernelError,
         ProfileError,
         PlanError,
