@@ -8,12 +8,16 @@ OOPSLA 2014) in integer operations of torch, which wrap alike on all devices.
 """
 
 import hashlib
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from towtank.executor.grid import apply
+from towtank.executor import recorder
+from towtank.executor.batch import MicroBatch
+from towtank.executor.grid import Grid, apply
+from towtank.executor.phases import forward_phase
+from towtank.executor.settings import RunSettings
+from towtank.simulator.operations import Phase
 
 _ROUND = (-0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15)
 """Odd multipliers of splitmix64, 0xBF58476D1CE4E5B9 and 0x94D049BB133111EB, as signed 64-bit integers."""
@@ -62,44 +66,48 @@ def kept(
     return _mixed(rows.unsqueeze(-1) + columns) >= threshold
 
 
-@dataclass(frozen=True, slots=True)
-class Site:
-    """Part of a dropout site that a device works on."""
+class Dropout:
+    """Dropout of the hidden state as one device sees it."""
 
-    key: int
-    """From `stream_key`."""
-    tokens: torch.Tensor
-    """Global token numbers of the rows, int64."""
-    first_feature: int
-    probability: float
+    def __init__(self, settings: RunSettings, grid: Grid) -> None:
+        self._grid, self._seed, self.probability = grid, settings.seed, settings.dropout
+
+    def __call__(self, hidden: torch.Tensor, batch: MicroBatch, name: str) -> torch.Tensor:
+        """Zero what is dropped, and scale the rest by 1 / (1 - probability).
+
+        Args:
+            hidden: [local tokens, local features].
+            batch: whose tokens they are.
+            name: of the site, such as layer.3.mlp.residual.dropout.
+        """
+        if self.probability == 0.0:
+            return hidden
+        dropped: torch.Tensor = apply(_Dropout, hidden, batch, name, self)
+        return dropped
+
+    def applied(self, values: torch.Tensor, batch: MicroBatch, name: str) -> torch.Tensor:
+        """The same without autograd: for hidden states, and for their gradients."""
+        x, y = self._grid.x, self._grid.y
+        tokens = batch.rows.chunk(x.size)[x.index] if self._grid.split else batch.rows
+        width = values.shape[-1]
+        key = stream_key(self._seed, batch.step, name)
+        mask = kept(key, tokens, y.index * width, width, self.probability)
+        return torch.where(mask, values * (1.0 / (1.0 - self.probability)), 0.0)
 
 
 class _Dropout(torch.autograd.Function):
-    """Zero what is dropped and scale what stays by 1 / (1 - p); the mask is worked out again, not kept."""
+    """The mask is worked out again, not kept."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: torch.Tensor, site: Site) -> torch.Tensor:
-        ctx.site = site
-        return _applied(hidden, site)
+    def forward(
+        ctx: Any, hidden: torch.Tensor, batch: MicroBatch, name: str, dropout: Dropout
+    ) -> torch.Tensor:
+        ctx.told = batch, name, dropout
+        with recorder.operation(name, "elementwise", forward_phase()):
+            return dropout.applied(hidden, batch, name)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
-        return _applied(gradients[0], ctx.site), None
-
-
-def _applied(values: torch.Tensor, site: Site) -> torch.Tensor:
-    mask = kept(site.key, site.tokens, site.first_feature, values.shape[-1], site.probability)
-    return torch.where(mask, values * (1.0 / (1.0 - site.probability)), 0.0)
-
-
-def dropout(hidden: torch.Tensor, site: Site) -> torch.Tensor:
-    """Apply dropout to `hidden` [*tokens.shape, features]; with probability 0 it is `hidden` itself."""
-    if site.probability == 0.0:
-        return hidden
-    dropped: torch.Tensor = apply(_Dropout, hidden, site)
-    return dropped
-
-
-def global_tokens(sequences: torch.Tensor, positions: torch.Tensor, sequence: int) -> torch.Tensor:
-    """Global number of each token [sequences, positions]: sequence of the global batch x length + position."""
-    return sequences[:, None] * sequence + positions
+        batch, name, dropout = ctx.told
+        with recorder.operation(name, "elementwise", Phase.BACKWARD):
+            return dropout.applied(gradients[0], batch, name), None, None, None

@@ -48,7 +48,7 @@ class Dispatch(NamedTuple):
         return with_none.index_select(0, self.slots.flatten()).view(tokens, top_k, -1)
 
     def to_experts(self, rows: torch.Tensor, name: str, phase: Phase) -> torch.Tensor:
-        """Copies at their experts, of copies in order of sending. Messages are NAME.all-to-all and NAME.all-gather."""
+        """Copies at their experts, of copies in order of sending, by NAME.all-to-all and NAME.all-gather."""
         rows = collectives.all_to_all(
             rows, self.expert, f"{name}.all-to-all", phase, self.sent, self.received
         )
@@ -115,8 +115,8 @@ def plan_dispatch(
 def _expert_order(by_source: torch.Tensor, padded: int) -> torch.Tensor:
     """Rows of padded arrays, one for each member of the expert-tensor group, in the order of local experts.
 
-    `by_source` is [members of the expert-tensor group, members of the expert group, local experts]; an array holds the
-    rows of one source after the other, each in the order of local experts.
+    `by_source` is [members of the expert-tensor group, members of the expert group, local experts]; an array holds
+    the rows of one source after the other, each in the order of local experts.
     """
     tensor, members, local = by_source.shape
     kinds = torch.arange(local, device=by_source.device).repeat(tensor * members)

@@ -1,8 +1,8 @@
 """Weights of routed experts: who holds which experts and features, and who shares them.
 
-The expert mapping tiles the devices of a pipeline stage by rank: features of an expert over neighbours (expert_tensor),
-experts over those (expert), copies over the rest, which is split again into shards and replicas. Without it every
-device uses all experts, and holds them as it holds any other weight.
+The expert mapping tiles the devices of a pipeline stage by rank: features of an expert over neighbours
+(expert_tensor), experts over those (expert), copies over the rest, which is split again into shards and replicas.
+Without it every device uses all experts, and holds them as it holds any other weight.
 """
 
 from towtank.executor.boxes import split
@@ -23,7 +23,7 @@ def _sharing(mesh: Mesh) -> Sharing:
 
 
 def _pieces(store: Store, name: str, shape: Experts) -> tuple[Piece, ...]:
-    """[features, experts, hidden] of each matrix: features come first because shards are rows of the first dimension."""
+    """[features, experts, hidden] of each matrix: features come first because shards are rows of these."""
     plan, mesh, hidden = store.settings.plan, store.mesh, store.settings.model.hidden
     tensor, expert = mesh.group("expert_tensor"), mesh.group("expert")
     parts = {0: (tensor.index, plan.expert_tensor), 1: (expert.index, plan.expert)}

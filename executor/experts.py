@@ -1,12 +1,12 @@
 """Routed experts of a layer: router, dispatch, experts, weighted sum.
 
-One autograd function with a backward pass of its own, so that every part of it is noted under its name. Tokens that are
-copies on all members of x (no sequence parallelism) are routed each by one member, and the results gathered.
+One autograd function with a backward pass of its own, so that every part of it is noted under its name. Tokens that
+are copies on all members of x (no sequence parallelism) are routed each by one member, and the results gathered.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn import functional
@@ -16,6 +16,7 @@ from towtank.executor.batch import MicroBatch
 from towtank.executor.expert_dispatch import Dispatch, plan_dispatch
 from towtank.executor.expert_routing import Routes, choice_gradient, choose, expert_capacity, within_capacity
 from towtank.executor.grid import apply
+from towtank.executor.linear import Gathers
 from towtank.executor.mesh import Group
 from towtank.executor.phases import forward_phase
 from towtank.executor.weights import Weight
@@ -23,13 +24,6 @@ from towtank.simulator.models.records import Experts
 from towtank.simulator.operations import Phase
 
 ELEMENTWISE, MATMUL = "elementwise", "matmul"
-
-
-class Prefetching(Protocol):
-    """What has a weight to gather ahead."""
-
-    def prefetch(self, phase: Phase) -> None:
-        """Begin to gather it."""
 
 
 class Kept(NamedTuple):
@@ -70,9 +64,9 @@ class RoutedExperts:
     """Tokens of a whole sequence."""
     keeps: int = 0
     """As in `Linear`, and so are the three below."""
-    then_forward: Prefetching | None = None
-    then_recompute: Prefetching | None = None
-    then_backward: Prefetching | None = None
+    then_forward: Gathers | None = None
+    then_recompute: Gathers | None = None
+    then_backward: Gathers | None = None
 
     def __call__(self, x: torch.Tensor, batch: MicroBatch) -> torch.Tensor:
         """Sums of the experts' results for [tokens, hidden]."""

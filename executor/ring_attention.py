@@ -44,6 +44,8 @@ class Ring(NamedTuple):
     sequence: int
     """Tokens of the whole sequence."""
     window: int | None
+    repeats: bool = False
+    """Whether the forward half runs again in the backward pass (selective recomputation)."""
 
 
 def turns(ring: Ring, owner: int) -> Iterator[Turn]:
@@ -71,7 +73,9 @@ def _rounds(ring: Ring, pair: torch.Tensor, phase: Phase, work: Callable[[int, t
                 pair = coming.wait()
 
 
-def _forward(ring: Ring, queries: torch.Tensor, pair: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _forward(
+    ring: Ring, queries: torch.Tensor, pair: torch.Tensor, phase: Phase
+) -> tuple[torch.Tensor, torch.Tensor]:
     wide = accumulation_dtype(queries.dtype)
     output = torch.zeros_like(queries, dtype=wide)
     logarithms = torch.full((*queries.shape[:3], 1), -torch.inf, dtype=wide, device=queries.device)
@@ -85,8 +89,8 @@ def _forward(ring: Ring, queries: torch.Tensor, pair: torch.Tensor) -> tuple[tor
             output[:, rows], logarithms[:, rows] = part
             begun.add(rows.start)
 
-    _rounds(ring, pair, forward_phase(), attend)
-    return output, logarithms
+    _rounds(ring, pair, phase, attend)
+    return output.to(queries.dtype), logarithms
 
 
 class _RingAttention(torch.autograd.Function):
@@ -95,16 +99,17 @@ class _RingAttention(torch.autograd.Function):
         ctx: Any, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, ring: Ring
     ) -> torch.Tensor:
         pair = torch.stack((keys, values))
-        wide, logarithms = _forward(ring, queries, pair)
-        output = wide.to(queries.dtype)
+        kept = _forward(ring, queries, pair, forward_phase())
         ctx.ring = ring
-        ctx.save_for_backward(queries, pair, output, logarithms)
-        return output
+        ctx.save_for_backward(queries, pair, *(() if ring.repeats else kept))
+        return kept[0]
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
-        queries, pair, output, logarithms = ctx.saved_tensors
-        of_queries, of_pair = _backward(ctx.ring, gradients[0], queries, pair, output, logarithms)
+        queries, pair, *kept = ctx.saved_tensors
+        ring: Ring = ctx.ring
+        output, logarithms = kept or _forward(ring, queries, pair, Phase.RECOMPUTE)
+        of_queries, of_pair = _backward(ring, gradients[0], queries, pair, output, logarithms)
         return of_queries.to(queries.dtype), of_pair[0].to(pair.dtype), of_pair[1].to(pair.dtype), None
 
 
