@@ -95,6 +95,10 @@ class Mesh:
         """The group of that name; a second communicator for gradients is NAME.gradients."""
         return self._groups[name]
 
+    def another(self, name: str, purpose: str) -> Group:
+        """The members of a group with a communicator of their own for some purpose. All processes call this together."""
+        return self._group(name, purpose)
+
     def stage_rank(self, stage: int) -> int:
         """Rank at this process's place in another pipeline stage."""
         return self.rank + (stage - self.coordinate("pipeline")) * self.plan.stride("pipeline")
