@@ -39,6 +39,7 @@ def run_rank(request: RunRequest, place: Process) -> RunOutcome | None:
         RunError: it began and failed.
     """
     import torch
+
     from towtank.executor.launching.loop import train_request
 
     threads = threads_of(request, place.local_world_size)
@@ -55,16 +56,18 @@ def run_rank(request: RunRequest, place: Process) -> RunOutcome | None:
 def _together(place: Process, device: Any) -> Iterator[None]:
     """The process group of all ranks, with a heartbeat where another launcher started them."""
     import torch.distributed as dist
+    from torch._C._distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
 
     if place.world_size == 1:
         yield
         return
     os.environ.update(place.variables())
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    store, rank, size = next(iter(dist.rendezvous("env://", timeout=_PATIENCE)))
+    store, rank, size = next(iter(rendezvous("env://", timeout=_PATIENCE)))
     dist.init_process_group(
         backend,
-        store=dist.PrefixStore("towtank", store),
+        store=PrefixStore("towtank", store),
         rank=rank,
         world_size=size,
         timeout=_PATIENCE,
@@ -72,7 +75,7 @@ def _together(place: Process, device: Any) -> Iterator[None]:
     )
     heart = None
     if place.launcher != "towtank":
-        heart = Heartbeat(dist.PrefixStore("heart", store.clone()), rank, size)
+        heart = Heartbeat(PrefixStore("heart", store.clone()), rank, size)
         heart.start()
     try:
         yield

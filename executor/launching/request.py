@@ -1,8 +1,9 @@
 """What a run is asked for, and what comes of it: plain data that goes from one process to another."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 
 from towtank.executor.goldfish import Goldfish
@@ -57,9 +58,13 @@ class RunOutcome:
     """Last checkpoint."""
     peak_memory_bytes: float | None = None
     """Of the rank that needed most."""
-    notes: tuple[str, ...] = field(default=())
+    warm_up: int = 0
+    """First steps that do not count in means."""
 
     @property
     def median_step_s(self) -> float | None:
-        """Seconds of the median step after the warm-up; None where nothing was measured."""
-        return None if self.record is None else self.record.step.step_time_s
+        """Seconds of the median step after the warm-up; None where no step was done."""
+        if self.record is not None:
+            return self.record.step.step_time_s
+        seconds = [one.seconds for one in self.steps[self.warm_up :]]
+        return median(seconds) if seconds else None

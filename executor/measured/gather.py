@@ -8,6 +8,7 @@ from towtank.executor.measured.combine import RankTimes, combine, middle_steps, 
 from towtank.executor.measured.machine_facts import boot, job_facts, machine_facts
 from towtank.executor.measured.run_record import MachineFacts, RankRecord
 from towtank.executor.measured.spans import StepMeasurement
+from towtank.executor.measured.trace import RankTrace
 from towtank.simulator.record import StepRecord
 
 _NO_CLOCK = (
@@ -72,3 +73,17 @@ def _all_gather(own: Any) -> list[Any]:
     found: list[Any] = [None] * distributed.get_world_size()
     distributed.all_gather_object(found, own)
     return found
+
+
+def gather_traces(step: StepMeasurement) -> list[RankTrace]:
+    """The timeline of one step of all ranks; every rank calls it, and all but rank 0 get nothing."""
+    own = RankTrace(_rank(), step.number, step.start_s, step.seconds, step.slices)
+    found: list[RankTrace] = _all_gather(own)
+    return found if _rank() == 0 else []
+
+
+def peak_of_all(peak_memory_bytes: float | None) -> tuple[float | None, bool]:
+    """The largest peak of all ranks, None if one does not know its own; and whether this is rank 0."""
+    found: list[float | None] = _all_gather(peak_memory_bytes)
+    known = [one for one in found if one is not None]
+    return (max(known) if len(known) == len(found) else None), _rank() == 0

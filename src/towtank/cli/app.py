@@ -17,6 +17,7 @@ from towtank.cli import (
     models,
     network,
     predict,
+    run,
     scale,
     stacks,
     tune,
@@ -59,6 +60,7 @@ app.command("predict", epilog=predict.EXAMPLES)(predict.predict)
 app.command("tune", epilog=tune.EXAMPLES)(tune.tune)
 app.command("why", epilog=why.EXAMPLES)(why.why)
 app.command("compare", epilog=compare.EXAMPLES)(compare.compare)
+app.command("run", epilog=run.EXAMPLES)(run.run)
 app.command("diff", epilog=diff.EXAMPLES)(diff.diff)
 app.command("scale", epilog=scale.EXAMPLES)(scale.scale)
 app.command("export", epilog=export.EXAMPLES)(export.export)
