@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from towtank.executor.errors import ExecutorError, LostRankError, RunError
+from towtank.executor.host_memory import keep_freed_memory
 from towtank.executor.launching.environment import ALONE, Process, joined
 from towtank.executor.launching.heartbeat import Heartbeat
 from towtank.executor.launching.local import OUTCOME, REQUEST, failure_file, portable, threads_of
@@ -44,6 +45,7 @@ def run_rank(request: RunRequest, place: Process) -> RunOutcome | None:
 
     threads = threads_of(request, place.local_world_size)
     torch.set_num_threads(threads)
+    keep_freed_memory()
     device = torch.device(request.settings.device)
     if device.type == "cuda":
         device = torch.device("cuda", place.local_rank)

@@ -90,7 +90,7 @@ def _gather_layer(template: Template, kind: tuple[bool, int | None]) -> None:
     for name, message in _unit_messages(template, kind, "all-gather"):
         template.collective(f"{name}.all-gather", Stream.GATHER, message, after=after)
         if sizes.stack.communication.unit_copies == "both":
-            template.compute(f"{name}.copy-out", Elementwise(2 * message.bytes, 1))
+            template.compute(f"{name}.copy-out", Elementwise(2 * message.bytes, 1, "copy.forward"))
 
 
 def scatters_in_pass(sizes: Sizes) -> bool:
@@ -118,7 +118,7 @@ def _copy_in(template: Template, name: str, message: Message) -> None:
     computed = message.bytes / _gradient_bytes(sizes) * sizes.element_bytes
     policy = sizes.stack.communication.unit_copies
     if policy == "both" or (policy == "cast" and computed != message.bytes):
-        template.compute(f"{name}.copy-in", Elementwise(computed + message.bytes, 1))
+        template.compute(f"{name}.copy-in", Elementwise(computed + message.bytes, 1, "copy.backward"))
 
 
 def _gradient_bytes(sizes: Sizes) -> float:

@@ -70,7 +70,8 @@ class Template:
         """Emit memory-bound kernels over `elements` elements of an activation."""
         count = passes.backward if backward else passes.forward
         launches = passes.backward_launches if backward else passes.forward_launches
-        self.compute(name, Elementwise(elements * count * self.sizes.element_bytes, launches))
+        kernel = f"{passes.kernel}.{'backward' if backward else 'forward'}"
+        self.compute(name, Elementwise(elements * count * self.sizes.element_bytes, launches, kernel))
 
     def matmul(
         self,

@@ -178,11 +178,13 @@ def optimizer_work(sizes: Sizes, weights: Weights) -> Elementwise:
     one = adam_bytes_per_parameter(BYTES_PER_ELEMENT[gradient_precision(sizes)], master, weight)
     fused = sizes.stack.optimizer_kernels == "fused"
     return Elementwise(
-        with_states(sizes, weights) * one * (1.0 if fused else FOR_EACH_PASSES), 4 if fused else 40
+        with_states(sizes, weights) * one * (1.0 if fused else FOR_EACH_PASSES),
+        4 if fused else 40,
+        "optimizer",
     )
 
 
 def gradient_norm_work(sizes: Sizes, weights: Weights) -> Elementwise:
     """One reading of the gradients that a device keeps, and their scaling."""
     element = BYTES_PER_ELEMENT[gradient_precision(sizes)]
-    return Elementwise(3 * with_states(sizes, weights) * element, 8)
+    return Elementwise(3 * with_states(sizes, weights) * element, 8, "gradient-norm")

@@ -6,6 +6,7 @@ import typer
 
 from towtank import __version__
 from towtank.cli import (
+    calibrate,
     compare,
     demo,
     devices,
@@ -22,6 +23,7 @@ from towtank.cli import (
     stacks,
     tune,
     validate,
+    verify,
     why,
 )
 from towtank.cli.failure import Commands
@@ -65,8 +67,10 @@ app.command("diff", epilog=diff.EXAMPLES)(diff.diff)
 app.command("scale", epilog=scale.EXAMPLES)(scale.scale)
 app.command("export", epilog=export.EXAMPLES)(export.export)
 app.command("import", epilog=import_plan.EXAMPLES)(import_plan.import_plan)
+app.command("calibrate", epilog=calibrate.EXAMPLES)(calibrate.calibrate)
 app.command("demo")(demo.demo)
 app.command("validate", epilog=validate.EXAMPLES)(validate.validate)
+app.command("verify", epilog=verify.EXAMPLES)(verify.verify)
 app.add_typer(network.app, name="network")
 app.add_typer(machines.app, name="machines")
 app.add_typer(devices.app, name="devices")
