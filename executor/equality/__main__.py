@@ -13,13 +13,14 @@ def main() -> int:
     """Run the cases whose names contain all words."""
     parser = argparse.ArgumentParser(prog="python -m towtank.executor.equality", description=__doc__)
     parser.add_argument("words", nargs="*", help="only cases whose name or model contains all of these")
+    parser.add_argument("--least", type=int, default=1, help="fewest processes")
     parser.add_argument("--most", type=int, default=8, help="most processes")
     parser.add_argument("--narrow", action="store_true", help="fp32 and bf16 too")
     options = parser.parse_args()
     cases = [
         case
         for case in (*CASES, *(NARROW_CASES if options.narrow else ()))
-        if case.plan.num_devices <= options.most
+        if options.least <= case.plan.num_devices <= options.most
         and all(word in f"{case.name} {case.model}" for word in options.words)
     ]
     far = 0
