@@ -96,7 +96,8 @@ class Mesh:
         return self._groups[name]
 
     def another(self, name: str, purpose: str) -> Group:
-        """The members of a group with a communicator of their own for some purpose. All processes call this together."""
+        """The members of a group with a communicator of their own for some purpose. All processes call this
+        together."""
         return self._group(name, purpose)
 
     def stage_rank(self, stage: int) -> int:
