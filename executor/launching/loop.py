@@ -72,6 +72,7 @@ class Run:
         steps: list[MeasuredStep] = []
         saved: Path | None = None
         ended = False
+        peak: float | None = None
         _give_back_memory()
         self.memory.forget()
         with termination() as asked, recording(recorder):
@@ -81,6 +82,8 @@ class Run:
                 progress.show(steps[-1])
                 ended = self._agree(asked)
                 if self._saves(number + 1, ended):
+                    # what saving takes is no part of the step that a prediction is about
+                    peak = self.memory.peak_bytes() if saved is None else peak
                     saved = self._save(sequences)
                 if ended:
                     break
@@ -93,7 +96,7 @@ class Run:
             steps=steps,
             recorder=recorder,
             saved=saved,
-            peak_memory_bytes=self.memory.peak_bytes(),
+            peak_memory_bytes=self.memory.peak_bytes() if saved is None else peak,
             threads=threads,
         )
 
