@@ -152,6 +152,14 @@ def _has_shard_buckets(sizes: Sizes) -> bool:
     return sizes.plan.state_shards > 1 and sizes.plan.precision != "bf16"
 
 
+def _shard_buckets_bytes(sizes: Sizes) -> float:
+    """Buckets of gradients and of weights: of the plan's size where it has one and the stack has such buckets."""
+    usual, size = sizes.stack.memory.shard_buckets_bytes, sizes.plan.gradient_bucket
+    if usual == 0 or size is None:
+        return usual
+    return 2 * size * BYTES_PER_ELEMENT[activation_precision(sizes.plan.precision)]
+
+
 def _held_gradients(sizes: Sizes, weights: Weights) -> float:
     """Gradients that a device keeps through the backward pass.
 
@@ -229,7 +237,7 @@ def buffer_bytes(sizes: Sizes) -> float:
     """Communication buffers: buckets of shards, a send and a receive in both directions, the gathered input of a
     linear layer and of the one after it."""
     sends = 4 * send_message(sizes).bytes if sizes.plan.pipeline > 1 else 0.0
-    buckets = sizes.stack.memory.shard_buckets_bytes if _has_shard_buckets(sizes) else 0.0
+    buckets = _shard_buckets_bytes(sizes) if _has_shard_buckets(sizes) else 0.0
     gathered = sizes.plan.tensor_x if sizes.sequence_split else 1
     return buckets + sends + 2 * layer_input_bytes(sizes) * gathered
 

@@ -29,6 +29,8 @@ class Supports:
     """Overlap switches that the software has."""
     rank_orders: Literal["all"] | tuple[tuple[Dimension, ...], ...]
     """Orders in which the software lays dimensions on ranks, innermost first; dimensions of degree 1 do not count."""
+    gradient_buckets: bool = False
+    """Whether the size of gradient buckets can be chosen."""
 
 
 @dataclass(frozen=True, slots=True)
