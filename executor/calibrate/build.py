@@ -48,7 +48,8 @@ def request_for(name: str, mode: Mode, processes: int | None, found: Here) -> Re
     """
     faults = _name_faults(name)
     device_type = "cuda" if found.gpus and _torch_has_gpus() else "cpu"
-    most = processes or (len(found.gpus) if device_type == "cuda" else MOST_ON_CPU)
+    usual = len(found.gpus) if device_type == "cuda" else MOST_ON_CPU
+    most = usual if processes is None else processes
     if most < 1:
         faults.append(f"--processes {most}: a number from 1 is needed")
     if device_type == "cuda" and most > len(found.gpus):

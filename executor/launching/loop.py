@@ -1,9 +1,6 @@
 """The loop of a run on one rank: data, steps, checkpoints, and what is measured meanwhile."""
 
-import ctypes
-import sys
 import time
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +9,7 @@ from towtank.executor.batch import MicroBatch, cut, sequence_numbers
 from towtank.executor.clocks import clock_of
 from towtank.executor.data import Data, load_data
 from towtank.executor.errors import DataError, NonFiniteLossError
+from towtank.executor.host_memory import give_back_memory
 from towtank.executor.launching.environment import Process
 from towtank.executor.launching.progress import StepProgress
 from towtank.executor.launching.request import RunOutcome, RunRequest
@@ -73,7 +71,7 @@ class Run:
         saved: Path | None = None
         ended = False
         peak: float | None = None
-        _give_back_memory()
+        give_back_memory()
         self.memory.forget()
         with termination() as asked, recording(recorder):
             for number in range(first, settings.steps):
@@ -179,10 +177,3 @@ class Run:
     def _save(self, sequences: int) -> Path:
         assert self.request.checkpoint is not None
         return self.trainer.save(self.request.checkpoint, self.data.source.identity, sequences)
-
-
-def _give_back_memory() -> None:
-    """Return what building the model has freed, so that it does not count in the peak. glibc only."""
-    if sys.platform == "linux":
-        with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).malloc_trim(0)
