@@ -1,6 +1,6 @@
 """Gates: predictions from captured calibrations against what was measured then.
 
-Folders of `executor/calibrate/captures` are what `python -m towtank.executor.calibrate.experiment --out FOLDER` wrote;
+Folders of `executor/calibrate/captures` hold what `python -m towtank.executor.calibrate.experiment` wrote;
 each of them is judged from the day it is there.
 """
 
