@@ -6,12 +6,16 @@ import torch
 
 from towtank.executor.attention import Attend, SelfAttention, local_attention
 from towtank.executor.attention_core import Core
-from towtank.executor.blocks import Dropout, Layer, ParallelLayer, Part
+from towtank.executor.blocks import Layer, ParallelLayer, Part
 from towtank.executor.context import local_positions
+from towtank.executor.context_attention import context_attention
+from towtank.executor.dropout import Dropout
 from towtank.executor.embedding import Embedding, Head, Layout
+from towtank.executor.expert_layer import ExpertsPart
+from towtank.executor.expert_weights import routed_experts
 from towtank.executor.feed_forward import FeedForward
 from towtank.executor.grid import Grid, grid_of
-from towtank.executor.linear import Linear, ParallelInput, ParallelOutput
+from towtank.executor.linear import Gathers, Linear, ParallelInput, ParallelOutput
 from towtank.executor.mesh import Mesh
 from towtank.executor.norms import Norm
 from towtank.executor.rotary import Angles, angles
@@ -21,7 +25,7 @@ from towtank.executor.weights import Initial, Piece, Weight, dense_sharing
 from towtank.simulator.lowering.sizes import local_heads
 from towtank.simulator.lowering.stages import is_recomputed
 from towtank.simulator.models.layers import is_expert_layer, layer_window
-from towtank.simulator.models.records import Attention
+from towtank.simulator.models.records import Attention, Mlp
 
 
 class Builder:
@@ -37,10 +41,10 @@ class Builder:
             settings.sizes.sequence, context.size, context.index, plan.context_kind
         ).to(mesh.device)
         """Global positions of the tokens of a sequence on this device."""
-        self.linears: list[Linear] = []
+        self.linears: list[Gathers] = []
         """Of the layer under construction."""
         self._angles = self._rotary_angles()
-        self.dropout: Dropout | None = None
+        self.dropout = Dropout(settings, self.grid) if settings.dropout else None
         self._table: Weight | None = None
 
     def _rotary_angles(self) -> Angles | None:
@@ -145,16 +149,13 @@ class Builder:
         core = Core(name, window, repeats=plan.recompute == "selective")
         if plan.context == 1:
             return local_attention(core)
-        from towtank.executor.context_attention import context_attention
-
         return context_attention(self.settings, self.mesh, layer, core)
 
-    def feed_forward(self, layer: int, name: str = "mlp", hidden: int | None = None) -> FeedForward:
-        """Dense feed-forward part; `hidden` None: that of the model's dense layers."""
+    def feed_forward(self, layer: int, name: str, mlp: Mlp) -> FeedForward:
+        """Dense feed-forward part."""
         model, store, full = self.settings.model, self.store, f"layer.{layer}.{name}"
-        hidden = model.mlp.hidden if hidden is None else hidden
-        parts = (f"{full}.gate", f"{full}.up") if model.mlp.gated else (f"{full}.up",)
-        biased = model.mlp.bias
+        hidden, biased = mlp.hidden, mlp.bias
+        parts = (f"{full}.gate", f"{full}.up") if mlp.gated else (f"{full}.up",)
         shares = model.parallel_block and model.norms_per_layer == 1
         up = self.linear(
             f"{full}.up",
@@ -172,14 +173,29 @@ class Builder:
             transposed=True,
             reduce_forward=not model.parallel_block,
         )
-        return FeedForward(full, up, down, gated=model.mlp.gated)
+        return FeedForward(full, up, down, gated=mlp.gated)
 
     def _second_part(self, layer: int) -> Part:
         if not is_expert_layer(self.settings.model, layer):
-            return self.feed_forward(layer)
-        from towtank.executor.experts import experts_part
+            return self.feed_forward(layer, "mlp", self.settings.model.mlp)
+        return self._experts(layer)
 
-        return experts_part(self, layer)
+    def _experts(self, layer: int) -> ExpertsPart:
+        """Routed experts, and shared ones where the model has them."""
+        shape, name = self.settings.model.experts, f"layer.{layer}"
+        assert shape is not None
+        routed = routed_experts(self.store, shape, layer, keeps=self.keeps(layer))
+        self.linears.append(routed)
+        if not shape.shared_hidden:
+            return ExpertsPart(name, routed)
+        mlp = Mlp(shape.shared_hidden, shape.gated)
+        gate = None
+        if shape.shared_gate:
+            gate_name = f"{name}.shared.gate"
+            gate = self.store.vector(
+                gate_name, (self.store.feature_vector(f"{gate_name}.weight"),), layer=layer
+            )
+        return ExpertsPart(name, routed, self.feed_forward(layer, "shared", mlp), gate)
 
     def layer(self, layer: int) -> Callable[..., torch.Tensor]:
         """One layer; linear layers of it are in `linears`, in order of use."""

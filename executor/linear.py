@@ -6,7 +6,7 @@ gradient, its sum over x (transposed: y) beside the weight gradient, whose reduc
 follows.
 """
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -17,6 +17,17 @@ from towtank.executor.weights import Weight
 from towtank.simulator.operations import Phase
 
 MATMUL = "matmul"
+
+
+class Gathers(Protocol):
+    """A part of a layer with a weight to gather, and the parts whose weights it gathers ahead."""
+
+    then_forward: "Gathers | None"
+    then_recompute: "Gathers | None"
+    then_backward: "Gathers | None"
+
+    def prefetch(self, phase: Phase) -> None:
+        """Begin to gather the weight."""
 
 
 class Linear:
@@ -54,10 +65,10 @@ class Linear:
             reduce_backward,
         )
         self.keeps = keeps
-        self.then_forward: Linear | None = None
+        self.then_forward: Gathers | None = None
         """Whose weight is gathered ahead when this layer's forward multiply begins."""
-        self.then_recompute: Linear | None = None
-        self.then_backward: Linear | None = None
+        self.then_recompute: Gathers | None = None
+        self.then_backward: Gathers | None = None
         self._sums = grid.x if transposed else grid.y
         """Group over which outputs are summed."""
         self._back = grid.y if transposed else grid.x

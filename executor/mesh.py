@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import torch
 import torch.distributed as dist
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh
 
 from towtank.simulator.groups import dimensions
 from towtank.simulator.plan import Dimension, Plan
@@ -18,6 +18,9 @@ SECOND: Final = ("weight_shard", "expert_shard")
 """Groups with a second communicator, for gradients: their reductions run beside gathers of weights, and operations of
 one communicator run one after the other (so has AxoNN two for z)."""
 GRADIENTS: Final = ".gradients"
+
+_MADE: dict[tuple[tuple[int, ...], str], Any] = {}
+"""Communicators of this process's runs by their ranks: making one takes a while, and plans have many in common."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +78,13 @@ class Mesh:
         alone = plan.num_devices == 1
         self.rank = rank if rank is not None else (0 if alone else dist.get_rank())
         self.device_mesh: DeviceMesh | None = None
-        self._made: dict[tuple[int, ...], Any] = {}
         if not alone:
-            self._make_mesh()
+            _forget_others()
         self._groups = {name: self._group(name) for name in GROUPS}
         for name in SECOND:
-            self._groups[name + GRADIENTS] = self._second(name)
+            self._groups[name + GRADIENTS] = self._group(name, GRADIENTS)
+        if not alone:
+            self.device_mesh = self._device_mesh()
 
     def coordinate(self, dimension: Dimension, rank: int | None = None) -> int:
         """Index of `rank` (of this process) along a dimension."""
@@ -91,43 +95,51 @@ class Mesh:
         """The group of that name; a second communicator for gradients is NAME.gradients."""
         return self._groups[name]
 
+    def another(self, name: str, purpose: str) -> Group:
+        """The members of a group with a communicator of their own for some purpose. All processes call this together."""
+        return self._group(name, purpose)
+
     def stage_rank(self, stage: int) -> int:
         """Rank at this process's place in another pipeline stage."""
         return self.rank + (stage - self.coordinate("pipeline")) * self.plan.stride("pipeline")
 
-    def _make_mesh(self) -> None:
-        """A DeviceMesh of the dimensions above degree 1, outermost first, whose communicators are used again."""
+    def _device_mesh(self) -> DeviceMesh:
+        """The dimensions above degree 1 as a DeviceMesh, outermost first."""
         names = [name for name in reversed(self.plan.rank_order) if self.plan.degree(name) > 1]
-        shape = tuple(self.plan.degree(name) for name in names)
-        self.device_mesh = init_device_mesh(self.device.type, shape, mesh_dim_names=tuple(names))
-        self._made[tuple(range(self.plan.num_devices))] = dist.group.WORLD
-        for name in names:
-            mine = self.device_mesh.get_group(name)
-            for ranks in self._partition(name, name):
-                self._made[ranks] = mine if self.rank in ranks else None
+        shape = [self.plan.degree(name) for name in names]
+        mesh = torch.arange(self.plan.num_devices).view(shape)
+        groups = [self._along(name) for name in names]
+        return DeviceMesh.from_group(groups, self.device.type, mesh=mesh, mesh_dim_names=tuple(names))
 
-    def _partition(self, name: str, dimension: Dimension | None = None) -> list[tuple[int, ...]]:
-        """All groups of that name (or along a dimension) with more than one member, in the same order everywhere."""
-        if dimension is not None:
-            degree, stride = self.plan.degree(dimension), self.plan.stride(dimension)
-            firsts = [r for r in range(self.plan.num_devices) if (r // stride) % degree == 0]
-            return [tuple(range(first, first + degree * stride, stride)) for first in firsts]
+    def _along(self, dimension: Dimension) -> Any:
+        """Communicator along one dimension."""
+        degree, stride = self.plan.degree(dimension), self.plan.stride(dimension)
+        for first in (rank for rank in range(self.plan.num_devices) if (rank // stride) % degree == 0):
+            _make(tuple(range(first, first + degree * stride, stride)), "")
+        first = self.rank - self.coordinate(dimension) * stride
+        return _MADE[tuple(range(first, first + degree * stride, stride)), ""]
+
+    def _group(self, name: str, which: str = "") -> Group:
+        """The group of that name, or its second communicator; the same calls in the same order on every rank."""
         found = {ranks_of(self.plan, name, rank) for rank in range(self.plan.num_devices)}
-        return sorted(ranks for ranks in found if len(ranks) > 1)
+        for ranks in sorted(one for one in found if len(one) > 1):
+            _make(ranks, which)
+        mine = ranks_of(self.plan, name, self.rank)
+        made = _MADE.get((mine, which)) if len(mine) > 1 else None
+        return Group(name, mine, mine.index(self.rank), made)
 
-    def _group(self, name: str) -> Group:
-        for ranks in self._partition(name):
-            if ranks not in self._made:
-                made = dist.new_group(list(ranks))
-                self._made[ranks] = made if self.rank in ranks else None
-        ranks = ranks_of(self.plan, name, self.rank)
-        return Group(name, ranks, ranks.index(self.rank), self._made.get(ranks))
 
-    def _second(self, name: str) -> Group:
-        """The same members with a communicator of their own; messages are named after the group."""
-        mine = None
-        for ranks in self._partition(name):
-            made = dist.new_group(list(ranks))
-            mine = made if self.rank in ranks else mine
-        group = self._groups[name]
-        return Group(name, group.ranks, group.index, mine)
+def _make(ranks: tuple[int, ...], which: str) -> None:
+    """Make a communicator unless there is one; all processes call this together."""
+    if (ranks, which) not in _MADE:
+        made = dist.new_group(list(ranks))
+        _MADE[ranks, which] = made if dist.get_rank() in ranks else None
+
+
+def _forget_others() -> None:
+    """Forget communicators of a process group that was closed."""
+    world = dist.group.WORLD
+    if _MADE.get(((), "")) is not world:
+        _MADE.clear()
+        _MADE[(), ""] = world
+        _MADE[tuple(range(dist.get_world_size())), ""] = world

@@ -39,7 +39,7 @@ class PipelineMessages:
     """Sends and receives of one stage: hidden states forward, their gradients backward."""
 
     def __init__(self, stage: Stage, mesh: Mesh, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-        """Make the communicators. All members of a pipeline call this together.
+        """Make the communicators. All processes of the run call this together.
 
         Args:
             stage: place of this process.
@@ -50,12 +50,10 @@ class PipelineMessages:
         self._stage, self._mesh = stage, mesh
         self._empty: Callable[[], torch.Tensor] = partial(torch.empty, shape, dtype=dtype, device=mesh.device)
         self._groups: dict[tuple[Phase, bool], Any] = {}
-        if stage.num_stages == 1:
-            return
-        ranks = sorted(mesh.stage_rank(index) for index in range(stage.num_stages))
         for phase in Phase:
             for around in (False, True)[: 2 if stage.num_chunks > 1 else 1]:
-                self._groups[phase, around] = dist.new_group(ranks, use_local_synchronization=True)
+                purpose = f"{_NAME[phase]}{' around' if around else ''}"
+                self._groups[phase, around] = mesh.another("pipeline", purpose).process_group
 
     def send(self, made_by: Pass, tensor: torch.Tensor) -> Waitable:
         """Begin to send what a pass of this stage made to the stage that needs it."""

@@ -29,8 +29,8 @@ def _model_faults(model: ModelSpec) -> list[str]:
         found.append(f"{model.norms_per_layer} norms a layer")
     if model.parallel_block and (model.norms_per_layer > 2 or model.experts is not None):
         found.append("parallel blocks with experts or more than two norms")
-    if model.experts is not None and model.experts.capacity_factor is not None:
-        found.append("experts with a capacity (tokens would be dropped)")
+    if model.experts is not None and (model.experts.bias or model.experts.router_bias):
+        found.append("biases of experts or router")
     return [
         f"the executor cannot run {model.name}: it has {what}, which only the simulator knows"
         for what in found

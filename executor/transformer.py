@@ -9,7 +9,7 @@ from towtank.executor.batch import MicroBatch
 from towtank.executor.buckets import FIRST, LAST
 from towtank.executor.build import Builder
 from towtank.executor.embedding import Embedding, Head
-from towtank.executor.linear import Linear
+from towtank.executor.linear import Gathers
 from towtank.executor.loss import cross_entropy
 from towtank.executor.norms import Norm
 from towtank.executor.recompute import run_again, when_finished
@@ -36,12 +36,13 @@ class Chunk:
         """Called in the forward pass before the weights of a layer are used, or those of FIRST or LAST."""
         self._first, self._count = layers.first_layer, layers.num_layers
         self._plan, self._overlaps_gather = settings.plan, builder.grid.overlap_gather
+        self._dropout = builder.dropout
         self._embedding: Embedding | None = builder.embedding() if layers.has_embedding else None
         self._embedding_norm: Norm | None = None
         if layers.has_embedding and settings.model.embedding_norm:
             self._embedding_norm = builder.norm("model.embedding.norm", used_first=True)
         self._layers: list[Callable[..., torch.Tensor]] = []
-        linears: list[list[Linear]] = []
+        linears: list[list[Gathers]] = []
         for index in range(self._first, self._first + self._count):
             self._layers.append(builder.layer(index))
             linears.append(builder.linears)
@@ -56,7 +57,7 @@ class Chunk:
         if self._overlaps_gather:
             self._link(linears)
 
-    def _link(self, linears: list[list[Linear]]) -> None:
+    def _link(self, linears: list[list[Gathers]]) -> None:
         """Tell each linear layer whose weight is gathered ahead (OAG): the next one's in each kind of pass."""
         flat = [(layer, linear) for layer, members in enumerate(linears) for linear in members]
         for (layer, linear), (next_layer, following) in pairwise(flat):
@@ -86,6 +87,8 @@ class Chunk:
             hidden = self._embedding(self._anchor, batch)
             if self._embedding_norm is not None:
                 hidden = self._embedding_norm(hidden)
+            if self._dropout is not None:
+                hidden = self._dropout(hidden, batch, "model.embedding.dropout")
         assert hidden is not None
         for index, layer in enumerate(self._layers, self._first):
             hidden = self._run(layer, index, hidden, batch)

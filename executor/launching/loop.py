@@ -1,9 +1,6 @@
 """The loop of a run on one rank: data, steps, checkpoints, and what is measured meanwhile."""
 
-import ctypes
-import sys
 import time
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +9,7 @@ from towtank.executor.batch import MicroBatch, cut, sequence_numbers
 from towtank.executor.clocks import clock_of
 from towtank.executor.data import Data, load_data
 from towtank.executor.errors import DataError, NonFiniteLossError
+from towtank.executor.host_memory import give_back_memory
 from towtank.executor.launching.environment import Process
 from towtank.executor.launching.progress import StepProgress
 from towtank.executor.launching.request import RunOutcome, RunRequest
@@ -72,7 +70,8 @@ class Run:
         steps: list[MeasuredStep] = []
         saved: Path | None = None
         ended = False
-        _give_back_memory()
+        peak: float | None = None
+        give_back_memory()
         self.memory.forget()
         with termination() as asked, recording(recorder):
             for number in range(first, settings.steps):
@@ -81,6 +80,8 @@ class Run:
                 progress.show(steps[-1])
                 ended = self._agree(asked)
                 if self._saves(number + 1, ended):
+                    # what saving takes is no part of the step that a prediction is about
+                    peak = self.memory.peak_bytes() if saved is None else peak
                     saved = self._save(sequences)
                 if ended:
                     break
@@ -93,7 +94,7 @@ class Run:
             steps=steps,
             recorder=recorder,
             saved=saved,
-            peak_memory_bytes=self.memory.peak_bytes(),
+            peak_memory_bytes=self.memory.peak_bytes() if saved is None else peak,
             threads=threads,
         )
 
@@ -176,10 +177,3 @@ class Run:
     def _save(self, sequences: int) -> Path:
         assert self.request.checkpoint is not None
         return self.trainer.save(self.request.checkpoint, self.data.source.identity, sequences)
-
-
-def _give_back_memory() -> None:
-    """Return what building the model has freed, so that it does not count in the peak. glibc only."""
-    if sys.platform == "linux":
-        with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).malloc_trim(0)

@@ -5,6 +5,7 @@ from functools import lru_cache
 
 from towtank.kernels import passes
 from towtank.kernels.counts import BYTES_PER_ELEMENT
+from towtank.simulator.groups import expert_mapped
 from towtank.simulator.lowering.attention import (
     attention_linears,
     backward_attention,
@@ -69,7 +70,7 @@ def _unit_messages(
 ) -> list[tuple[str, Message]]:
     """One message for all weights of a layer, and one for its routed experts where they have a group of their own."""
     dense, experts = local_layer_weights(template.sizes, kind[0])
-    if template.sizes.plan.expert == 1:
+    if not expert_mapped(template.sizes.plan):
         dense, experts = dense + experts, 0
     size = template.weight_bytes if collective == "all-gather" else template.scatter_bytes
     messages = [("weights", Message(collective, "weight_shard", size(dense)))]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from towtank.kernels.counts import BYTES_PER_ELEMENT, adam_bytes_per_parameter
-from towtank.simulator.groups import expert_state_shards, expert_weight_shards
+from towtank.simulator.groups import expert_mapped, expert_state_shards, expert_weight_shards
 from towtank.simulator.lowering.ends import embedding_shards, local_embedding_weights
 from towtank.simulator.lowering.layer import layer_kind, local_layer_weights, scatters_in_pass
 from towtank.simulator.lowering.sizes import Sizes, activation_precision
@@ -126,7 +126,7 @@ def gradient_messages(sizes: Sizes, weights: Weights) -> list[Message]:
         ]
     else:
         if not scatters_in_pass(sizes):
-            routed = weights.experts * element if plan.expert > 1 else 0.0
+            routed = weights.experts * element if expert_mapped(plan) else 0.0
             messages += [
                 Message("reduce-scatter", "state_shard", dense),
                 Message("reduce-scatter", "expert_data", routed),
@@ -142,7 +142,7 @@ def _reduced_elements(sizes: Sizes, weights: Weights) -> tuple[float, float, flo
     dense, whole = (
         (weights.dense + table, 0.0) if sizes.stack.communication.shard_embedding else (weights.dense, table)
     )
-    if plan.expert == 1:
+    if not expert_mapped(plan):
         return (dense + weights.experts) / plan.tensor_z, 0.0, whole
     return dense / plan.tensor_z, weights.experts / expert_weight_shards(plan), whole
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from towtank.kernels.counts import BYTES_PER_ELEMENT
-from towtank.simulator.groups import expert_weight_shards
+from towtank.simulator.groups import expert_mapped, expert_weight_shards
 from towtank.simulator.lowering.ends import embedding_shards, local_embedding_weights
 from towtank.simulator.lowering.layer import largest_linear, local_layer_weights, scatters_in_pass
 from towtank.simulator.lowering.sizes import Sizes, activation_precision
@@ -170,7 +170,7 @@ def _held_gradients(sizes: Sizes, weights: Weights) -> float:
         return weights.dense + weights.experts + weights.embedding
     if plan.zero_stage >= 2:
         return with_states(sizes, weights)
-    experts = weights.experts / (plan.tensor_z if plan.expert == 1 else expert_weight_shards(plan))
+    experts = weights.experts / (expert_weight_shards(plan) if expert_mapped(plan) else plan.tensor_z)
     table = weights.embedding / min(embedding_shards(sizes), plan.tensor_z)
     return weights.dense / plan.tensor_z + experts + table
 
