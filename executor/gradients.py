@@ -154,8 +154,9 @@ class GradientSums:
 def _is_ready(states: States, layer: int) -> bool:
     """Whether the gradients of a bucket are complete when the last backward pass has come through `layer`.
 
-    Its own are, and those of what comes after the last layer. The embedding's are the very last.
+    Its own are, and those of what comes after the last layer. The embedding's are the very last. A table that another
+    stage holds too waits for the end: that stage gets there only with what this one still has to send.
     """
     return states.bucket.model_places <= {layer, LAST} and all(
-        weight.holds_gradient for weight in states.bucket.weights
+        weight.holds_gradient and not weight.tied for weight in states.bucket.weights
     )

@@ -143,15 +143,16 @@ class Trainer:
     def _bring(self, place: int) -> Callable[[], None]:
         return lambda: self.gather.need(place)
 
-    def step(self, batches: Sequence[MicroBatch]) -> StepResult:
+    def step(self, batches: Sequence[MicroBatch], counted: int | None = None) -> StepResult:
         """Train on one global batch.
 
         Args:
             batches: this device's micro-batches, in order.
+            counted: tokens of the global batch that count, where they are known; None: devices ask one another.
         """
         number = self.done
         with recorder.step(number):
-            tokens = self._count(batches)
+            tokens = self._count(batches) if counted is None else counted
             self.sums.begin()
             self.gather.begin()
             self._passes.begin(batches, self.optimizer.scale.factor / max(tokens, 1))
