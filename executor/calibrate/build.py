@@ -21,7 +21,7 @@ from towtank.hardware_profiles.calibrated.read import path_of, write_calibration
 from towtank.hardware_profiles.calibrated.records import Calibration, Hardware, threads_of
 from towtank.hardware_profiles.load import list_machines
 
-_STEPS: dict[Mode, tuple[int, int]] = {"quick": (4, 1), "full": (12, 3)}
+_STEPS: dict[Mode, tuple[int, int]] = {"quick": (3, 1), "full": (12, 3)}
 """Steps of a probe that are measured, and those before."""
 MOST_ON_CPU = 4
 """Processes of a CPU machine that are measured at once unless the user asks for more."""
