@@ -111,6 +111,7 @@ class GradientSums:
             for states in self._states
             if states.gradient is not None
             for part in states.bucket.parts
+            if part.partial > 1
         ]
         sum_partials(parts, self._x)
 
