@@ -47,7 +47,8 @@ def _forward(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, core: Core) -> t
     output, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         q, k, v, 0.0, mask is None, attn_mask=mask
     )
-    return output.transpose(1, 2), sums
+    # heads beside one another again, as the projection reads them
+    return output.transpose(1, 2).contiguous(), sums
 
 
 def _backward(

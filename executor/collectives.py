@@ -16,6 +16,9 @@ from towtank.executor.mesh import Group
 from towtank.executor.recorder import Waitable
 from towtank.simulator.operations import Phase
 
+# the names since PyTorch 2.13, which warns of the old ones
+_GATHER = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
+_SCATTER = getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor)
 SUM = dist.ReduceOp.SUM
 MAX = dist.ReduceOp.MAX
 
@@ -56,7 +59,7 @@ def all_gather(tensor: torch.Tensor, group: Group, name: str, phase: Phase) -> t
         return tensor
     whole = _times(tensor, group.size)
     with recorder.operation(name, f"all-gather {group.name}", phase):
-        dist.all_gather_into_tensor(whole, tensor.contiguous(), group.process_group)
+        _GATHER(whole, tensor.contiguous(), group.process_group)
     return whole
 
 
@@ -67,9 +70,7 @@ def start_all_gather(
     if group.size == 1:
         return tensor, DONE
     whole = _times(tensor, group.size)
-    start = partial(
-        dist.all_gather_into_tensor, whole, tensor.contiguous(), group.process_group, async_op=True
-    )
+    start = partial(_GATHER, whole, tensor.contiguous(), group.process_group, async_op=True)
     return whole, recorder.issue(name, kind or f"all-gather {group.name}", phase, start)
 
 
@@ -79,7 +80,7 @@ def reduce_scatter(tensor: torch.Tensor, group: Group, name: str, phase: Phase) 
         return tensor
     part = _part(tensor, group.size)
     with recorder.operation(name, f"reduce-scatter {group.name}", phase):
-        dist.reduce_scatter_tensor(part, tensor.contiguous(), SUM, group.process_group)
+        _SCATTER(part, tensor.contiguous(), SUM, group.process_group)
     return part
 
 
@@ -90,7 +91,7 @@ def start_reduce_scatter(
     if group.size == 1:
         return tensor, DONE
     part = _part(tensor, group.size)
-    start = partial(dist.reduce_scatter_tensor, part, tensor, SUM, group.process_group, async_op=True)
+    start = partial(_SCATTER, part, tensor, SUM, group.process_group, async_op=True)
     return part, recorder.issue(name, kind or f"reduce-scatter {group.name}", phase, start)
 
 

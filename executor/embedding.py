@@ -112,23 +112,28 @@ class Embedding:
         """Gradients of the tables."""
         back, name = Phase.BACKWARD, f"{self.NAME}.gradient"
         if self.positions is not None:
-            with recorder.operation(name, "elementwise", back):
-                buffer = _sum_rows(self.positions, self._places(batch), dy)
-            self.positions.add_gradient(buffer, f"{self.NAME}.positions", name)
+            _add_rows(self.positions, self._places(batch), dy, f"{self.NAME}.positions", name)
         dy = self.layout.whole(dy, self.NAME, back)
         with recorder.operation(name, "elementwise", back):
             at, here = self._local(batch)
             if here is not None:
                 at, dy = at[here], dy[here]
-            buffer = _sum_rows(self.table, at, dy)
-        self.table.add_gradient(buffer, self.NAME, name)
+        _add_rows(self.table, at, dy, self.NAME, name)
 
 
-def _sum_rows(weight: Weight, at: torch.Tensor, dy: torch.Tensor) -> torch.Tensor:
-    """Gradient of a table: rows of dy summed where they came from, in the format of gradients, sent in that of dy."""
-    buffer = weight.gradient_buffer(weight.gradient.dtype).zero_()
-    buffer.index_add_(0, at, dy.to(buffer.dtype))
-    return buffer if weight.sharing.shard.size == 1 else buffer.to(dy.dtype)
+def _add_rows(weight: Weight, at: torch.Tensor, dy: torch.Tensor, name: str, add: str) -> None:
+    """Add rows of dy to the gradient of a table, where they came from.
+
+    They are summed in the format of gradients, and reduced over shards in that of dy.
+    """
+    with recorder.operation(add, "elementwise", Phase.BACKWARD):
+        wide = dy.to(weight.gradient.dtype)
+        gradient = weight.own_gradient()
+        if gradient is not None:
+            gradient.index_add_(0, at, wide)
+            return
+        buffer = weight.gradient_buffer(wide.dtype).zero_().index_add_(0, at, wide).to(dy.dtype)
+    weight.add_gradient(buffer, name, add)
 
 
 class _Embedding(torch.autograd.Function):
@@ -175,12 +180,17 @@ class Head:
         del table
         self.table.release(2)
         dx = self.layout.part(dx, f"{self.NAME}.dgrad", back)
-        with recorder.operation(f"{self.NAME}.wgrad", "matmul", back):
+        name = f"{self.NAME}.wgrad"
+        with recorder.operation(name, "matmul", back):
+            if self.bias is not None:
+                self.bias.accumulate(dy.sum(0), name, "matmul")
+            gradient = self.table.own_gradient() if self.table.gradient.dtype == dy.dtype else None
+            if gradient is not None:
+                torch.addmm(gradient, dy.t(), x, out=gradient)
+                return dx
             buffer = self.table.gradient_buffer(dy.dtype)
             torch.mm(dy.t(), x, out=buffer[: self.table.rows])
-            if self.bias is not None:
-                self.bias.accumulate(dy.sum(0), f"{self.NAME}.wgrad")
-        self.table.add_gradient(buffer, self.NAME, f"{self.NAME}.wgrad")
+        self.table.add_gradient(buffer, self.NAME, name, "matmul")
         return dx
 
 

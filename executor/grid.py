@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from towtank.executor.mesh import Group, Mesh
 from towtank.executor.settings import RunSettings
 
@@ -36,5 +38,5 @@ def grid_of(settings: RunSettings, mesh: Mesh) -> Grid:
 
 
 def apply(function: Any, *arguments: Any) -> Any:
-    """Call a `torch.autograd.Function`, whose own method has no types."""
-    return function.apply(*arguments)
+    """Call a `torch.autograd.Function` past its own `apply`, which has no types and first looks for functorch."""
+    return super(torch.autograd.Function, function).apply(*arguments)

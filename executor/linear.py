@@ -165,7 +165,7 @@ class Linear:
             buffer = self.weight.gradient_buffer(dy.dtype)
             torch.mm(dy.t(), x, out=buffer[: self.weight.rows])
             if self.bias is not None:
-                self.bias.accumulate(dy.sum(0), self._names["wgrad"])
+                self.bias.accumulate(dy.sum(0), self._names["wgrad"], MATMUL)
         self.weight.add_gradient(buffer, self.name)
 
 

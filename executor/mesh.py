@@ -96,7 +96,7 @@ class Mesh:
         return self._groups[name]
 
     def another(self, name: str, purpose: str) -> Group:
-        """The members of a group with a communicator of their own for some purpose. All processes call this together."""
+        """A group with a communicator of its own for some purpose. All processes call this together."""
         return self._group(name, purpose)
 
     def stage_rank(self, stage: int) -> int:

@@ -63,7 +63,7 @@ def split_heads(
 
 def _views(qkv: torch.Tensor, heads: Heads) -> list[torch.Tensor]:
     rows = qkv.view(heads.sequences, -1, heads.heads + 2 * heads.kv_heads, heads.head_dim)
-    return list(rows.split((heads.heads, heads.kv_heads, heads.kv_heads), 2))
+    return list(torch.split(rows, [heads.heads, heads.kv_heads, heads.kv_heads], 2))
 
 
 class _SplitHeads(torch.autograd.Function):

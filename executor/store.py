@@ -1,5 +1,7 @@
 """The weights of a device: which boxes of which tensors, how they begin, and what they share."""
 
+import math
+
 import torch
 
 from towtank.executor.boxes import Box, split
@@ -69,7 +71,7 @@ class Store:
     @property
     def back_deviation(self) -> float:
         """Standard deviation of projections whose output is added to the hidden state."""
-        return DEVIATION / (2 * self.settings.model.num_layers) ** 0.5
+        return DEVIATION / math.sqrt(2 * self.settings.model.num_layers)
 
     # ---- pieces
 

@@ -104,7 +104,7 @@ class Trainer:
         self.chunks = tuple(Chunk(builder, layers) for layers in chunks_of(settings.sizes)[self.stage.index])
         self.weights = tuple(builder.store.weights)
         gathers = bool(overlap.parameter_gather)
-        by_layer = bool(overlap.data_gradients) or (gathers and plan.zero_stage in (1, 2))
+        by_layer = bool(overlap.data_gradients) or plan.zero_stage == 2 or (gathers and plan.zero_stage == 1)
         buckets = make_buckets(self.weights, plan, mesh, by_layer=by_layer)
         dtype = DTYPES[settings.gradient_dtype]
         self.states = tuple(States(bucket, dtype) for bucket in buckets)
@@ -143,15 +143,16 @@ class Trainer:
     def _bring(self, place: int) -> Callable[[], None]:
         return lambda: self.gather.need(place)
 
-    def step(self, batches: Sequence[MicroBatch]) -> StepResult:
+    def step(self, batches: Sequence[MicroBatch], counted: int | None = None) -> StepResult:
         """Train on one global batch.
 
         Args:
             batches: this device's micro-batches, in order.
+            counted: tokens of the global batch that count, where they are known; None: devices ask one another.
         """
         number = self.done
         with recorder.step(number):
-            tokens = self._count(batches)
+            tokens = self._count(batches) if counted is None else counted
             self.sums.begin()
             self.gather.begin()
             self._passes.begin(batches, self.optimizer.scale.factor / max(tokens, 1))

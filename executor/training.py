@@ -36,6 +36,13 @@ def batches_of(
     return found
 
 
+def counted_tokens(settings: RunSettings, data: Data) -> int | None:
+    """Tokens of a global batch that count; None where that depends on the tokens (goldfish mask)."""
+    if data.goldfish is not None:
+        return None
+    return settings.plan.global_batch * settings.sizes.sequence
+
+
 def train(
     settings: RunSettings,
     mesh: Mesh,
@@ -58,7 +65,8 @@ def train(
     """
     trainer = trainer or Trainer(settings, mesh)
     while trainer.done < settings.steps:
-        result = trainer.step(batches_of(settings, mesh, trainer.positions, data, trainer.done))
+        batches = batches_of(settings, mesh, trainer.positions, data, trainer.done)
+        result = trainer.step(batches, counted_tokens(settings, data))
         yield result
         if not go_on(result):
             return

@@ -52,6 +52,7 @@ class Chunk:
             self._final_norm = builder.norm("model.final-norm") if settings.model.final_norm else None
             self._head = builder.head()
         self._vocabulary = builder.grid.xy
+        self._reports = builder.mesh.group("world").size > 1
         self._anchor = torch.zeros((), device=builder.mesh.device, requires_grad=True)
         self._first_linear = linears[0][0] if linears and linears[0] else None
         if self._overlaps_gather:
@@ -105,7 +106,8 @@ class Chunk:
         self, layer: Callable[..., torch.Tensor], index: int, hidden: torch.Tensor, batch: MicroBatch
     ) -> torch.Tensor:
         self.about_to_use(index)
-        hidden = when_finished(hidden, lambda: self.layer_finished(index))
+        if self._reports:
+            hidden = when_finished(hidden, lambda: self.layer_finished(index))
         if is_recomputed(self._plan, index):
             return run_again(lambda state: layer(state, batch), hidden)
         return layer(hidden, batch)

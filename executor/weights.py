@@ -70,7 +70,7 @@ def dense_sharing(mesh: Mesh, *, sharded: bool, tied: bool = False) -> Sharing:
     plan = mesh.plan
     if sharded:
         shard, gradients = mesh.group("weight_shard"), mesh.group("weight_shard" + GRADIENTS)
-        over = ("replicate",) if plan.zero_stage == 3 else ("data",)
+        over: tuple[str, ...] = ("replicate",) if plan.zero_stage == 3 else ("data",)
         copies = plan.replicate_degree if plan.zero_stage == 3 else plan.data * plan.context
     else:
         shard = gradients = alone(mesh)
@@ -96,6 +96,8 @@ class Pending(NamedTuple):
     part: torch.Tensor
     handle: Waitable
     name: str
+    """Of the addition, and its kind in the record."""
+    kind: str
 
 
 class Scatters:
@@ -124,7 +126,7 @@ class Scatters:
 
     def _finish(self, one: Pending) -> None:
         one.handle.wait()
-        one.weight.accumulate(one.part, one.name)
+        one.weight.accumulate(one.part, one.name, one.kind)
 
 
 class Weight:
@@ -256,28 +258,44 @@ class Weight:
             buffer[self.rows :].zero_()
         return buffer
 
-    def add_gradient(self, buffer: torch.Tensor, name: str, add: str | None = None) -> None:
+    def own_gradient(self) -> torch.Tensor | None:
+        """The gradient itself, to be added to, or None where the weight is sharded.
+
+        What the step has not begun is zero; whoever calls this adds something.
+        """
+        if self.sharing.gradients.size > 1:
+            return None
+        if not self.holds_gradient:
+            self._make_room()
+            self.gradient.zero_()
+            self.holds_gradient = True
+        return self.gradient
+
+    def add_gradient(
+        self, buffer: torch.Tensor, name: str, add: str | None = None, kind: str = "elementwise"
+    ) -> None:
         """Reduce a gradient from `gradient_buffer` over the shards and add it.
 
         Args:
             buffer: the gradient.
             name: of the operation that made it, such as layer.3.mlp.up.
             add: name of the addition, if it is not `name`.gradient-add.
+            kind: of the addition in the record.
         """
         add, group = add or f"{name}.gradient-add", self.sharing.gradients
         if group.size == 1:
-            self.accumulate(buffer, add)
+            self.accumulate(buffer, add, kind)
             return
         name = f"{name}.weight.reduce-scatter"
         if not self._scatters.asynchronous:
-            self.accumulate(collectives.reduce_scatter(buffer, group, name, Phase.BACKWARD), add)
+            self.accumulate(collectives.reduce_scatter(buffer, group, name, Phase.BACKWARD), add, kind)
             return
         part, handle = collectives.start_reduce_scatter(buffer, group, name, Phase.BACKWARD)
-        self._scatters.put(Pending(self, part, handle, add))
+        self._scatters.put(Pending(self, part, handle, add, kind))
 
-    def accumulate(self, part: torch.Tensor, name: str) -> None:
+    def accumulate(self, part: torch.Tensor, name: str, kind: str = "elementwise") -> None:
         """Add a gradient of the shard, which may be padded."""
-        with recorder.operation(name, "elementwise", Phase.BACKWARD):
+        with recorder.operation(name, kind, Phase.BACKWARD):
             rows = part[: self.value.shape[0]]
             if self.holds_gradient:
                 self.gradient.add_(rows)

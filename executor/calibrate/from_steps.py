@@ -51,13 +51,19 @@ class CollectiveSample:
     seconds: float
 
 
-def works_of(program: Program) -> dict[str, Work]:
-    """Work of every operation of the passes by its full name in a record."""
-    found: dict[str, Work] = {}
+Call = tuple[str, str]
+"""Full name and phase of an operation: passes forward and backward share names."""
+
+
+def works_of(program: Program) -> dict[Call, Work]:
+    """Work of every operation of the passes, by what it is called in a record."""
+    found: dict[Call, Work] = {}
     for stages in (program.forward, program.backward):
         for chunks in stages:
             for block in chunks:
-                found |= {name: operation.work for name, operation in block.operations()}
+                found |= {
+                    (name, str(operation.phase)): operation.work for name, operation in block.operations()
+                }
     return found
 
 
@@ -80,13 +86,13 @@ def kernel_samples(run: MeasuredRun) -> list[Sample]:
         return []
     program = lower(run.model, run.plan, run.stack)
     works, share = works_of(program), run.plan.num_micro_batches / run.plan.pipeline
-    named = {each.name: each.seconds for each in run.step.operations if each.seconds > 0}
-    calls = [name for name in works if name in named]
-    glue_s = sum(named.get(name, 0.0) for name in _GLUE) / max(1.0, len(calls) * share)
+    named = {(each.name, each.phase): each.seconds for each in run.step.operations if each.seconds > 0}
+    calls = [call for call in works if call in named]
+    glue_s = sum(s for (name, _), s in named.items() if name in _GLUE) / max(1.0, len(calls) * share)
     samples = [
-        _sample(works[name], run, processes, named[name] / share + glue_s)
-        for name in calls
-        if not isinstance(works[name], Message)
+        _sample(works[call], run, processes, named[call] / share + glue_s)
+        for call in calls
+        if not isinstance(works[call], Message)
     ]
     ends = _end_samples(run, program) if run.plan.pipeline == 1 else ()
     return [*(sample for sample in samples if sample is not None), *ends]
@@ -130,7 +136,7 @@ def collective_samples(run: MeasuredRun) -> list[CollectiveSample]:
     share, processes = run.plan.num_micro_batches / run.plan.pipeline, run.plan.num_devices
     found = []
     for each in run.step.operations:
-        work = works.get(each.name)
+        work = works.get((each.name, each.phase))
         if isinstance(work, Message) and each.seconds > 0:
             size = place(run.plan, work.group, processes).size
             found.append(CollectiveSample(work.collective, size, processes, work.bytes, each.seconds / share))

@@ -236,7 +236,7 @@ def _document(calibration: Calibration) -> dict[str, Any]:
                 collective=row.collective,
                 size=row.size,
                 processes=row.processes,
-                message_bytes=[_number(each) for each in row.message_bytes],
+                message_bytes=list(row.message_bytes),
                 seconds=[_number(each) for each in row.seconds],
             )
             for row in calibration.collectives
