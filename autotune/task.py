@@ -5,6 +5,7 @@ from pathlib import Path
 
 from towtank.autotune.space.constraints import Constraints
 from towtank.hardware_profiles.records import Machine, known
+from towtank.simulator.cost.calibrated import stack_on
 from towtank.simulator.models.records import ModelSpec
 from towtank.simulator.stacks.records import Stack
 
@@ -25,6 +26,9 @@ class TuningTask:
     profile_dirs: tuple[Path, ...] = ()
     memory_margin: float = 0.0
     """Share of the predicted peak that stays free: a plan fits where peak x (1 + share) is within the memory."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stack", stack_on(self.machine, self.stack))
 
     def memory_limit_bytes(self) -> float:
         """Largest predicted peak of a plan that fits, in bytes a device.

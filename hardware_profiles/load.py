@@ -37,11 +37,25 @@ def load_device(name: str, profile_dirs: Sequence[Path] = ()) -> Device:
 def load_machine(reference: str, profile_dirs: Sequence[Path] = ()) -> Machine:
     """The machine that `reference` names, sized and equipped by its options.
 
-    A machine sized below its full number of nodes has no `system_power_w`, which is a figure of the whole.
+    `local` is the machine that this process runs on; names of calibrations (`towtank calibrate --out NAME`) are those
+    of the machines that they were made on. A machine sized below its full number of nodes has no `system_power_w`,
+    which is a figure of the whole.
     Raises `UnknownProfile`, `InvalidProfile` with all faults of a file, `ProfileError` for a wrong option.
     """
     search = files.layers(profile_dirs)
+    if (calibrated := _calibrated(reference, search)) is not None:
+        return calibrated
     return _shipped_machine(reference) if search == (SHIPPED,) else _machine(reference, search)
+
+
+def _calibrated(reference: str, search: Layers) -> Machine | None:
+    """The machine of a calibration, unless a profile has that name; None for other references."""
+    name = reference.strip().lower()
+    if name in files.names("machines", search):
+        return None
+    from towtank.hardware_profiles.calibrated.local import calibrated_machine
+
+    return calibrated_machine(name)
 
 
 def list_devices(profile_dirs: Sequence[Path] = ()) -> list[str]:

@@ -5,9 +5,12 @@ A figure that no source gives is None here and `unknown` in the YAML; `known` is
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from towtank.hardware_profiles.errors import UnknownFigure
+
+if TYPE_CHECKING:
+    from towtank.hardware_profiles.calibrated.records import Calibration
 
 Provenance = Literal["specification", "measurement", "calibration", "recalled"]
 """`recalled`: a figure that circulates but was not read at a source for this profile."""
@@ -157,6 +160,8 @@ class Machine:
     None: unknown, or contained in a rate of the device that was fitted to runs on this machine."""
     step_jitter: float | None = None
     """The same from step to step on one device."""
+    calibration: "Calibration | None" = None
+    """Measurements of kernels and collectives on this very machine, which then come before all models."""
 
     def __hash__(self) -> int:
         """Hash of the name: mappings inside have none, and namesakes are rare within one process."""

@@ -73,6 +73,11 @@ def _expert_degree(plan: Plan, group: str) -> tuple[int, int]:
     return degrees[group]
 
 
+def expert_mapped(plan: Plan) -> bool:
+    """Whether experts are placed by the expert mapping; otherwise they are held as other weights are."""
+    return plan.expert * plan.expert_tensor > 1
+
+
 def expert_data_degree(plan: Plan) -> int:
     """Replicas of each expert: devices of one stage over expert and expert-tensor degrees."""
     return plan.num_devices // plan.pipeline // (plan.expert * plan.expert_tensor)
@@ -80,7 +85,7 @@ def expert_data_degree(plan: Plan) -> int:
 
 def expert_weight_shards(plan: Plan) -> int:
     """Devices over which the weights of an expert at rest are split."""
-    if plan.expert == 1:
+    if not expert_mapped(plan):
         return plan.weight_shards
     degree = expert_data_degree(plan)
     return degree if plan.zero_stage == 3 else math.gcd(degree, max(1, plan.tensor_z // plan.expert))
@@ -88,7 +93,7 @@ def expert_weight_shards(plan: Plan) -> int:
 
 def expert_state_shards(plan: Plan) -> int:
     """Devices over which the optimizer states of an expert are split."""
-    if plan.expert == 1:
+    if not expert_mapped(plan):
         return plan.state_shards
     return expert_data_degree(plan) if plan.zero_stage else expert_weight_shards(plan)
 

@@ -63,6 +63,8 @@ class Elementwise(NamedTuple):
 
     bytes: float
     launches: int
+    kernel: str = ""
+    """What they do and in which pass, such as `norm.backward`, where a device's calibration tells kernels apart."""
 
 
 class Message(NamedTuple):

@@ -29,9 +29,12 @@ def check(model: ModelSpec, machine: Machine, plan: Plan, stack: Stack, devices:
 
 
 def faults_of(
-    model: ModelSpec, machine: Machine, plan: Plan, stack: Stack, devices: int | None = None
+    model: ModelSpec, machine: Machine | None, plan: Plan, stack: Stack, devices: int | None = None
 ) -> list[str]:
-    """Every rule that the plan breaks, as sentences; empty for a legal plan."""
+    """Every rule that the plan breaks, as sentences; empty for a legal plan.
+
+    Without a machine its devices are not checked: a run finds out by itself what is there.
+    """
     wrong = [
         f"{name} = {getattr(plan, name)}, but it must be 1 or more"
         for name in _COUNTS
@@ -44,7 +47,7 @@ def faults_of(
     if wrong:
         return wrong  # the other rules divide by these
     return [
-        *_device_faults(machine, plan, devices),
+        *(_device_faults(machine, plan, devices) if machine is not None else ()),
         *_batch_faults(model, plan),
         *_tensor_faults(model, plan),
         *_sequence_faults(model, plan),
@@ -53,7 +56,7 @@ def faults_of(
         *_cache_faults(plan, stack),
         *_pipeline_faults(model, plan, stack),
         *_expert_faults(model, plan),
-        *_precision_faults(machine, plan),
+        *(_precision_faults(machine, plan) if machine is not None else ()),
         *stack_faults(stack, plan),
     ]
 

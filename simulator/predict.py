@@ -8,6 +8,7 @@ from typing import Literal
 from towtank.hardware_profiles.load import load_machine
 from towtank.hardware_profiles.records import Machine, chosen, known
 from towtank.simulator.bounds import step_bound
+from towtank.simulator.cost.calibrated import stack_on
 from towtank.simulator.cost.compute import peak
 from towtank.simulator.cost.model import CostModel
 from towtank.simulator.engines.compiled import evaluate
@@ -137,7 +138,7 @@ def predict(
     model_spec = model if isinstance(model, ModelSpec) else load_model(model)
     the_machine = machine if isinstance(machine, Machine) else load_machine(machine, directories)
     the_plan = plan if isinstance(plan, Plan) else load_plan(plan)
-    the_stack = stack if isinstance(stack, Stack) else load_stack(stack)
+    the_stack = stack_on(the_machine, stack if isinstance(stack, Stack) else load_stack(stack))
     check(model_spec, the_machine, the_plan, the_stack, devices)
     around, nodes = surroundings or Surroundings(), -(-the_plan.num_devices // the_machine.node.devices)
     check_surroundings(around, the_machine, nodes, flows=engine == "flows")
@@ -245,7 +246,9 @@ def _flop(model: ModelSpec, plan: Plan, sequence: int, stack: Stack) -> tuple[fl
 def _provenance(cost: CostModel, model: ModelSpec) -> tuple[str, ...]:
     """One sentence on each thing that the numbers stand on."""
     device, fitted = cost.machine.device, cost.stack.fitted
-    if device.measured_as == device.name:
+    if cost.machine.calibration is not None:
+        kernels = f"kernels and collectives: calibration {device.name}, {cost.machine.calibration.described}"
+    elif device.measured_as == device.name:
         kernels = f"kernel times: measured on {device.name}"
     else:
         kernels = f"kernel times: {device.name} was not measured; shape dependence of {device.measured_as}"

@@ -103,7 +103,8 @@ class _Judge:
         self.columns = columns
         self.num_micro_batches = num_micro_batches
         self.stack = _relaxed(task.stack)
-        self.cost = CostModel(task.machine, columns.table.plan(0), task.stack, task.profile_dirs)
+        first = columns.table.plan(0)
+        self.cost = CostModel(task.machine, first, task.stack, task.profile_dirs, any_load=True)
         self._keys: dict[tuple[str, ...], Groups] = {}
         self._parts: dict[tuple[tuple[str, ...], Part, bool], NDArray[np.float64]] = {}
         self._works: dict[Work, float] = {}

@@ -11,7 +11,6 @@ from towtank.autotune.judge.layouts import Layout
 from towtank.autotune.judge.weights import Kind, WeightJudge, empty_chunk
 from towtank.autotune.task import TuningTask
 from towtank.simulator.bounds import NUM_ENDS
-from towtank.simulator.cost.compute import elementwise_limits
 from towtank.simulator.lowering.sizes import local_sizes, resolve_overlap
 from towtank.simulator.lowering.stages import Chunk
 from towtank.simulator.lowering.weights import (
@@ -92,7 +91,7 @@ class EndJudge:
         """Bytes of one weight: reduced, gathered, read for the norm, read and written by the optimizer."""
         sizes = local_sizes(self.task.model, plan, self.task.stack)
         norm, optimizer = gradient_norm_work(sizes, unit), optimizer_work(sizes, unit)
-        self.launches = norm.launches, optimizer.launches
+        self.launches = (norm.launches, norm.kernel), (optimizer.launches, optimizer.kernel)
         messages = gradient_messages(sizes, unit), parameter_messages(sizes, unit)
         by_slot = [{(each.collective, each.group): each.bytes for each in found} for found in messages]
         return (*by_slot, {_WORK: norm.bytes}, {_WORK: optimizer.bytes})
@@ -109,8 +108,7 @@ class EndJudge:
         """Seconds of the norm (part 2) or the optimizer (part 3)."""
         cost = self.grid.lies["world"].costs[0]
         num_bytes = (self.bytes[part][_WORK][keys] * weights).sum(axis=1)
-        limits = elementwise_limits(num_bytes, self.launches[part - 2], cost.compute.rates)
-        seconds: Floats = np.maximum(*limits) * cost.slowest
+        seconds: Floats = cost.compute.elementwise_s(num_bytes, *self.launches[part - 2]) * cost.slowest
         return seconds
 
     def _layer_s(self, part: int, kind: Type) -> Floats:

@@ -44,8 +44,8 @@ class Grid:
         self.lies = {name: self._lie(name) for name in names}
 
     def cost(self, plan: Plan) -> CostModel:
-        """Costs of a plan."""
-        return CostModel(self.task.machine, plan, self.task.stack, self.task.profile_dirs)
+        """Costs of a plan, for bounds."""
+        return CostModel(self.task.machine, plan, self.task.stack, self.task.profile_dirs, any_load=True)
 
     def _lie(self, group: str) -> Lie:
         known: dict[tuple[tuple[int, int], ...], int] = {}

@@ -3,13 +3,16 @@
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from towtank.hardware_profiles.calibrated.records import collective_seconds
 from towtank.hardware_profiles.curves import load_curves
 from towtank.hardware_profiles.errors import UnknownFigure
 from towtank.hardware_profiles.records import Machine, chosen
+from towtank.simulator.cost.calibrated import CalibratedCosts, calibrated_costs, load_of, loads_of
 from towtank.simulator.cost.collectives import (
     collective_time,
     collective_times,
@@ -17,7 +20,13 @@ from towtank.simulator.cost.collectives import (
     latency_of,
     multicast,
 )
-from towtank.simulator.cost.compute import ComputeRates, attention_time, elementwise_time, matmul_time
+from towtank.simulator.cost.compute import (
+    ComputeRates,
+    attention_time,
+    elementwise_limits,
+    elementwise_time,
+    matmul_time,
+)
 from towtank.simulator.cost.experts import grouped_time
 from towtank.simulator.cost.links import Links, links_of, tensor_links
 from towtank.simulator.groups import Placement, dimensions, place
@@ -35,6 +44,18 @@ def compute_costs(machine: Machine, stack: Stack, profile_dirs: tuple[Path, ...]
     """Costs of compute on the machine's devices; shared by all plans, so a search finds its shapes again."""
     curves = load_curves(machine.device.measured_as, profile_dirs)
     return ComputeCosts(ComputeRates.of(machine.device, curves, stack))
+
+
+def _costs(
+    machine: Machine, plan: Plan, stack: Stack, profile_dirs: tuple[Path, ...], any_load: bool
+) -> "ComputeCosts | CalibratedCosts":
+    """Costs of compute: by the machine's calibration where it has one, else by the curves of its device."""
+    if machine.calibration is None:
+        return compute_costs(machine, stack, profile_dirs)
+    processes = min(plan.num_devices, machine.node.devices)
+    one = (load_of(plan, machine.node.devices),)
+    loads = loads_of(machine.calibration, processes) if any_load else one
+    return calibrated_costs(machine.calibration, plan.precision, processes, loads)
 
 
 class ComputeCosts:
@@ -58,6 +79,10 @@ class ComputeCosts:
             return attention_time(work, self.rates)
         assert isinstance(work, Elementwise)
         return elementwise_time(work, self.rates)
+
+    def elementwise_s(self, num_bytes: float | NDArray[np.float64], launches: int, kernel: str) -> Any:
+        """Seconds of memory-bound kernels that move so many bytes, a number or an array; whatever they do."""
+        return np.maximum(*elementwise_limits(num_bytes, launches, self.rates))
 
 
 @lru_cache(maxsize=64)
@@ -87,18 +112,21 @@ class CostModel:
         *,
         crossing: bool = True,
         around: Surroundings | None = None,
+        any_load: bool = False,
     ) -> None:
         """Costs on `machine`. `pace`: compute of the slowest device over that of an average one; None: expected.
 
         `crossing`: whether rings share the cables between groups of the network; not where flows see to that.
         `around`: placement of the job and traffic of others; None: nodes in order, and nobody else.
+        `any_load`: compute of a calibrated machine takes the least that it takes at any number of processes at work,
+        a bound of all plans.
         """
         self.machine = machine
         self.plan = plan
         self.stack = stack
         self.crossing = crossing
         self.around = around or Surroundings()
-        self.compute = compute_costs(machine, stack, profile_dirs)
+        self.compute = _costs(machine, plan, stack, profile_dirs, any_load)
         self.slowest = slowest(machine, plan.num_devices, self.around.variability) if pace is None else pace
         """Time of compute on the slowest device over that on an average one."""
         self._placements: dict[str, tuple[Placement, tuple[Links, ...]]] = {}
@@ -259,7 +287,9 @@ class CostModel:
         return 2 * self.stack.launch_overhead_s * placement.size
 
     def _measured_time(self, message: Message, placement: Placement) -> float | None:
-        """Time by the node's own NCCL measurements, where the group lies in one node with a switch."""
+        """Time by the node's own measurements, where the group lies in one node with a switch."""
+        if isinstance(self.compute, CalibratedCosts):
+            return self._calibrated_time(message, placement)
         curves = self.compute.rates.curves
         if not self._is_measured(message.collective, placement) or curves.collectives is None:
             return None
@@ -271,8 +301,22 @@ class CostModel:
         start = curves.collectives.time_s(collective, placement.size, 1.0)  # type: ignore[arg-type]
         return start * node.measured_latency_factor + (time - start) / node.measured_link_factor
 
+    def _calibrated_time(self, message: Message, placement: Placement) -> float:
+        """Time by the machine's calibration, with all devices of the plan at work.
+
+        Raises:
+            UnknownFigure: the calibration holds no such collective.
+        """
+        calibration = self.machine.calibration
+        assert calibration is not None
+        size = 2 if message.collective == "send" else placement.size
+        busy = max(self.plan.num_devices, size)
+        return collective_seconds(calibration, message.collective, size, busy, message.bytes)
+
     def _is_measured(self, collective: str, placement: Placement) -> bool:
         """Whether a group's collective has measurements of the node itself."""
+        if isinstance(self.compute, CalibratedCosts):
+            return True
         node, device = self.machine.node, self.machine.device
         own = device.measured_as == device.name and node.fabric == "switch" and placement.nodes == 1
         return (

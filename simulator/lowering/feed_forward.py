@@ -1,7 +1,7 @@
 """Feed-forward part of a layer: dense, or routed and shared experts."""
 
 from towtank.kernels import passes
-from towtank.simulator.groups import expert_weight_shards
+from towtank.simulator.groups import expert_mapped, expert_weight_shards
 from towtank.simulator.lowering.linear import (
     MAIN_GRADIENT_ADD,
     Linear,
@@ -185,7 +185,7 @@ def _shard_group(template: Template) -> str:
     plan = template.sizes.plan
     if template.sizes.stack.communication.shard_unit != "linear" or expert_weight_shards(plan) == 1:
         return ""
-    return "weight_shard" if plan.expert == 1 else "expert_shard"
+    return "expert_shard" if expert_mapped(plan) else "weight_shard"
 
 
 def _gather_experts(template: Template, experts: Experts) -> None:

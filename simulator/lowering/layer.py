@@ -5,6 +5,7 @@ from functools import lru_cache
 
 from towtank.kernels import passes
 from towtank.kernels.counts import BYTES_PER_ELEMENT
+from towtank.simulator.groups import expert_mapped
 from towtank.simulator.lowering.attention import (
     attention_linears,
     backward_attention,
@@ -69,7 +70,7 @@ def _unit_messages(
 ) -> list[tuple[str, Message]]:
     """One message for all weights of a layer, and one for its routed experts where they have a group of their own."""
     dense, experts = local_layer_weights(template.sizes, kind[0])
-    if template.sizes.plan.expert == 1:
+    if not expert_mapped(template.sizes.plan):
         dense, experts = dense + experts, 0
     size = template.weight_bytes if collective == "all-gather" else template.scatter_bytes
     messages = [("weights", Message(collective, "weight_shard", size(dense)))]
@@ -89,7 +90,7 @@ def gather_layer(template: Template, kind: tuple[bool, int | None]) -> None:
     for name, message in _unit_messages(template, kind, "all-gather"):
         template.collective(f"{name}.all-gather", Stream.GATHER, message, after=after)
         if sizes.stack.communication.unit_copies == "both":
-            template.compute(f"{name}.copy-out", Elementwise(2 * message.bytes, 1))
+            template.compute(f"{name}.copy-out", Elementwise(2 * message.bytes, 1, "copy.forward"))
 
 
 def scatters_in_pass(sizes: Sizes) -> bool:
@@ -118,7 +119,7 @@ def _copy_in(template: Template, name: str, message: Message) -> None:
     computed = message.bytes / _gradient_bytes(sizes) * sizes.element_bytes
     policy = sizes.stack.communication.unit_copies
     if policy == "both" or (policy == "cast" and computed != message.bytes):
-        template.compute(f"{name}.copy-in", Elementwise(computed + message.bytes, 1))
+        template.compute(f"{name}.copy-in", Elementwise(computed + message.bytes, 1, "copy.backward"))
 
 
 def _gradient_bytes(sizes: Sizes) -> float:

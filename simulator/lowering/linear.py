@@ -10,7 +10,7 @@ from towtank.simulator.operations import After, Message, Stream
 TENSOR_CHUNKS = 4
 """Parts in which an overlapped tensor-parallel collective runs beside its multiply (Transformer Engine's default)."""
 
-MAIN_GRADIENT_ADD = Passes(5, 5, 1, 1)
+MAIN_GRADIENT_ADD = Passes(5, 5, 1, 1, "gradient-add")
 """Adding a 16-bit gradient to an fp32 main gradient: read 1 + 2, write 2 passes of 16 bits."""
 
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from towtank.kernels.counts import BYTES_PER_ELEMENT, adam_bytes_per_parameter
-from towtank.simulator.groups import expert_state_shards, expert_weight_shards
+from towtank.simulator.groups import expert_mapped, expert_state_shards, expert_weight_shards
 from towtank.simulator.lowering.ends import embedding_shards, local_embedding_weights
 from towtank.simulator.lowering.layer import layer_kind, local_layer_weights, scatters_in_pass
-from towtank.simulator.lowering.sizes import Sizes, activation_precision
+from towtank.simulator.lowering.sizes import Sizes, activation_precision, parameter_bytes
 from towtank.simulator.lowering.stages import Chunk
 from towtank.simulator.operations import Elementwise, Message
 
@@ -126,7 +126,7 @@ def gradient_messages(sizes: Sizes, weights: Weights) -> list[Message]:
         ]
     else:
         if not scatters_in_pass(sizes):
-            routed = weights.experts * element if plan.expert > 1 else 0.0
+            routed = weights.experts * element if expert_mapped(plan) else 0.0
             messages += [
                 Message("reduce-scatter", "state_shard", dense),
                 Message("reduce-scatter", "expert_data", routed),
@@ -142,7 +142,7 @@ def _reduced_elements(sizes: Sizes, weights: Weights) -> tuple[float, float, flo
     dense, whole = (
         (weights.dense + table, 0.0) if sizes.stack.communication.shard_embedding else (weights.dense, table)
     )
-    if plan.expert == 1:
+    if not expert_mapped(plan):
         return (dense + weights.experts) / plan.tensor_z, 0.0, whole
     return dense / plan.tensor_z, weights.experts / expert_weight_shards(plan), whole
 
@@ -152,7 +152,7 @@ def parameter_messages(sizes: Sizes, weights: Weights) -> list[Message]:
     plan = sizes.plan
     if plan.zero_stage not in (1, 2):
         return []
-    element = BYTES_PER_ELEMENT[sizes.stack.communication.parameter_precision]
+    element = parameter_bytes(sizes)
     dense, experts, whole = _reduced_elements(sizes, weights)
     messages = [
         Message("all-gather", "state_shard", (dense + whole) * element),
@@ -178,11 +178,13 @@ def optimizer_work(sizes: Sizes, weights: Weights) -> Elementwise:
     one = adam_bytes_per_parameter(BYTES_PER_ELEMENT[gradient_precision(sizes)], master, weight)
     fused = sizes.stack.optimizer_kernels == "fused"
     return Elementwise(
-        with_states(sizes, weights) * one * (1.0 if fused else FOR_EACH_PASSES), 4 if fused else 40
+        with_states(sizes, weights) * one * (1.0 if fused else FOR_EACH_PASSES),
+        4 if fused else 40,
+        "optimizer",
     )
 
 
 def gradient_norm_work(sizes: Sizes, weights: Weights) -> Elementwise:
     """One reading of the gradients that a device keeps, and their scaling."""
     element = BYTES_PER_ELEMENT[gradient_precision(sizes)]
-    return Elementwise(3 * with_states(sizes, weights) * element, 8)
+    return Elementwise(3 * with_states(sizes, weights) * element, 8, "gradient-norm")

@@ -74,7 +74,8 @@ class Communication:
     """How the software communicates."""
 
     gradient_precision: Literal["fp32", "bf16", "fp16"]
-    parameter_precision: Literal["bf16", "fp16", "fp32"]
+    parameter_precision: Literal["bf16", "fp16", "fp32", "working"]
+    """Precision in which weights are gathered; working: that of the activations."""
     overlaps: tuple[str, ...]
     """Overlap switches that are on unless the plan says otherwise."""
     algorithms: tuple[str, ...]

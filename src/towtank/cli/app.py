@@ -6,10 +6,12 @@ import typer
 
 from towtank import __version__
 from towtank.cli import (
+    calibrate,
     capacity,
     compare,
     demo,
     devices,
+    diff,
     explain,
     export,
     import_plan,
@@ -19,10 +21,12 @@ from towtank.cli import (
     network,
     predict,
     report,
+    run,
     scale,
     stacks,
     tune,
     validate,
+    verify,
     why,
 )
 from towtank.cli.failure import Commands
@@ -63,12 +67,16 @@ app.command("why", epilog=why.EXAMPLES)(why.why)
 app.command("explain", epilog=explain.EXAMPLES)(explain.explain)
 app.command("report", epilog=report.EXAMPLES)(report.report)
 app.command("compare", epilog=compare.EXAMPLES)(compare.compare)
+app.command("run", epilog=run.EXAMPLES)(run.run)
+app.command("diff", epilog=diff.EXAMPLES)(diff.diff)
 app.command("scale", epilog=scale.EXAMPLES)(scale.scale)
 app.command("capacity", epilog=capacity.EXAMPLES)(capacity.capacity)
 app.command("export", epilog=export.EXAMPLES)(export.export)
 app.command("import", epilog=import_plan.EXAMPLES)(import_plan.import_plan)
+app.command("calibrate", epilog=calibrate.EXAMPLES)(calibrate.calibrate)
 app.command("demo")(demo.demo)
 app.command("validate", epilog=validate.EXAMPLES)(validate.validate)
+app.command("verify", epilog=verify.EXAMPLES)(verify.verify)
 app.add_typer(network.app, name="network")
 app.add_typer(machines.app, name="machines")
 app.add_typer(devices.app, name="devices")

@@ -38,6 +38,7 @@ def user_errors() -> tuple[type[Exception], ...]:
     """Errors of the floors below that a user can cause."""
     from towtank.autotune.capacity.errors import CapacityError
     from towtank.autotune.errors import TuningError
+    from towtank.executor.errors import ExecutorError
     from towtank.hardware_profiles.errors import ProfileError
     from towtank.kernels.errors import KernelError
     from towtank.simulator.errors import PlanError, StackError
@@ -47,6 +48,7 @@ def user_errors() -> tuple[type[Exception], ...]:
     return (
         InputError,
         CapacityError,
+        ExecutorError,
         KernelError,
         ProfileError,
         PlanError,

@@ -1,4 +1,4 @@
-"""`towtank import`: a plan from the configuration of other software."""
+"""`towtank import`: a plan from the configuration of other software, or a record from a trace of its run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,10 +20,12 @@ Examples:
   towtank import train.sh -o plan.yaml --machine dgx-h100:nodes=64
   towtank import args.json --from megatron --devices 512
   towtank import ds.json --from deepspeed --devices 64 --set sequence=4096,recompute=full
+  towtank import trace.json.gz --model llama3-8b -o record.json    (then: towtank diff PLAN --record record.json)
 
 \b
 Arguments of Megatron-LM and Megatron-AxoNN: a launch script, a list, or a dump of them (JSON, YAML, the list at
 the head of a log). Options that are no part of a plan are listed on standard error.
+Traces of the PyTorch profiler (export_chrome_trace), of any framework, become a record of a measured step.
 """
 
 
@@ -38,14 +40,17 @@ _File = Annotated[Path, typer.Argument(metavar="FILE", help="Script, list of arg
 _Source = Annotated[
     str | None,
     _option(
-        "--from", metavar="S", text="megatron, megatron-axonn or deepspeed; default: found from the content."
+        "--from",
+        metavar="S",
+        text="megatron, megatron-axonn, deepspeed or kineto; default: found from the content.",
     ),
 ]
 _Devices = Annotated[
     int | None, _option("--devices", metavar="N", text="Devices of the job, where the file does not say.")
 ]
 _Output = Annotated[
-    Path | None, _option("--output", "-o", metavar="FILE", text="Write the plan here; default: print.")
+    Path | None,
+    _option("--output", "-o", metavar="FILE", text="Write the plan or record here; default: print."),
 ]
 _Model = Annotated[
     str | None,
@@ -93,10 +98,15 @@ def import_plan(
     define: _Defined = None,
     json: Json = False,
 ) -> None:
-    """Read a plan from arguments of Megatron-LM or Megatron-AxoNN, or from DeepSpeed JSON."""
+    """Read a plan from Megatron-LM, Megatron-AxoNN or DeepSpeed, or a record from a PyTorch trace."""
+    from towtank.cli.import_trace import import_trace, is_trace
     from towtank.simulator.plan_file import dump_plan
 
     asked = _Asked(file, source, devices, model, stack, settings or (), define or ())
+    if is_trace(file, source):
+        given = {"--devices": devices, "--machine": machine, "--set": settings, "--define": define}
+        import_trace(file, output, model, stack, json, [name for name, value in given.items() if value])
+        return
     found, plan = _read(asked)
     named = {
         "model": model or found.model,
@@ -115,12 +125,13 @@ def import_plan(
 def _read(asked: _Asked) -> "tuple[Imported, Plan]":
     """Load everything, so that all faults are told at once, then read the file and change what was asked."""
     from towtank.autotune.reading import sources
+    from towtank.cli.import_trace import KINETO
     from towtank.simulator.models.load import load_model
     from towtank.simulator.plan_file import parse_settings, plan_file_from_mapping, plan_to_mapping
     from towtank.simulator.stacks.load import load_stack
 
     inputs = Inputs()
-    inputs.take(lambda: _source(asked.source, sources.SOURCES))
+    inputs.take(lambda: _source(asked.source, (*sources.SOURCES, KINETO)))
     inputs.take(lambda: _devices(asked.devices))
     changes = inputs.take(lambda: parse_settings(",".join(asked.settings)))
     defined = inputs.take(lambda: _definitions(asked.define))

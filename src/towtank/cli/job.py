@@ -64,7 +64,7 @@ def load_job(
     inputs = inputs or Inputs()
     document = _document(plan_path, inputs)
     plan = inputs.take(lambda: _plan(plan_path, document, settings))
-    named = _references(plan_path, document or {}, (model, machine, stack))
+    named = references(plan_path, document or {}, (model, machine, stack))
     the_model = the_machine = None
     if _told(named.model, "model", document, inputs):
         the_model = inputs.take(lambda: _model(str(named.model), ignore_keys))
@@ -83,9 +83,10 @@ def _document(path: Path | None, inputs: Inputs) -> dict[str, Any] | None:
     return {} if path is None else inputs.take(lambda: read_plan_mapping(path))
 
 
-def _references(
+def references(
     path: Path | None, document: Mapping[str, Any], options: tuple[str | None, str | None, str | None]
 ) -> References:
+    """What a job is called: options before what the plan file at `path`, the mapping `document`, says."""
     in_file = [document.get(key) for key in ("model", "machine", "stack")]
     model, machine, stack = (
         option if option is not None else named if isinstance(named, str) and named.strip() else None

@@ -32,7 +32,7 @@ def prediction_text(prediction: "Prediction", detail: Literal["layers", "operati
     ]
     if detail is not None:
         sections.append(_detail(prediction, detail))
-    stands_on = [*prediction.provenance, f"interval: {interval.rows} published runs, {interval.regime}"]
+    stands_on = [*prediction.provenance, f"interval: {interval.rows} {interval.runs}, {interval.regime}"]
     sections.append("Stands on\n" + "\n".join(paragraph(f"- {line}") for line in stands_on))
     if warnings := [*(f"extrapolated: {reason}" for reason in interval.extrapolated), *caveats(prediction)]:
         sections.append("Mind\n" + "\n".join(paragraph(f"- {line}") for line in warnings))

@@ -268,6 +268,15 @@ def _task(question: Question) -> "tuple[TuningTask, float | None]":
     return task, budget_s
 
 
+def tuning_task(question: Question) -> "TuningTask":
+    """The task of a question; all faults are told at once.
+
+    Raises:
+        InputError: something that the question names is wrong.
+    """
+    return _task(question)[0]
+
+
 def _check_task(task: "TuningTask") -> None:
     from towtank.autotune.errors import TuningError
     from towtank.autotune.space.legality import task_faults

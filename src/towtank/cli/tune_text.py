@@ -173,8 +173,8 @@ def _stands_on(report: "SearchReport", engine: str, margin_note: str | None) -> 
     assert found is not None and interval is not None  # there is a winner
     lines = [
         f"step time of the winner, {interval.nominal * 100:.0f} % interval: {seconds(interval.low_s)} to "
-        f"{seconds(interval.high_s)} ({interval.rows} published runs, {interval.regime}); plans that are closer than "
-        "that may change places on the machine",
+        f"{seconds(interval.high_s)} ({interval.rows} {interval.runs}, {interval.regime}); plans that are closer "
+        "than that may change places on the machine",
         *(f"extrapolated: {reason}" for reason in interval.extrapolated),
         *([margin_note] if margin_note else []),
         *found.provenance,

@@ -1,0 +1,75 @@
+"""What the executor can run of a model and a plan, beyond the rules of the plan. Facts here are about code of
+ours."""
+
+from towtank.executor.settings import RunSettings
+from towtank.simulator.models.records import Attention, ModelSpec
+from towtank.simulator.plan import Plan
+
+
+def faults(settings: RunSettings) -> list[str]:
+    """Everything that the executor cannot run, as sentences; empty if it can."""
+    return [*_model_faults(settings.model), *_plan_faults(settings), *_training_faults(settings)]
+
+
+def _model_faults(model: ModelSpec) -> list[str]:
+    found = []
+    if not isinstance(model.attention, Attention):
+        found.append("latent attention")
+    elif model.attention.sinks:
+        found.append("attention sinks")
+    if model.positions == "alibi":
+        found.append("ALiBi positions")
+    if model.mtp_layers:
+        found.append("multi-token prediction")
+    if model.embedding_projection is not None:
+        found.append("an embedding of another width")
+    if model.mlp.activation_parameters:
+        found.append("learned activations")
+    if model.norms_per_layer not in (1, 2, 4) or (model.norms_per_layer == 1 and not model.parallel_block):
+        found.append(f"{model.norms_per_layer} norms a layer")
+    if model.parallel_block and (model.norms_per_layer > 2 or model.experts is not None):
+        found.append("parallel blocks with experts or more than two norms")
+    if model.experts is not None and (model.experts.bias or model.experts.router_bias):
+        found.append("biases of experts or router")
+    return [
+        f"the executor cannot run {model.name}: it has {what}, which only the simulator knows"
+        for what in found
+    ]
+
+
+def _plan_faults(settings: RunSettings) -> list[str]:
+    plan, model = settings.plan, settings.model
+    found = []
+    parts = plan.tensor_x * plan.tensor_y
+    if parts > 1 and model.vocab <= -(-model.vocab // parts) * (parts - 1):
+        found.append(
+            f"vocabulary = {model.vocab} on tensor_x {plan.tensor_x} x tensor_y {plan.tensor_y} = {parts} devices "
+            f"leaves one without a token; choose smaller degrees"
+        )
+    if isinstance(model.attention, Attention) and model.positions == "rope" and model.attention.head_dim % 2:
+        found.append(f"rotary embedding needs an even head size, but it is {model.attention.head_dim}")
+    return [*found, *_split_faults(plan, model)]
+
+
+def _split_faults(plan: Plan, model: ModelSpec) -> list[str]:
+    if plan.cached_layers and plan.recompute_every > 1:
+        return [
+            f"cached_layers = {plan.cached_layers} with recompute_every = {plan.recompute_every}: the executor keeps "
+            f"gathered weights of recomputed layers only; set recompute_every = 1"
+        ]
+    return []
+
+
+def _training_faults(settings: RunSettings) -> list[str]:
+    found = []
+    if not 0.0 <= settings.dropout < 1.0:
+        found.append(f"dropout = {settings.dropout}, but it must be 0 or more and less than 1")
+    if settings.steps < 1:
+        found.append(f"steps = {settings.steps}, but it must be 1 or more")
+    if settings.learning_rate < 0:
+        found.append(f"learning_rate = {settings.learning_rate}, but it must be 0 or more")
+    if settings.gradient_clip is not None and settings.gradient_clip <= 0:
+        found.append(
+            f"gradient_clip = {settings.gradient_clip}, but it must be more than 0; leave it out for none"
+        )
+    return found

@@ -1,0 +1,75 @@
+"""`towtank calibrate`: measure this machine, so that predictions for it are right."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from towtank.cli.options import Json
+
+EXAMPLES = (
+    "Examples: `towtank calibrate --quick` (a minute and a half; then `towtank predict --machine local ...`); "
+    "`towtank calibrate --full --out lab`; `towtank calibrate --from run.json other.json` (real steps of "
+    "`towtank run --record`, on top of the calibration that is there)."
+)
+
+
+def calibrate(
+    records: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[RECORD]...", help="With --from: records of runs.", show_default=False),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A minute and a half (the default).")] = False,
+    full: Annotated[bool, typer.Option("--full", help="More sizes and longer: ten minutes or so.")] = False,
+    from_steps: Annotated[
+        bool, typer.Option("--from", help="Fit to records of real steps, beside the sweeps that are there.")
+    ] = False,
+    out: Annotated[
+        str,
+        typer.Option(
+            "--out", metavar="NAME", help="Name of the calibration, and of the machine in --machine."
+        ),
+    ] = "local",
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            "--processes",
+            metavar="N",
+            help="Most processes at work at once; default: 4 on a CPU, else every GPU.",
+            show_default=False,
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Measure kernels, collectives and steps on this machine and fit what predictions stand on.
+
+    Everything is measured with 1, 2, 4 ... processes at work at once, since they share cores, caches and memory. The
+    file is calibrations/NAME.yaml in the working folder (or in the folder of TOWTANK_CALIBRATIONS), where --machine
+    NAME finds it. An interrupted calibration goes on where it stopped. Leave the machine alone meanwhile.
+    """
+    from towtank.cli.calibrate_text import print_calibration
+    from towtank.cli.failure import InputError
+
+    if quick and full:
+        raise InputError("--quick and --full: keep one of the two")
+    if bool(records) != from_steps:
+        raise InputError(
+            "--from needs at least one record: towtank calibrate --from run.json"
+            if from_steps
+            else f"{records[0] if records else ''}: write --from before the records of runs"
+        )
+    if from_steps:
+        from towtank.executor.calibrate.refit import refit
+
+        calibration, path = refit(out, records or [])
+    else:
+        from towtank.cli.progress import progress_bar
+        from towtank.executor.calibrate.build import calibrate as measure
+        from towtank.executor.calibrate.build import request_for
+        from towtank.hardware_profiles.calibrated.here import here
+
+        request = request_for(out, "full" if full else "quick", processes, here())
+        calibration, path = measure(
+            request, lambda done, total: progress_bar("measurements", done=done, total=total)
+        )
+    print_calibration(calibration, path, json)
