@@ -1,5 +1,6 @@
 """The loop of a run on one rank: data, steps, checkpoints, and what is measured meanwhile."""
 
+import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -107,9 +108,9 @@ class Run:
 
         path = checkpoint.latest(request.checkpoint)
         if path is None:
-            raise DataError(
-                f"--resume: {request.checkpoint} holds no complete checkpoint; leave --resume out to begin anew"
-            )
+            if self.place.rank == 0:
+                print(f"towtank: no checkpoint in {request.checkpoint}: training begins", file=sys.stderr)
+            return 0, 0
         progress = self.trainer.load(path)
         if progress.data != self.data.source.identity:
             raise DataError(

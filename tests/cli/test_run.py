@@ -80,3 +80,15 @@ def test_more_gpus_than_there_are_is_refused(towtank: Run, plan: Path) -> None:
     found = towtank("run", str(plan), "--device", "cuda", "--set", "data=64,global_batch=64")
     assert found.code == 2
     assert "the plan has 64 devices, but this machine has" in found.err
+
+
+def test_checkpoints_of_an_earlier_run_are_not_mixed_with_new_ones(
+    towtank: Run, plan: Path, tmp_path: Path
+) -> None:
+    earlier = tmp_path / "ckpt" / "step-0000000003"
+    earlier.mkdir(parents=True)
+    for name in ("progress.json", ".metadata"):
+        (earlier / name).write_text("{}")
+    found = towtank("run", str(plan), "--checkpoint", str(tmp_path / "ckpt"))
+    assert found.code == 2
+    assert "holds step-0000000003 of an earlier run; give --resume to go on, or another folder" in found.err
