@@ -192,6 +192,14 @@ def norm_passes(sizes: Sizes) -> passes.Passes:
     return passes.RMS_NORM_FUSED if sizes.stack.kernels.fused_norm else passes.RMS_NORM_UNFUSED
 
 
+def reduce_statistics(template: Template, name: str) -> None:
+    """Sum the statistics of a norm over y, where the hidden state is split: two fp32 numbers per token."""
+    sizes = template.sizes
+    if sizes.plan.tensor_y > 1 and sizes.stack.communication.distributed_norm:
+        message = Message("all-reduce", "tensor_y", sizes.norm_tokens * 8.0)
+        template.collective(f"{name}.all-reduce", Stream.TENSOR, message)
+
+
 def forward_attention(template: Template, window: int | None, *, reduce: bool) -> None:
     """Projections, core and output projection. In a recomputed pass gathers are not prefetched across layers."""
     across = template.phase is not Phase.RECOMPUTE

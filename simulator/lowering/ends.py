@@ -3,7 +3,7 @@
 from functools import lru_cache
 
 from towtank.kernels import passes
-from towtank.simulator.lowering.attention import norm_passes
+from towtank.simulator.lowering.attention import norm_passes, reduce_statistics
 from towtank.simulator.lowering.linear import backward_linear, forward_linear, normal
 from towtank.simulator.lowering.sizes import Sizes
 from towtank.simulator.lowering.template import Template
@@ -20,17 +20,20 @@ def local_embedding_weights(sizes: Sizes) -> int:
     return sizes.vocab * sizes.model.hidden // (sizes.plan.tensor_x * sizes.plan.tensor_y)
 
 
-def _gather(template: Template, name: str) -> None:
+def position_weights(sizes: Sizes) -> int:
+    """Learned positions on a device while in use."""
+    return sizes.model.max_positions * sizes.hidden if sizes.model.positions == "learned" else 0
+
+
+def _gather(template: Template, name: str, weights: int) -> None:
     if embedding_shards(template.sizes) > 1:
-        message = Message(
-            "all-gather", "weight_shard", template.weight_bytes(local_embedding_weights(template.sizes))
-        )
+        message = Message("all-gather", "weight_shard", template.weight_bytes(weights))
         template.collective(f"{name}.all-gather", Stream.GATHER, message)
 
 
-def _scatter(template: Template, name: str) -> None:
+def _scatter(template: Template, name: str, weights: int) -> None:
     if embedding_shards(template.sizes) > 1:
-        size = template.scatter_bytes(local_embedding_weights(template.sizes))
+        size = template.scatter_bytes(weights)
         message = Message("reduce-scatter", "weight_shard", size)
         blocking = not template.sizes.overlap.reduce_scatter
         template.collective(f"{name}.reduce-scatter", Stream.SCATTER, message, blocking=blocking)
@@ -51,10 +54,20 @@ def _reduce(template: Template, name: str, *, scatter: bool) -> None:
 
 
 def _gather_tokens(template: Template, name: str) -> None:
+    """Whole rows of all tokens: what sequence parallelism splits over x, and the hidden state over y."""
     sizes = template.sizes
-    if sizes.sequence_split:
-        size = sizes.tokens * sizes.hidden * sizes.element_bytes
-        template.collective(f"{name}.all-gather", Stream.TENSOR, Message("all-gather", "tensor_x", size))
+    if not sizes.sequence_split and sizes.plan.tensor_y == 1:
+        return
+    both = sizes.sequence_split and sizes.plan.tensor_y > 1
+    group = "tensor_xy" if both else "tensor_x" if sizes.sequence_split else "tensor_y"
+    size = sizes.tokens * sizes.model.hidden * sizes.element_bytes
+    template.collective(f"{name}.all-gather", Stream.TENSOR, Message("all-gather", group, size))
+
+
+def _norm(template: Template, name: str, *, backward: bool) -> None:
+    sizes = template.sizes
+    template.elementwise(name, sizes.norm_tokens * sizes.hidden, norm_passes(sizes), backward=backward)
+    reduce_statistics(template, name)
 
 
 @lru_cache(maxsize=256)
@@ -65,13 +78,15 @@ def embedding_template(sizes: Sizes, *, backward: bool) -> tuple[Operation, ...]
     if backward:
         _gather_tokens(template, "embedding")
         template.elementwise("embedding.gradient", elements, passes.EMBEDDING, backward=True)
-        _scatter(template, "embedding.weight")
+        _scatter(template, "embedding.positions.weight", position_weights(sizes))
+        _scatter(template, "embedding.weight", local_embedding_weights(sizes))
         return template.build()
-    _gather(template, "embedding.weight")
+    _gather(template, "embedding.weight", local_embedding_weights(sizes))
+    _gather(template, "embedding.positions.weight", position_weights(sizes))
     template.elementwise("embedding.lookup", elements, passes.EMBEDDING)
     _reduce(template, "embedding", scatter=True)
     if sizes.model.embedding_norm:
-        template.elementwise("embedding.norm", sizes.norm_tokens * sizes.hidden, norm_passes(sizes))
+        _norm(template, "embedding.norm", backward=False)
     return template.build()
 
 
@@ -94,10 +109,9 @@ def head_template(sizes: Sizes, *, backward: bool) -> tuple[Operation, ...]:
     template = Template(sizes, Phase.BACKWARD if backward else Phase.FORWARD)
     hidden = sizes.model.hidden
     columns = sizes.vocab // (sizes.plan.tensor_x * sizes.plan.tensor_y)
-    norm_elements = sizes.norm_tokens * sizes.hidden
     if not backward:
-        template.elementwise("final-norm", norm_elements, norm_passes(sizes))
-        _gather(template, "head.weight")
+        _norm(template, "final-norm", backward=False)
+        _gather(template, "head.weight", local_embedding_weights(sizes))
         _gather_tokens(template, "head")
         template.matmul("head", "forward", (sizes.tokens, columns, hidden), narrow=False)
         _cross_entropy(template, backward=False)
@@ -110,8 +124,8 @@ def head_template(sizes: Sizes, *, backward: bool) -> tuple[Operation, ...]:
     template.matmul("head", "dgrad", (sizes.tokens, hidden, columns), narrow=False)
     _reduce(template, "head.dgrad", scatter=True)
     template.matmul("head", "wgrad", (columns, hidden, sizes.tokens), narrow=False)
-    _scatter(template, "head.weight")
-    template.elementwise("final-norm", norm_elements, norm_passes(sizes), backward=True)
+    _scatter(template, "head.weight", local_embedding_weights(sizes))
+    _norm(template, "final-norm", backward=True)
     return template.build()
 
 

@@ -11,6 +11,7 @@ from towtank.simulator.lowering.attention import (
     backward_attention,
     forward_attention,
     norm_passes,
+    reduce_statistics,
     rotary,
 )
 from towtank.simulator.lowering.feed_forward import (
@@ -129,10 +130,7 @@ def _gradient_bytes(sizes: Sizes) -> float:
 def _norm(template: Template, name: str, *, backward: bool) -> None:
     sizes = template.sizes
     template.elementwise(name, sizes.norm_tokens * sizes.hidden, norm_passes(sizes), backward=backward)
-    if sizes.plan.tensor_y > 1 and sizes.stack.communication.distributed_norm:
-        # the statistics of a split hidden state: two fp32 numbers per token
-        message = Message("all-reduce", "tensor_y", sizes.norm_tokens * 8.0)
-        template.collective(f"{name}.all-reduce", Stream.TENSOR, message)
+    reduce_statistics(template, name)
 
 
 def _residual(template: Template, name: str, *, backward: bool) -> None:

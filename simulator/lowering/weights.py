@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from towtank.kernels.counts import BYTES_PER_ELEMENT, adam_bytes_per_parameter
 from towtank.simulator.groups import expert_mapped, expert_state_shards, expert_weight_shards
-from towtank.simulator.lowering.ends import embedding_shards, local_embedding_weights
+from towtank.simulator.lowering.ends import embedding_shards, local_embedding_weights, position_weights
 from towtank.simulator.lowering.layer import layer_kind, local_layer_weights, scatters_in_pass
 from towtank.simulator.lowering.sizes import Sizes, activation_precision, parameter_bytes
 from towtank.simulator.lowering.stages import Chunk
@@ -47,8 +47,7 @@ def end_weights(sizes: Sizes, chunk: Chunk) -> Weights:
     ):
         tied_here = sizes.model.tied_embeddings and sizes.plan.pipeline == 1
         count += 0 if tied_here else 1
-    positions = sizes.model.max_positions * sizes.hidden if sizes.model.positions == "learned" else 0
-    total = Weights(0, 0, count * table + (positions if chunk.has_embedding else 0))
+    total = Weights(0, 0, count * table + (position_weights(sizes) if chunk.has_embedding else 0))
     if chunk.has_head:
         for _ in range(sizes.model.mtp_layers):
             total += layer_weights(sizes, sizes.model.num_layers - 1)
