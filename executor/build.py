@@ -191,7 +191,7 @@ class Builder:
         mlp = Mlp(shape.shared_hidden, shape.gated)
         gate = None
         if shape.shared_gate:
-            gate_name = f"{name}.shared.gate"
+            gate_name = f"{name}.shared.token-gate"
             gate = self.store.vector(
                 gate_name, (self.store.feature_vector(f"{gate_name}.weight"),), layer=layer
             )

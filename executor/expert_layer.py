@@ -34,7 +34,7 @@ class ExpertsPart:
             return routed
         shared = self.shared(x, batch)
         if self.gate is not None:
-            shared = apply(_Gate, shared, x, self.gate, f"{self.name}.shared.gate")
+            shared = apply(_Gate, shared, x, self.gate, f"{self.name}.shared.token-gate")
         return add(routed, shared, f"{self.name}.shared.add")
 
 

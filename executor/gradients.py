@@ -13,7 +13,7 @@ from towtank.executor import collectives
 from towtank.executor.buckets import LAST
 from towtank.executor.mesh import Group
 from towtank.executor.partial_sums import sum_partials
-from towtank.executor.recorder import GRADIENT_NORM, GRADIENT_REDUCTION, Waitable
+from towtank.executor.recorder import GRADIENT_NORM, GRADIENT_REDUCTION, Waitable, operation
 from towtank.executor.states import States
 from towtank.simulator.operations import Phase
 
@@ -61,7 +61,8 @@ class GradientSums:
             scatters: reductions over the weight shards that may be under way.
             x: group over which partial gradients are completed.
             overlapped: whether buckets are by layer and leave under the last backward pass.
-            frees_gradients: whether weights give up the memory of their gradients once these are reduced (ZeRO 2).
+            frees_gradients: whether weights give up the memory of their gradients once these are reduced (ZeRO 2);
+                buckets are by layer then too, and leave one by one.
         """
         self._states, self._scatters, self._x = list(states), scatters, x
         self._overlapped, self._frees = overlapped, frees_gradients
@@ -84,7 +85,7 @@ class GradientSums:
 
         What leaves now are the buckets of the layer that finished before it, whose scatters had a layer's time.
         """
-        if not (self.last_pass and self._overlapped):
+        if not (self.last_pass and (self._overlapped or self._frees)):
             return
         for chain in self._chains:
             chain.advance()
@@ -101,8 +102,6 @@ class GradientSums:
         for states in [*self._lag, *reversed(self._left)]:
             if states in self._left:
                 self._leave(states)
-                if not self._overlapped:
-                    self._chains[-1].finish()
         self._lag = []
         for chain in self._chains:
             chain.finish()
@@ -112,6 +111,7 @@ class GradientSums:
             for states in self._states
             if states.gradient is not None
             for part in states.bucket.parts
+            if part.partial > 1
         ]
         sum_partials(parts, self._x)
 
@@ -121,6 +121,8 @@ class GradientSums:
         for weight in states.bucket.weights:
             weight.finish_gradient()
         self._chains.append(_Chain(self._steps(states)))
+        if not self._overlapped:
+            self._chains[-1].finish()
 
     def _steps(self, states: States) -> Iterator[Waitable]:
         """Start the collectives of a bucket one after the other."""
@@ -129,7 +131,8 @@ class GradientSums:
             assert states.gradient is not None
             yield from self._sum(states.gradient, how.before, name)
             return
-        whole = states.bucket.spread({weight: weight.gradient for weight in states.bucket.weights})
+        with operation(f"{name}.gradient-reduce", GRADIENT_REDUCTION, Phase.BACKWARD):
+            whole = states.bucket.spread({weight: weight.gradient for weight in states.bucket.weights})
         if self._frees:
             for weight in states.bucket.weights:
                 weight.free_gradient()
@@ -143,9 +146,8 @@ class GradientSums:
 
     def _sum(self, flat: torch.Tensor, groups: Sequence[Group], name: str) -> Iterator[Waitable]:
         for group in groups:
-            tied = (
-                group.name == "ends"
-            )  # tables of first and last stage; the simulator counts it before the norm
+            # tables of first and last stage: the simulator counts their sum with the norm
+            tied = group.name == "ends"
             kind = GRADIENT_NORM if tied else GRADIENT_REDUCTION
             what = "tied-gradient" if tied else "gradient-reduce"
             yield collectives.start_all_reduce(flat, group, f"{name}.{what}", Phase.BACKWARD, kind)

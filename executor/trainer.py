@@ -104,7 +104,7 @@ class Trainer:
         self.chunks = tuple(Chunk(builder, layers) for layers in chunks_of(settings.sizes)[self.stage.index])
         self.weights = tuple(builder.store.weights)
         gathers = bool(overlap.parameter_gather)
-        by_layer = bool(overlap.data_gradients) or (gathers and plan.zero_stage in (1, 2))
+        by_layer = bool(overlap.data_gradients) or plan.zero_stage == 2 or (gathers and plan.zero_stage == 1)
         buckets = make_buckets(self.weights, plan, mesh, by_layer=by_layer)
         dtype = DTYPES[settings.gradient_dtype]
         self.states = tuple(States(bucket, dtype) for bucket in buckets)

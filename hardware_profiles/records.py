@@ -104,6 +104,11 @@ class Node:
     tensor_bandwidth_bytes_per_s: float | None = None
     """Bus bandwidth of tensor-parallel collectives where software keeps them below the links, whatever the links;
     None: it does not."""
+    measured_link_factor: float = 1.0
+    """Bandwidth of the links over that of the node whose collectives were measured; not 1 only where somebody asks
+    what faster links would do."""
+    measured_latency_factor: float = 1.0
+    """The same for the time of a collective at vanishing message size."""
 
 
 @dataclass(frozen=True, slots=True)

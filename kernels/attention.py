@@ -1,6 +1,7 @@
 """Attention without its matrix of scores, forward and backward: causal, grouped heads, sliding window."""
 
 from collections.abc import Callable, Sequence
+from itertools import product
 from typing import TYPE_CHECKING
 
 from towtank.kernels.backends import library, triton
@@ -148,16 +149,29 @@ def _summed(sizes: Sizes) -> int:
 
 
 def tiles(sizes: Sizes, dtype: str) -> tuple[Tile, ...]:
-    """Blocks of queries and keys of the Triton backend, the default first."""
+    """Blocks of queries (m) and keys (n) of the Triton backend, the default first."""
     wide = dtype == "float32" or sizes.get("head_dim", 0) > 128
-    first = {"block_m": 64, "block_n": 32 if wide else 64, "warps": 4, "stages": 2}
-    found = [
+    first = {"block_m": 64 if wide else 128, "block_n": 32 if wide else 64, "warps": 4, "stages": 2}
+    if not wide:
+        first |= {"warps": 8, "stages": 3}
+    return _with_first(first, (32, 64) if wide else (64, 128), (32,) if wide else (32, 64, 128))
+
+
+def backward_tiles(sizes: Sizes, dtype: str) -> tuple[Tile, ...]:
+    """Blocks of the backward pass, the default first: what a program owns (m), and what it goes through (n)."""
+    head_dim = sizes.get("head_dim", 0)
+    wide = dtype == "float32" or head_dim > 128
+    first = {"block_m": 64 if wide else 128, "block_n": 32, "warps": 4, "stages": 2}
+    if not wide:
+        first |= {"block_n": 64, "warps": 8 if head_dim > 64 else 4}
+    return _with_first(first, (32, 64) if wide else (64, 128), (32,) if wide else (32, 64))
+
+
+def _with_first(first: Tile, rows: tuple[int, ...], columns: tuple[int, ...]) -> tuple[Tile, ...]:
+    found = (
         {"block_m": m, "block_n": n, "warps": warps, "stages": stages}
-        for m in ((32, 64) if wide else (64, 128))
-        for n in ((32,) if wide else (32, 64, 128))
-        for warps in (4, 8)
-        for stages in (1, 2, 3)
-    ]
+        for m, n, warps, stages in product(rows, columns, (4, 8), (1, 2, 3))
+    )
     return (first, *(tile for tile in found if tile != first))
 
 
@@ -180,7 +194,7 @@ KERNELS = (
         dimensions=DIMENSIONS,
         backends=(
             library(ThroughAutograd(sdpa, 3)),
-            triton("attention_backward", "attention_backward", tiles),
+            triton("attention_backward", "attention_backward", backward_tiles),
         ),
         inputs=_backward_inputs,
         reference=gradients_of(attention, (0, 1, 2), 3),

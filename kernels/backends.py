@@ -13,6 +13,7 @@ LIBRARY_DTYPES = (*DTYPES, "float64")
 """What the library computes in as well: float64, in which equality of algorithms is shown."""
 
 Tiles = Callable[[Sizes, str], tuple[Tile, ...]]
+Missing = Callable[[str], str | None]
 
 
 def library_missing(device: str) -> str | None:
@@ -51,12 +52,19 @@ def library(
     tiles: Tiles | None = None,
     outputs: int | None = None,
     dtypes: tuple[str, ...] = LIBRARY_DTYPES,
+    missing: Missing = library_missing,
 ) -> Backend:
     """PyTorch's own kernels: cuBLAS, cuDNN, oneDNN or whatever it was built with."""
-    return Backend("library", lambda: launch, dtypes, library_missing, tiles or no_tiles, outputs=outputs)
+    return Backend("library", lambda: launch, dtypes, missing, tiles or no_tiles, outputs=outputs)
 
 
-def triton(module: str, operation: str, tiles: Tiles | None = None) -> Backend:
+def triton(
+    module: str,
+    operation: str,
+    tiles: Tiles | None = None,
+    dtypes: tuple[str, ...] = DTYPES,
+    missing: Missing = triton_missing,
+) -> Backend:
     """The launcher of an operation in `triton_code/MODULE.py`, which is imported when it is first needed."""
 
     def load() -> Launch:
@@ -64,4 +72,4 @@ def triton(module: str, operation: str, tiles: Tiles | None = None) -> Backend:
         launch: Launch = code.LAUNCHERS[operation]
         return launch
 
-    return Backend("triton", load, DTYPES, triton_missing, tiles or no_tiles)
+    return Backend("triton", load, dtypes, missing, tiles or no_tiles)

@@ -1,13 +1,13 @@
 """Measuring the points of a sweep, as rows of a table that stands for itself: device, date and software in each."""
 
-import csv
 import datetime
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
+from towtank.kernels.cache import Question, best_tile
 from towtank.kernels.device import device_name, software
+from towtank.kernels.errors import KernelError
 from towtank.kernels.gradients import ThroughAutograd
 from towtank.kernels.launch import empty, fresh_seed, require
 from towtank.kernels.records import DTYPE_BYTES, Backend, Cost, Kernel, Sizes, Tile
@@ -62,29 +62,51 @@ def measure(
     backend: str = "library",
     budget_s: float = 1.0,
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,
-) -> list[Measurement]:
-    """Measure every point, by a variant that has been validated on this device.
+    skipped: Callable[[Point, str], None] | None = None,
+) -> Iterator[Measurement]:
+    """Measure one point after the other, by a variant that has been validated on this device.
+
+    Args:
+        points: what to measure.
+        device: device type, cpu or cuda.
+        backend: of the kernels.
+        budget_s: bound of the time for the samples of one point.
+        progress: called before each point with its number, how many there are, and what it is.
+        skipped: called with a point that cannot be measured and why: its variant is wrong, or memory is short.
 
     Raises:
-        KernelError: a variant is wrong on this device.
+        KernelError: a variant is wrong on this device and nobody is told by `skipped`.
     """
     import torch
 
-    date = datetime.datetime.now(datetime.UTC).date().isoformat()
-    found = []
+    wrong: dict[tuple[str, str], str] = {}
     for number, point in enumerate(points, 1):
         progress(number, len(points), f"{point.kernel} {point.dtype} {sizes_text(point.sizes)}")
-        with torch.no_grad():
-            call, cost, by, tile = _prepared(point, device, backend)
-            (timing,) = timings([call], device, budget_s=budget_s)
-        found.append(
-            Measurement(
-                point.kind, point.kernel, by, point.dtype, sizes_text(point.sizes), sizes_text(tile),
-                timing.median_s, timing.least_s, timing.samples, cost.flop, cost.bytes,
-                device, device_name(device), software(device), date,
-            )
-        )  # fmt: skip
-    return found
+        variant = (point.kernel, point.dtype)
+        try:
+            if variant in wrong:  # it is not tried again at every size
+                raise KernelError(wrong[variant])
+            with torch.no_grad():
+                yield _measured(point, device, backend, budget_s)
+        except KernelError as error:
+            wrong[variant] = str(error)
+            if skipped is None:
+                raise
+            skipped(point, str(error))
+        except torch.OutOfMemoryError:
+            if skipped is None:
+                raise
+            skipped(point, f"{point.kernel} {point.dtype} {sizes_text(point.sizes)}: memory is short")
+
+
+def _measured(point: Point, device: str, backend: str, budget_s: float) -> Measurement:
+    call, cost, by, tile = _prepared(point, device, backend)
+    (timing,) = timings([call], device, budget_s=budget_s)
+    return Measurement(
+        point.kind, point.kernel, by, point.dtype, sizes_text(point.sizes), sizes_text(tile),
+        timing.median_s, timing.least_s, timing.samples, cost.flop, cost.bytes,
+        device, device_name(device), software(device), datetime.datetime.now(datetime.UTC).date().isoformat(),
+    )  # fmt: skip
 
 
 def _prepared(point: Point, device: str, backend: str) -> tuple[Call, Cost, str, Tile]:
@@ -94,7 +116,8 @@ def _prepared(point: Point, device: str, backend: str) -> tuple[Call, Cost, str,
     kernel = kernels()[point.kernel]
     chosen = kernel.backend(backend)
     sizes = {**kernel.options, **point.sizes}
-    tile = chosen.tiles(sizes, point.dtype)[0]
+    question = Question(kernel.name, backend, point.dtype, sizes, device)
+    tile = best_tile(question, chosen.tiles(sizes, point.dtype))
     require(kernel, chosen, point.dtype, tile, device)
     call = prepared_call(kernel, chosen, sizes, point.dtype, tile, device)
     return call, kernel.cost(sizes, point.dtype), backend, tile
@@ -137,17 +160,3 @@ def _plain(point: Point, device: str) -> tuple[Call, Cost]:
         return (lambda: source.fill_(0)), Cost(0.0, elements * DTYPE_BYTES[point.dtype])
     target = torch.empty_like(source)
     return (lambda: target.copy_(source)), Cost(0.0, 2.0 * elements * DTYPE_BYTES[point.dtype])
-
-
-def write(path: Path, rows: Iterable[Measurement]) -> None:
-    """Write a table of measurements.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for row in rows:
-            cells = asdict(row)
-            writer.writerow([f"{each:.6g}" if isinstance(each, float) else each for each in cells.values()])

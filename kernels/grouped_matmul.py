@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 CASES: tuple[Sizes, ...] = (
     {"experts": 3, "m": 150, "n": 40, "k": 32},
     {"experts": 5, "m": 9, "n": 17, "k": 33},
+    {"experts": 1, "m": 5, "n": 3, "k": 7},
     {"experts": 2, "m": 1, "n": 1, "k": 1},
     {"experts": 2, "m": 0, "n": 3, "k": 2},
 )
 DIMENSIONS = ("experts", "m", "n", "k")
+LIBRARY_TILES: tuple[Tile, ...] = ({"together": 1}, {"together": 0})
+"""All experts in one call of the library where it has one, or a batch or a row of products."""
 
 
 def _parts(counts: "torch.Tensor") -> list[slice]:
@@ -65,13 +68,63 @@ def _counts(sizes: Sizes, generator: "torch.Generator") -> "torch.Tensor":
     return chosen.bincount(minlength=experts)
 
 
-def _library(reference: "Callable[[Tensors, Sizes], tuple[torch.Tensor, ...]]") -> Launch:
-    """One product of the library after the other."""
+def _operands(name: str, inputs: "Tensors") -> "tuple[torch.Tensor, torch.Tensor]":
+    """A and B of the products A_e B_e, of which rows of one or columns of both are an expert's."""
+    one, other, _ = inputs
+    if name == "grouped_matmul":
+        return one, other.transpose(1, 2)
+    return (one.t(), other) if name == "grouped_matmul_wgrad" else (one, other)
+
+
+def _aligned(tensor: "torch.Tensor") -> bool:
+    """What PyTorch's grouped multiply asks for: one dense dimension, and 16 bytes between what lies in the other."""
+    *outer, row, column = tensor.stride()
+    if 1 not in (row, column):
+        return False
+    rest = [*outer, column if row == 1 else row]
+    return tensor.numel() > 0 and all(each * tensor.element_size() % 16 == 0 for each in rest)
+
+
+def _together(name: str, inputs: "Tensors") -> "torch.Tensor | None":
+    """All experts in one call of the library, which does not wait for their counts; None where it has none."""
+    import torch
+
+    multiply = getattr(torch.nn.functional, "grouped_mm", None)
+    a, b = _operands(name, inputs)
+    wanted = (torch.bfloat16,) if a.device.type == "cuda" else (torch.bfloat16, torch.float32)
+    if multiply is None or a.dtype not in wanted or not (_aligned(a) and _aligned(b)):
+        return None
+    result: torch.Tensor = multiply(a, b, offs=inputs[2].cumsum(0).to(torch.int32))
+    return result
+
+
+def _equal_parts(name: str, inputs: "Tensors") -> "torch.Tensor":
+    """Products of experts that have equally many rows, as one batch."""
+    import torch
+
+    first, second, counts = inputs
+    one = first.reshape(counts.numel(), -1, first.shape[1])
+    if name == "grouped_matmul_wgrad":
+        return torch.bmm(one.transpose(1, 2), second.reshape(counts.numel(), -1, second.shape[1]))
+    return torch.bmm(one, second.transpose(1, 2) if name == "grouped_matmul" else second).flatten(0, 1)
+
+
+def _library(name: str, reference: "Callable[[Tensors, Sizes], tuple[torch.Tensor, ...]]") -> Launch:
+    """PyTorch's grouped multiply; without it a batch if experts have equally many rows, else one after the other."""
 
     def launch(inputs: "Tensors", sizes: Sizes, tile: Tile, allocate: Allocate) -> "tuple[torch.Tensor, ...]":
+        if tile.get("together", 1) and (result := _together(name, inputs)) is not None:
+            return (result,)
+        counts = inputs[2].tolist()
+        if len(set(counts)) == 1 and counts[0]:
+            return (_equal_parts(name, inputs),)
         return reference(inputs, sizes)
 
     return launch
+
+
+def _library_tiles(sizes: Sizes, dtype: str) -> tuple[Tile, ...]:
+    return LIBRARY_TILES
 
 
 def tiles(sizes: Sizes, dtype: str) -> tuple[Tile, ...]:
@@ -114,7 +167,7 @@ def _kernel(
     return Kernel(
         name=name,
         dimensions=DIMENSIONS,
-        backends=(library(_library(reference)), triton("grouped_matmul", name, tiles)),
+        backends=(library(_library(name, reference), _library_tiles), triton("grouped_matmul", name, tiles)),
         inputs=inputs,
         reference=reference,
         cost=cost,

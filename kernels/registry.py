@@ -16,6 +16,7 @@ MODULES = (
     "cross_entropy",
     "adamw",
     "fp8_cast",
+    "fp8_matmul",
     "moe_permute",
 )
 """Modules with kernels, in the order in which they are listed."""

@@ -25,6 +25,8 @@ class Sweep:
     sequences: tuple[int, ...]
     elements: tuple[int, ...]
     """Sizes of copies and of element-wise kernels."""
+    fp8: bool = False
+    """Whether the grid of matrix multiplies is measured in e4m3 as well."""
 
 
 LARGE = Sweep(
@@ -37,6 +39,7 @@ LARGE = Sweep(
     head_dims=(64, 128),
     sequences=(512, 1024, 2048, 4096, 8192, 16384),
     elements=(2**20, 2**24, 2**26, 2**28),
+    fp8=True,
 )
 LARGE_QUICK = Sweep(
     dtypes=("bfloat16",),
@@ -48,6 +51,7 @@ LARGE_QUICK = Sweep(
     head_dims=(64, 128),
     sequences=(1024, 4096, 8192),
     elements=(2**24, 2**28),
+    fp8=True,
 )
 SMALL = Sweep(
     dtypes=("float32", "bfloat16"),
@@ -110,6 +114,9 @@ def points(sweep: Sweep) -> Iterator[Point]:
         yield from _matmuls(sweep, dtype)
         yield from _attention(sweep, dtype)
         yield from _elementwise(sweep, dtype)
+    if sweep.fp8:
+        for m, n, k in product(sweep.rows, sweep.widths, sweep.widths):
+            yield Point("matmul", "fp8_matmul", "float8_e4m3fn", {"m": m, "n": n, "k": k})
 
 
 def _matmuls(sweep: Sweep, dtype: str) -> Iterator[Point]:

@@ -93,6 +93,26 @@ def figures_of_many(template: Sequence[Operation], seconds: Figures, *, single_q
     return np.stack(np.broadcast_arrays(*found, seconds[0])[:-1], axis=-1)
 
 
+def work_of_many(
+    template: Sequence[Operation], seconds: Figures, mine: Sequence[bool], *, single_queue: bool
+) -> Figures:
+    """As `figures_of_many`, of some operations of the templates only, and without what comes from their order.
+
+    `mine` [operations] says which. Such figures of all parts of a template add up to figures that give no larger
+    bound than its own: times of paths are 0, and collectives count as holding the compute stream only where
+    those of one part hold a compute operation of this part.
+    """
+    streams = [_COMPUTE if single_queue else STREAMS.index(operation.stream) for operation in template]
+    result = np.zeros((seconds.shape[1], NUM_FIGURES))
+    for operation, stream, duration, counts in zip(template, streams, seconds, mine, strict=True):
+        if counts:
+            result[:, 2 * _RUN + stream] += duration
+            result[:, -1] += operation.stream is Stream.TENSOR
+    if not single_queue:
+        result[:, -2] = _held_s(template, list(seconds), np.maximum, mine)
+    return result
+
+
 def _figures(
     template: Sequence[Operation], seconds: list[Any], larger: Larger, *, single_queue: bool
 ) -> list[Any]:
@@ -181,8 +201,13 @@ def _one_instance(
     return computes
 
 
-def _held_s(template: Sequence[Operation], seconds: list[Any], larger: Larger) -> Any:
-    """Time between compute operations that a collective takes which waits for the one before and holds the next."""
+def _held_s(
+    template: Sequence[Operation], seconds: list[Any], larger: Larger, mine: Sequence[bool] | None = None
+) -> Any:
+    """Time between compute operations that a collective takes which waits for the one before and holds the next.
+
+    `mine`: operations that count; others neither hold nor are held.
+    """
     held: Any = 0.0
     since: dict[int, Any] = {}  # finish of collectives, counted from the end of the last compute operation
     queue: dict[Stream, Any] = {}
@@ -190,8 +215,11 @@ def _held_s(template: Sequence[Operation], seconds: list[Any], larger: Larger) -
     for index, (operation, duration) in enumerate(zip(template, seconds, strict=True)):
         known = [since[at] for at, back in operation.after if back == 0 and at in since]
         if operation.stream is Stream.COMPUTE:
-            held = held + (_largest(known, larger) if known else 0.0)
+            if mine is None or mine[index]:
+                held = held + (_largest(known, larger) if known else 0.0)
             since, queue, last = {}, {}, index
+            continue
+        if mine is not None and not mine[index]:
             continue
         if operation.stream in queue:
             known.append(queue[operation.stream])

@@ -4,7 +4,7 @@ Blocks are bounded by `block_bound`, the pipeline by `engines.bounds`; here both
 around them. All figures may be those of one plan or arrays over many that cut the model alike.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,12 +26,19 @@ from towtank.simulator.lowering.stages import (
     distinct_stages,
     segments_of,
 )
-from towtank.simulator.lowering.weights import Weights, gradient_messages, parameter_messages, stage_weights
+from towtank.simulator.lowering.weights import gradient_messages, parameter_messages, stage_weights
 from towtank.simulator.models.records import ModelSpec
-from towtank.simulator.operations import Message, Segment
+from towtank.simulator.operations import Segment
 from towtank.simulator.program import send_message
 from towtank.simulator.schedules import SCHEDULES
-from towtank.simulator.step_ends import gradient_norm_s, optimizer_s, unrolled_weights
+from towtank.simulator.step_ends import (
+    Collectives,
+    gradient_norm_s,
+    in_buckets,
+    layer_seconds,
+    messages_s,
+    optimizer_s,
+)
 
 NUM_ENDS = 8
 """Figures of a stage's ends: see `StageEnds.values`."""
@@ -82,47 +89,33 @@ def _all_but_one(pass_s: Figures, layers: NDArray[np.integer]) -> Figures:
 
 def stage_ends(sizes: Sizes, chunks: Sequence[Chunk], cost: CostModel, *, gathers: bool) -> list[float]:
     """Figures of one stage's ends, [NUM_ENDS]; `gathers`: whether parameters are gathered once a step."""
-
-    def seconds(messages: list[Message]) -> float:
-        return sum(cost.duration_s(message) for message in messages)
-
     total, overlap = stage_weights(sizes, chunks), sizes.overlap
     head = [0.0, 0.0, 0.0]
     if gathers and overlap.parameter_gather:
-        head = _in_layers(
-            sizes, chunks, lambda weights: seconds(parameter_messages(sizes, weights)), gathers=True
-        )
-    tail = [0.0, seconds(gradient_messages(sizes, total)), 0.0, 0.0]
+        head = _in_layers(sizes, chunks, parameter_messages, cost, gathers=True)
+    tail = [0.0, messages_s(in_buckets(sizes, total, gradient_messages), cost), 0.0, 0.0]
     if overlap.data_gradients:
-        tail = [
-            *_in_layers(
-                sizes, chunks, lambda weights: seconds(gradient_messages(sizes, weights)), gathers=False
-            ),
-            1.0,
-        ]
+        tail = [*_in_layers(sizes, chunks, gradient_messages, cost, gathers=False), 1.0]
     after = gradient_norm_s(sizes, chunks, cost) + optimizer_s(sizes, chunks, cost)
     if gathers and not overlap.parameter_gather:
-        after += seconds(parameter_messages(sizes, total))
+        after += messages_s(in_buckets(sizes, total, parameter_messages), cost)
     return [*head, *tail, after]
 
 
 def _in_layers(
-    sizes: Sizes, chunks: Sequence[Chunk], seconds: Callable[[Weights], float], *, gathers: bool
+    sizes: Sizes, chunks: Sequence[Chunk], collectives: Collectives, cost: CostModel, *, gathers: bool
 ) -> list[float]:
     """Collectives of the layers of a stage: of the first layer of its first chunk, of that chunk, of all chunks."""
-    known: dict[Weights, float] = {}
     totals = []
     first = 0.0
     for chunk in chunks:
         total = 0.0
-        for layer, weights in unrolled_weights(sizes, chunk):
+        for layer, seconds in layer_seconds(sizes, chunk, collectives, cost):
             if layer < 0 and not gathers:
                 continue
-            if weights not in known:
-                known[weights] = seconds(weights)
-            total += known[weights]
+            total += seconds
             if chunk is chunks[0] and layer <= 0:
-                first = known[weights]
+                first = seconds
         totals.append(total)
     return [first, totals[0], sum(totals)]
 

@@ -82,6 +82,9 @@ class Plan:
     gradient_precision: Literal["fp32", "bf16", "fp16"] | None = None
     """Precision in which gradients are kept and reduced. None: what the stack does."""
     master_precision: Literal["fp32", "bf16", "none"] = "fp32"
+    gradient_bucket: int | None = None
+    """Weights of a device whose gradients are reduced over data in one message, and, under ZeRO 1 and 2, that are
+    gathered in one. None: those of each layer where that overlaps with a pass, else all in one."""
     overlap: Overlap = Overlap()
     rank_order: tuple[Dimension, ...] = DEFAULT_RANK_ORDER
     """Dimensions from the innermost (neighbouring ranks) to the outermost."""

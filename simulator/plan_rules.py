@@ -13,6 +13,8 @@ _COUNTS = (
     "tensor_x", "tensor_y", "tensor_z", "data", "pipeline", "virtual_stages", "context", "expert",
     "expert_tensor", "micro_batch", "global_batch", "recompute_every",
 )  # fmt: skip
+SMALLEST_BUCKET = 1_000_000
+"""Weights of a gradient bucket at least: below, messages are nothing but latency, and millions of them."""
 
 
 def check(model: ModelSpec, machine: Machine, plan: Plan, stack: Stack, devices: int | None = None) -> None:
@@ -50,6 +52,7 @@ def faults_of(
         *_tensor_faults(model, plan),
         *_sequence_faults(model, plan),
         *_data_faults(plan),
+        *_bucket_faults(plan),
         *_cache_faults(plan, stack),
         *_pipeline_faults(model, plan, stack),
         *_expert_faults(model, plan),
@@ -179,6 +182,20 @@ def _data_faults(plan: Plan) -> list[str]:
             f"recompute_every = {plan.recompute_every} needs recompute = full, but it is {plan.recompute}"
         )
     return faults
+
+
+def _bucket_faults(plan: Plan) -> list[str]:
+    size = plan.gradient_bucket
+    if size is None:
+        return []
+    if size < SMALLEST_BUCKET:
+        return [f"gradient_bucket = {size:,} weights, but it must be {SMALLEST_BUCKET:,} or more"]
+    if plan.zero_stage == 3:
+        return [
+            f"gradient_bucket = {size:,}: zero_stage = 3 sends the weights of a layer or a linear layer at "
+            "once; leave gradient_bucket out, or set zero_stage = 2"
+        ]
+    return []
 
 
 def _cache_faults(plan: Plan, stack: Stack) -> list[str]:

@@ -15,7 +15,7 @@ from towtank.simulator.lowering.weights import gradient_messages, parameter_mess
 from towtank.simulator.operations import Block, Message
 from towtank.simulator.program import Program
 from towtank.simulator.schedules.roles import Role
-from towtank.simulator.step_ends import gradient_norm_s, optimizer_s, unrolled_weights
+from towtank.simulator.step_ends import gradient_norm_s, in_buckets, layer_messages, optimizer_s
 from towtank.simulator.step_flows import StepFlows
 from towtank.simulator.waiting import with_waiting
 
@@ -86,14 +86,16 @@ def _fill_collectives(table: DurationTable, program: Program, cost: CostModel, s
     """Reductions and gathers over data, layer by layer (unrolled) and for the whole stage."""
     sizes, chunks = program.sizes, program.chunks[stage]
     total = stage_weights(sizes, chunks)
-    table.set_messages((Role.GRADIENT_REDUCE, stage, 0, -1), gradient_messages(sizes, total), cost)
-    table.set_messages((Role.PARAMETER_GATHER_AFTER, stage, 0, -1), parameter_messages(sizes, total), cost)
+    whole = in_buckets(sizes, total, gradient_messages), in_buckets(sizes, total, parameter_messages)
+    table.set_messages((Role.GRADIENT_REDUCE, stage, 0, -1), whole[0], cost)
+    table.set_messages((Role.PARAMETER_GATHER_AFTER, stage, 0, -1), whole[1], cost)
     for chunk in chunks:
-        for layer, weights in unrolled_weights(sizes, chunk):
-            place = (chunk.stage, chunk.index, layer)
+        place = chunk.stage, chunk.index
+        for layer, messages in layer_messages(sizes, chunk, gradient_messages):
             if layer >= 0:
-                table.set_messages((Role.GRADIENT_REDUCE, *place), gradient_messages(sizes, weights), cost)
-            table.set_messages((Role.PARAMETER_GATHER, *place), parameter_messages(sizes, weights), cost)
+                table.set_messages((Role.GRADIENT_REDUCE, *place, layer), messages, cost)
+        for layer, messages in layer_messages(sizes, chunk, parameter_messages):
+            table.set_messages((Role.PARAMETER_GATHER, *place, layer), messages, cost)
 
 
 def _fill_ends(table: DurationTable, program: Program, cost: CostModel, stage: int) -> None:

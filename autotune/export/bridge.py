@@ -13,9 +13,9 @@ _PLAN = (
     "micro_batch", "global_batch", "tensor_x", "sequence_parallel", "context", "context_kind", "pipeline",
     "virtual_stages", "stage_layers", "expert", "expert_tensor", "sequence", "data_sequence", "recompute",
     "recompute_method", "recompute_layers", "distributed_optimizer", "optimizer_sharded", "replicas",
-    "fsdp", "job_fsdp", "sharding", "checkpoint_format", "pipeline_before_data", "overlap_gradients",
-    "overlap_parameters", "overlap_optimizer_parameters", "overlap_tensor", "overlap_pipeline", "batch_pipeline",
-    "overlap_expert",
+    "fsdp", "job_fsdp", "sharding", "checkpoint_format", "pipeline_before_data", "gradient_bucket",
+    "overlap_gradients", "overlap_parameters", "overlap_optimizer_parameters", "overlap_tensor", "overlap_pipeline",
+    "batch_pipeline", "overlap_expert",
     "fsdp_gradients", "fsdp_gradients_sent", "fsdp_master",
 )  # fmt: skip
 _MODEL = (

@@ -57,6 +57,8 @@ def document(job: Job, layout: Layout, names: Names) -> dict[str, Any]:
     if layout.zero_stage:
         overlap = on.reduce_scatter if layout.zero_stage == 3 else on.data_gradients
         zero |= {names["overlap"]: overlap, "contiguous_gradients": True, "reduce_scatter": True}
+    if plan.gradient_bucket is not None:
+        zero |= {names["gradient_bucket"]: plan.gradient_bucket, names["gather_bucket"]: plan.gradient_bucket}
     content[names["zero"]] = zero
     if plan.tensor_x > 1:
         content[names["tensor"]] = {names["tensor_x"]: plan.tensor_x}
@@ -114,6 +116,11 @@ def _faults(job: Job, layout: Layout) -> list[str]:
         faults.append(
             f"ZeRO 3 with tensor_x = {plan.tensor_x}: DeepSpeed documents AutoTP training with ZeRO 0, 1 and 2; "
             "lower zero_stage or set tensor_x = 1"
+        )
+    if plan.gradient_bucket is not None and not layout.zero_stage:
+        faults.append(
+            f"gradient_bucket = {plan.gradient_bucket}: DeepSpeed's JSON has buckets under ZeRO only; leave it out, "
+            "or set zero_stage = 1"
         )
     if layout.zero_stage and layout.replicate > 1:
         faults.append(

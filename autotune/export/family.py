@@ -43,6 +43,11 @@ def plan_values(job: Job, reference: str) -> tuple[Values, list[str], list[str]]
         faults.append(
             f"cached_layers = {plan.cached_layers}: only AxoNN keeps gathered weights by layer; set it to 0"
         )
+    if plan.gradient_bucket is not None and layout.zero_stage >= 2:
+        faults.append(
+            f"gradient_bucket = {plan.gradient_bucket}: Megatron-FSDP sends whole layers; leave it out, or set "
+            "zero_stage = 1"
+        )
     values: Values = {
         **_parallelism(job, layout),
         **_sharding(layout, plan),
@@ -121,9 +126,10 @@ def stage_text(chunk_layers: tuple[int, ...], mtp_layers: int = 0) -> str:
 
 
 def _sharding(layout: Layout, plan: Plan) -> Values:
+    values: Values = {} if plan.gradient_bucket is None else {"gradient_bucket": plan.gradient_bucket}
     if layout.zero_stage == 0:
-        return {}
-    values: Values = {"distributed_optimizer": True}
+        return values
+    values["distributed_optimizer"] = True
     if layout.zero_stage >= 2:
         values |= {
             "fsdp": True,

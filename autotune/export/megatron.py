@@ -19,8 +19,8 @@ _MODEL = (
 _PARALLEL = (
     "tensor_x", "sequence_parallel", "context", "context_kind", "pipeline", "layers_per_virtual_stage",
     "stage_layers", "pipeline_before_data", "expert", "expert_tensor", "distributed_optimizer", "fsdp", "sharding",
-    "replicas", "checkpoint_format", "overlap_gradients", "overlap_parameters", "overlap_tensor",
-    "no_overlap_pipeline", "overlap_expert",
+    "replicas", "checkpoint_format", "overlap_gradients", "overlap_parameters", "gradient_bucket",
+    "overlap_tensor", "no_overlap_pipeline", "overlap_expert",
 )  # fmt: skip
 _TRAINING = (
     "micro_batch", "global_batch", "sequence", "recompute", "recompute_method", "recompute_layers", "bf16", "fp16",

@@ -190,6 +190,10 @@ def _plan_faults(plan: Plan) -> list[str]:
         faults.append(
             f"recompute_every = {plan.recompute_every}: torchtitan recomputes every layer, parts of each, or none"
         )
+    if plan.gradient_bucket is not None:
+        faults.append(
+            f"gradient_bucket = {plan.gradient_bucket}: torchtitan chooses buckets itself; leave it out"
+        )
     if plan.cached_layers:
         faults.append(f"cached_layers = {plan.cached_layers}: only AxoNN has this; set it to 0")
     if plan.context > 1 and plan.context_kind != "ring":

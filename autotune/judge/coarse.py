@@ -3,7 +3,7 @@
 Far fewer fields of a plan decide it than its collectives, so that it costs next to nothing where `bound` takes long.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -23,9 +23,11 @@ from towtank.simulator.bounds import (
 )
 from towtank.simulator.cost.model import CostModel
 from towtank.simulator.engines.bounds import Passes, PipelineShape
-from towtank.simulator.lowering.sizes import local_sizes
-from towtank.simulator.lowering.stages import Chunk, Part, parts_of, template_of
-from towtank.simulator.operations import Stream, Work
+from towtank.simulator.lowering.feed_forward import backward_experts, forward_experts
+from towtank.simulator.lowering.sizes import Sizes, local_sizes
+from towtank.simulator.lowering.stages import Chunk, Part, chunks_of, parts_of, template_of
+from towtank.simulator.lowering.template import Template
+from towtank.simulator.operations import Operation, Phase, Stream, Work
 from towtank.simulator.plan import Plan
 from towtank.simulator.stacks.records import Stack
 
@@ -33,6 +35,9 @@ _TOKENS = ("sequence", "micro_batch", "context", "sequence_parallel", "tensor_x"
 _EXPERTS = ("expert", "expert_tensor")
 _FIELDS = (*_TOKENS, *_EXPERTS, *LAYOUT_FIELDS, "schedule")
 """What decides the compute of a step, but for the number of micro-batches."""
+
+_OF_EXPERTS = ("experts.", "shared.")
+"""How the names of operations of routed and shared experts begin, in layers with such."""
 
 _ROUNDING = 1e-12
 """What a bound is lowered by: sums of the same terms in another order differ in their last digits."""
@@ -58,6 +63,29 @@ def coarse_bound_s(task: TuningTask, table: PlanTable) -> NDArray[np.float64]:
     return judge.bounds()[groups.group] * (1 - _ROUNDING)
 
 
+def compute_floor_s(task: TuningTask) -> float:
+    """Seconds that a step of any legal plan takes at least, without a look at the plans one by one.
+
+    A micro-batch of b sequences takes W seconds of compute on the devices of a pipeline, each of which holds a part
+    x y c of it; so the busiest of N devices computes for at least W x y c / b times batch / N. W is that without
+    recomputation; the floor is the least of all combinations of what W depends on.
+
+    Raises:
+        UnknownFigure: the machine's profile lacks a figure that a plan needs.
+    """
+    from towtank.autotune.space.enumerate import outline
+
+    table = outline(task)
+    columns = Columns(table.take(grouped(Columns(table).fields(*_TOKENS, *_EXPERTS)).first))
+    one = np.ones(columns.table.num_rows, np.int64)
+    sizes = local_sizes(task.model, columns.table.plan(0), task.stack)
+    whole = chunks_of(sizes)[0][0]
+    work = _Judge(task, columns, one).block_pair(np.arange(len(one)), whole).sum(axis=0)
+    part = columns.number("tensor_x") * columns.number("tensor_y") * columns.number("context")
+    share = task.global_batch * part / (columns.number("micro_batch") * task.devices)
+    return float((work * share).min()) * (1 - _ROUNDING)
+
+
 def _relaxed(stack: Stack) -> Stack:
     """The stack without the kernels whose work depends on how weights are sharded."""
     return replace(
@@ -78,7 +106,7 @@ class _Judge:
         first = columns.table.plan(0)
         self.cost = CostModel(task.machine, first, task.stack, task.profile_dirs, any_load=True)
         self._keys: dict[tuple[str, ...], Groups] = {}
-        self._parts: dict[tuple[Part, bool], NDArray[np.float64]] = {}
+        self._parts: dict[tuple[tuple[str, ...], Part, bool], NDArray[np.float64]] = {}
         self._works: dict[Work, float] = {}
 
     def bounds(self) -> NDArray[np.float64]:
@@ -115,13 +143,13 @@ class _Judge:
             chunks = layout.stages[stage]
             for chunk in chunks:
                 if chunk.signature not in blocks:
-                    blocks[chunk.signature] = self._block_pair(layout.rows, chunk)
+                    blocks[chunk.signature] = self.block_pair(layout.rows, chunk)
                 result[:, 2, :, place] += blocks[chunk.signature]
             for number, chunk in enumerate((chunks[0], chunks[-1])):
                 result[:, number, :, place] = blocks[chunk.signature]
         return result
 
-    def _block_pair(self, rows: NDArray[np.intp], chunk: Chunk) -> NDArray[np.float64]:
+    def block_pair(self, rows: NDArray[np.intp], chunk: Chunk) -> NDArray[np.float64]:
         """Compute of the forward and the backward pass over a chunk, shape [2, rows]."""
         sizes = local_sizes(self.task.model, self.columns.table.plan(int(rows[0])), self.task.stack)
         pair = np.zeros((2, len(rows)))
@@ -132,31 +160,60 @@ class _Judge:
         return pair
 
     def _part_s(self, rows: NDArray[np.intp], part: Part, *, backward: bool) -> NDArray[np.float64]:
-        """Compute of a template, worked out once for each combination of what it depends on; shape [rows]."""
+        """Compute of a template, shape [rows]; that of experts, which depends on more, apart from the rest."""
         fields: tuple[str, ...] = _TOKENS
-        if part.name == "layer" and part.kind[0]:
-            fields = (*fields, *_EXPERTS)
         if part.name == "layer" and backward and not part.recomputed:
             fields = (*fields, "recompute")
+        # whether weights are still gathered is no matter of compute
+        part = part._replace(cached=False)
+        seconds = self._by_key(rows, fields, part, backward, self._lowered_s)
+        if part.name == "layer" and part.kind[0]:
+            seconds = seconds + self._by_key(rows, _TOKENS + _EXPERTS, part, backward, self._experts_s)
+        return seconds
+
+    def _by_key(
+        self,
+        rows: NDArray[np.intp],
+        fields: tuple[str, ...],
+        part: Part,
+        backward: bool,
+        seconds: Callable[[Plan, Part, bool], float],
+    ) -> NDArray[np.float64]:
+        """Seconds worked out once for each combination of the fields that they depend on; shape [rows]."""
         if fields not in self._keys:
             self._keys[fields] = grouped(self.columns.fields(*fields))
         keys = self._keys[fields]
-        # whether weights are still gathered is no matter of compute
-        name = part._replace(cached=False), backward
+        name = fields, part, backward
         known = self._parts.setdefault(name, np.full(len(keys.first), np.nan))
         group = keys.group[rows]
         for key in np.unique(group[np.isnan(known[group])]):
-            plan = self.columns.table.plan(int(keys.first[key]))
-            known[key] = self._lowered_s(plan, part, backward=backward)
+            known[key] = seconds(self.columns.table.plan(int(keys.first[key])), part, backward)
         return known[group]
 
-    def _lowered_s(self, plan: Plan, part: Part, *, backward: bool) -> float:
-        """Compute of the template of one plan; exchanges beside it would add launches."""
+    def _lowered_s(self, plan: Plan, part: Part, backward: bool) -> float:
+        """Compute of the template of one plan without its routed and shared experts."""
+        template = template_of(self._sizes(plan), part, backward=backward)
+        return self._compute_s(each for each in template if not each.name.startswith(_OF_EXPERTS))
+
+    def _experts_s(self, plan: Plan, part: Part, backward: bool) -> float:
+        """Compute of the routed and shared experts of a layer."""
+        experts = self.task.model.experts
+        assert experts is not None  # the layer has some
+        template = Template(self._sizes(plan), Phase.FORWARD)
+        if not backward or part.recomputed:
+            forward_experts(template, experts)
+        if backward:
+            backward_experts(template, experts, regather=False)
+        return self._compute_s(template.operations)
+
+    def _sizes(self, plan: Plan) -> Sizes:
+        """Sizes of a plan without exchanges beside its layers, which would add launches."""
         plain = replace(plan, overlap=replace(plan.overlap, expert=False))
-        sizes = local_sizes.__wrapped__(self.task.model, plain, self.stack)
-        template = template_of(sizes, part, backward=backward)
+        return local_sizes.__wrapped__(self.task.model, plain, self.stack)
+
+    def _compute_s(self, operations: Iterable[Operation]) -> float:
         total = 0.0
-        for operation in template:
+        for operation in operations:
             if operation.stream is Stream.COMPUTE:
                 if operation.work not in self._works:
                     self._works[operation.work] = self.cost.duration_s(operation.work)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from towtank.autotune.judge.keys import Codes, Columns, compressed, grouped, masked
+from towtank.autotune.judge.keys import Codes, Columns, Groups, compressed, grouped, masked
 from towtank.autotune.judge.layouts import Layout, layouts
 from towtank.autotune.judge.weights import WeightJudge
 from towtank.autotune.space.table import PlanTable
@@ -26,6 +26,7 @@ from towtank.simulator.memory.stages import (
 )
 from towtank.simulator.plan import Plan
 from towtank.simulator.schedules import alive_micro_batches
+from towtank.simulator.stacks.records import Stack
 
 Kind = tuple[bool, int | None]
 
@@ -79,6 +80,16 @@ def _gather_overlaps(task: TuningTask, columns: Columns) -> list[Codes]:
     return [masked(found, _weight_shards(columns) > 1)]
 
 
+def _gathers_alike(stack: Stack, chunks: tuple[Chunk, ...]) -> tuple[object, ...]:
+    """Equal for chunks that hold as many gathered weights."""
+    kinds = frozenset(run.kind[0] for chunk in chunks for run in chunk.runs)
+    ends = any(chunk.has_embedding or chunk.has_head for chunk in chunks)
+    communication = stack.communication
+    if communication.regather_in_backward and not communication.pipeline_keeps_gathered:
+        return kinds, ends
+    return kinds, ends, *(chunk.signature for chunk in chunks)
+
+
 @dataclass(frozen=True, slots=True)
 class _LayerBytes:
     """Bytes that a layer keeps, those among them that are gathered inputs, and its working set; each [rows]."""
@@ -103,10 +114,12 @@ class _Judge:
         self.states = self._states()
         self.ends = self._ends()
         self.layers = self._layers()
+        self.gathers = self._gather_keys()
+        self._known_gathered: dict[tuple[object, ...], NDArray[np.float64]] = {}
 
     def sizes(self, plan: Plan) -> Sizes:
-        """Sizes of a plan."""
-        return local_sizes(self.task.model, plan, self.task.stack)
+        """Sizes of a plan; not through the cache, which would hash model, plan and stack each time."""
+        return local_sizes.__wrapped__(self.task.model, plan, self.task.stack)
 
     def _states(self) -> NDArray[np.float64]:
         """Bytes of states, then of late gradients, for each weight of a kind; shape [rows, 6]."""
@@ -182,7 +195,7 @@ class _Judge:
             weights=(states[:, :3] * weights).sum(axis=1),
             gradients=0.0,
             optimizer=0.0,
-            gathered=self._gathered(layout, chunks),
+            gathered=self._gathered(rows, chunks),
             kept=kept,
             working=working,
             head=head * has_head,
@@ -209,8 +222,20 @@ class _Judge:
                 working = np.maximum(working, one.working[rows])
         return kept / len(chunks), gathered / len(chunks), working
 
-    def _gathered(self, layout: Layout, chunks: tuple[Chunk, ...]) -> NDArray[np.float64]:
-        columns = layout.columns
+    def _gathered(self, rows: NDArray[np.intp], chunks: tuple[Chunk, ...]) -> NDArray[np.float64]:
+        """Weights gathered for use, worked out once for stages alike in what they gather; shape [rows]."""
+        keys, name = self.gathers, _gathers_alike(self.task.stack, chunks)
+        known = self._known_gathered.setdefault(name, np.full(len(keys.first), np.nan))
+        group = keys.group[rows]
+        seen = np.zeros(len(known), np.bool_)
+        seen[group] = True
+        for key in np.flatnonzero(seen & np.isnan(known)):
+            known[key] = gathered_bytes(self.sizes(self.columns.table.plan(int(keys.first[key]))), chunks)
+        return known[group]
+
+    def _gather_keys(self) -> Groups:
+        """Rows that gather alike, given their chunks."""
+        columns = self.columns
         fields = (
             "tensor_x",
             "tensor_y",
@@ -220,14 +245,9 @@ class _Judge:
             "gradient_precision",
             "zero_stage",
         )
-        sharded = masked(np.zeros(len(layout.rows), np.int64), _weight_shards(columns) > 1)
-        found = columns.evaluated(
-            fields,
-            lambda plan: (gathered_bytes(self.sizes(plan), chunks),),
-            *_gather_overlaps(self.task, columns),
-            sharded,
-        )
-        return found[:, 0]
+        sharded = masked(np.zeros(columns.table.num_rows, np.int64), _weight_shards(columns) > 1)
+        piped = compressed((columns.number("pipeline") > 1).astype(np.int64))
+        return grouped([*columns.fields(*fields), *_gather_overlaps(self.task, columns), sharded, piped])
 
     def _alive(self, layout: Layout, same: tuple[int, ...]) -> NDArray[np.float64]:
         """Most passes whose activations a stage of a group holds at once, shape [rows]."""

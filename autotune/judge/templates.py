@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +22,20 @@ Kind = tuple[bool, int | None]
 Template = tuple[Operation, ...]
 Rows = NDArray[np.intp]
 
+
+class Passes(NamedTuple):
+    """What a template runs."""
+
+    forward: bool
+    backward: bool
+
+
+FiguresOf = Callable[[Template, NDArray[np.float64]], NDArray[np.float64]]
+"""Figures [keys, NUM_FIGURES] of a template from the seconds [operations, keys] of its operations."""
+
 SWITCHES = tuple(Overlap.__dataclass_fields__)
 
-_LAYER_GROUPS = ("tensor_x", "tensor_y", "context", "weight_shard")
+LAYER_GROUPS = ("tensor_x", "tensor_y", "context", "weight_shard")
 _END_GROUPS = ("tensor_x", "tensor_xy", "weight_shard")
 
 
@@ -54,7 +66,9 @@ class TemplateJudge:
         self._overlap = {name: overlap >> bit & 1 for bit, name in enumerate(SWITCHES)}
         self._token_columns, self._shard_columns = self._tokens(), self._shards()
         self._dense_columns = self._dense()
-        self.forward = self._layers(self._dense_columns, forward_template)
+        self.forward = self._layers(
+            self._dense_columns, forward_template, Passes(forward=True, backward=False)
+        )
         self.backward = self._backward_layers()
         self.ends = self._ends()
         self.predictions = self._predictions() if task.model.mtp_layers else {}
@@ -82,6 +96,7 @@ class TemplateJudge:
         groups: Sequence[str],
         templates: Callable[[Sizes], Sequence[Template]],
         rows: Rows | None = None,
+        figures: FiguresOf | None = None,
     ) -> list[KeyFigures]:
         """Figures of templates whose operations depend on columns `sizes`, and which send over `groups`."""
         count = self.columns.table.num_rows
@@ -99,11 +114,19 @@ class TemplateJudge:
         group = np.zeros(count, np.intp)
         group[chosen] = by_key.group
         return [
-            KeyFigures(self._figures([each[number] for each in lowered], size_of, grid_of), group)
+            KeyFigures(
+                self._figures([each[number] for each in lowered], size_of, grid_of, figures or self._whole),
+                group,
+            )
             for number in range(len(lowered[0]))
         ]
 
-    def _figures(self, lowered: list[Template], size_of: Rows, grid_of: Rows) -> NDArray[np.float64]:
+    def _whole(self, template: Template, seconds: NDArray[np.float64]) -> NDArray[np.float64]:
+        return figures_of_many(template, seconds, single_queue=self.single_queue)
+
+    def _figures(
+        self, lowered: list[Template], size_of: Rows, grid_of: Rows, figures: FiguresOf
+    ) -> NDArray[np.float64]:
         """Figures of each key, which has one of the templates and lies in the grid somewhere; [keys, NUM_FIGURES]."""
         shapes: dict[tuple[object, ...], int] = {}
         shape = np.array([shapes.setdefault(_shape(template), len(shapes)) for template in lowered])
@@ -114,7 +137,7 @@ class TemplateJudge:
             place[members] = np.arange(len(members))
             keys = np.flatnonzero(shape[size_of] == number)
             seconds = self._seconds([lowered[each] for each in members], place[size_of[keys]], grid_of[keys])
-            found = figures_of_many(lowered[members[0]], seconds, single_queue=self.single_queue)
+            found = figures(lowered[members[0]], seconds)
             if result is None:
                 result = np.empty((len(size_of), found.shape[1]))
             result[keys] = found
@@ -202,7 +225,11 @@ class TemplateJudge:
         )
 
     def _layers(
-        self, columns: list[Codes], templates: Callable[[Sizes, Kind], Template], rows: Rows | None = None
+        self,
+        columns: list[Codes],
+        templates: Callable[[Sizes, Kind], Template],
+        passes: Passes,
+        rows: Rows | None = None,
     ) -> dict[Kind, KeyFigures]:
         """Figures of layers by kind; those without experts do not depend on what is said of experts."""
         result: dict[Kind, KeyFigures] = {}
@@ -210,15 +237,26 @@ class TemplateJudge:
             kinds = [kind for kind in self.kinds if kind[0] == experts]
             if not kinds:
                 continue
-            more = self._experts() if experts else []
-            groups = _LAYER_GROUPS + (EXPERT_GROUPS if experts else ())
 
             def lowered(sizes: Sizes, kinds: list[Kind] = kinds) -> list[Template]:
                 return [templates(sizes, kind) for kind in kinds]
 
-            found = self._evaluated([*columns, *more], groups, lowered, rows)
+            if experts:
+                found = self._with_experts(columns, lowered, passes, rows)
+            else:
+                found = self._evaluated(columns, LAYER_GROUPS, lowered, rows)
             result |= dict(zip(kinds, found, strict=False))
         return result
+
+    def _with_experts(
+        self,
+        columns: list[Codes],
+        lowered: Callable[[Sizes], list[Template]],
+        passes: Passes,
+        rows: Rows | None,
+    ) -> list[KeyFigures]:
+        """Figures of layers with experts, whose other operations depend on some columns."""
+        return self._evaluated([*columns, *self._experts()], LAYER_GROUPS + EXPERT_GROUPS, lowered, rows)
 
     def _backward_columns(self) -> list[Codes]:
         columns = self.columns
@@ -244,7 +282,8 @@ class TemplateJudge:
                 return backward_template(sizes, kind, recomputed, cached)
 
             keys = [*self._backward_columns(), compressed(selective * (not recomputed))]
-            found = self._layers(keys, templates, np.flatnonzero(needed))
+            passes = Passes(forward=recomputed, backward=True)
+            found = self._layers(keys, templates, passes, np.flatnonzero(needed))
             for kind, figures in found.items():
                 result[kind, recomputed, cached] = figures
         return result
@@ -266,7 +305,7 @@ class TemplateJudge:
         def templates(sizes: Sizes) -> list[Template]:
             return [prediction_projection_template(sizes, backward=backward) for backward in (False, True)]
 
-        found = self._evaluated(self._backward_columns(), _LAYER_GROUPS, templates)
+        found = self._evaluated(self._backward_columns(), LAYER_GROUPS, templates)
         return dict(zip((False, True), found, strict=True))
 
 

@@ -6,12 +6,13 @@ Facts are those of DeepSpeed 0.19.8 (runtime/config.py: how the three batch size
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from towtank.autotune.export.names import names_of
 from towtank.autotune.reading.records import Imported, Options, ReadingError
 from towtank.simulator.lowering.sizes import resolve_overlap
 from towtank.simulator.plan import Overlap, Plan, Precision
+from towtank.simulator.plan_rules import SMALLEST_BUCKET
 from towtank.simulator.stacks.records import Stack
 
 SOURCE = "deepspeed"
@@ -45,6 +46,7 @@ def read(data: Mapping[str, Any], stack: Stack, devices: int | None, subject: st
         options.faults.append("the file does not say how many devices the job has; give --devices N")
     plan = _degrees(options, devices or 1)
     plan = _batch(options, plan)
+    plan = _bucket(options, plan, stack)
     plan = _precision(options, plan, stack)
     plan = replace(plan, overlap=_overlap(options, plan, stack))
     options.notes += [
@@ -104,6 +106,25 @@ def _degrees(options: Options, devices: int) -> Plan:
             expert_tensor=_positive(options, f"{section}.{_NAMES['expert_tensor']}"),
         )
     return plan
+
+
+def _bucket(options: Options, plan: Plan, stack: Stack) -> Plan:
+    """Buckets of ZeRO 1 and 2, where their size is a number; DeepSpeed takes 5e8 as well as 500000000."""
+    size, gathered = (
+        options.values.get(f"{_NAMES['zero']}.{_NAMES[key]}") for key in ("gradient_bucket", "gather_bucket")
+    )
+    known = isinstance(size, int | float) and not isinstance(size, bool) and size >= SMALLEST_BUCKET
+    if plan.zero_stage not in (1, 2) or not stack.supports.gradient_buckets or not known:
+        return plan
+    options.raw(f"{_NAMES['zero']}.{_NAMES['gradient_bucket']}")
+    if gathered in (None, size):
+        options.raw(f"{_NAMES['zero']}.{_NAMES['gather_bucket']}")
+    else:
+        options.notes.append(
+            f"{_NAMES['gather_bucket']} {gathered}: a plan has one size of buckets, the {size} of "
+            f"{_NAMES['gradient_bucket']}"
+        )
+    return replace(plan, gradient_bucket=int(cast(float, size)))
 
 
 def _positive(options: Options, name: str) -> int:

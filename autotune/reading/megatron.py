@@ -16,6 +16,7 @@ from towtank.autotune.reading.records import Imported, Options, ReadingError
 from towtank.autotune.reading.shapes import model_of
 from towtank.simulator.models.records import ModelSpec
 from towtank.simulator.plan import DEFAULT_RANK_ORDER, Dimension, Plan
+from towtank.simulator.plan_rules import SMALLEST_BUCKET
 from towtank.simulator.stacks.records import Stack
 
 SOURCE = "megatron"
@@ -105,7 +106,7 @@ def _plan(options: Options, stack: Stack, devices: int | None, model: ModelSpec 
         rank_order=_STAGES_INSIDE if options.on(_NAMES["pipeline_before_data"]) else DEFAULT_RANK_ORDER,
     )
     plan = _experts(options, plan)
-    plan = _sharding(options, plan)
+    plan = _bucket(options, _sharding(options, plan), stack)
     plan = _batch(options, plan, model)
     plan = _recompute(options, plan, split)
     plan = precision(options, plan, stack)
@@ -160,6 +161,18 @@ def _sharding(options: Options, plan: Plan) -> Plan:
             f"{_NAMES['replicas']} {replicas} does not divide the data-parallel degree {plan.data}"
         )
     return replace(plan, zero_stage=stage, data_shard=max(1, plan.data // replicas))
+
+
+def _bucket(options: Options, plan: Plan, stack: Stack) -> Plan:
+    """Buckets of the gradients; a size that the stack or ZeRO 3 has no use for is ignored, and said to be."""
+    name = _NAMES["gradient_bucket"]
+    if plan.zero_stage == 3 or not stack.supports.gradient_buckets or name not in options.values:
+        return plan
+    size = options.number(name)
+    if size is not None and size < SMALLEST_BUCKET:
+        options.notes.append(f"{name} {size}: taken as {SMALLEST_BUCKET:,}, the smallest bucket of a plan")
+        size = SMALLEST_BUCKET
+    return replace(plan, gradient_bucket=size)
 
 
 def _batch(options: Options, plan: Plan, model: ModelSpec | None) -> Plan:

@@ -40,7 +40,7 @@ def explain(task: TuningTask, plan: Plan, winner: Prediction) -> Reason:
     limit = task.memory_limit_bytes() if task.machine.device.memory_capacity_bytes is not None else None
     fullest = max(stage_memories(lower(task.model, plan, task.stack)), key=lambda stage: stage.peak_bytes)
     if limit is not None and fullest.peak_bytes > limit:
-        return missing_memory(fullest, limit)
+        return missing_memory(fullest, limit, task.memory_margin)
     prediction = predict(
         task.model,
         task.machine,
@@ -52,14 +52,18 @@ def explain(task: TuningTask, plan: Plan, winner: Prediction) -> Reason:
     return reason_between(prediction, winner)
 
 
-def missing_memory(stage: StageMemory, capacity_bytes: float) -> Reason:
-    """By how much a stage exceeds the memory of its devices, and what fills it."""
-    missing = stage.peak_bytes - capacity_bytes
+def missing_memory(stage: StageMemory, limit_bytes: float, margin: float = 0.0) -> Reason:
+    """By how much a stage exceeds what it may fill of its devices' memory, and what fills it.
+
+    `margin` is the share of the peak that the limit leaves free.
+    """
+    missing = stage.peak_bytes - limit_bytes
+    spare = f" with {100 * margin:.1f} % to spare" if margin else ""
     parts = dict(sorted(stage.parts.items(), key=lambda item: -item[1]))
     named = ", ".join(f"{name} {gibibytes(size)}" for name, size in list(parts.items())[:_PARTS])
     return Reason(
         "does not fit",
-        f"does not fit by {gibibytes(missing)} on stage {stage.stage}: {named}",
+        f"does not fit{spare} by {gibibytes(missing)} on stage {stage.stage}: {named}",
         missing_bytes=missing,
         stage=stage.stage,
         parts_bytes=parts,

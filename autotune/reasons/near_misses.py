@@ -53,15 +53,15 @@ def _asked(task: TuningTask, each: Neighbour) -> bool:
 
 
 def _too_large(task: TuningTask, legal: list[Neighbour], winner: Prediction) -> list[NearMiss]:
-    capacity = task.machine.device.memory_capacity_bytes
-    if capacity is None:
+    if task.machine.device.memory_capacity_bytes is None:
         return []
-    large = [each for each in legal if _peak_bytes(task, each) > capacity]
+    limit = task.memory_limit_bytes()
+    large = [each for each in legal if _peak_bytes(task, each) > limit]
     found = fastest_too_large(task, large, winner.step_time_s * (1 - AS_FAST))
     if found is None:
         return []
     step = found.prediction
-    reason = missing_memory(step.peak_stage, capacity)
+    reason = missing_memory(step.peak_stage, limit, task.memory_margin)
     return [NearMiss(found.change, step.plan, reason, step.step_time_s)]
 
 

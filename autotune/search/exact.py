@@ -1,122 +1,29 @@
 """Exact search: branch and bound over the whole space, with a proof for every plan of the answer.
 
-Memory of all legal plans is judged at once (`judge`); those that fit get lower bounds of their step times
+Memory of all legal plans is judged at once (`judging`); those that fit get lower bounds of their step times
 (`narrowing`). Plans are simulated in the order of their bounds until the next bound is above the step time of the
-last plan of the answer: whatever is left is slower.
+last plan of the answer: whatever is left is slower. A search with a budget simulates a few plans before all that
+(`probing`).
 Plans go in rounds whose size depends on nothing but what was done so far. So the answer and its counts are the same
 with any number of processes, unless a budget or the user stops the search.
 """
 
 import os
-import time
-from dataclasses import dataclass, field, replace
-from heapq import heappush, heapreplace
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from towtank.autotune.search.narrowing import narrowed
+from towtank.autotune.search.budget import Budget
+from towtank.autotune.search.judging import Judged, judge
 from towtank.autotune.search.pool import Crew
+from towtank.autotune.search.queue import FIRST_ROUND
 from towtank.autotune.search.records import Counts, Progress, RankedPlan, Report, SearchResult
-from towtank.autotune.space.table import PlanTable
 from towtank.autotune.task import TuningTask
 from towtank.simulator.predict import EngineName
 
-_FIRST_ROUND, _LARGEST_ROUND = 32, 2048
-"""Plans of a round; in between, half of what was simulated so far."""
 _LONG_QUEUE = 600
 """Plans left to simulate that are worth the start of workers."""
-
-
-class Budget:
-    """The time that a search may take from when this is made."""
-
-    def __init__(self, seconds: float | None) -> None:
-        self._began = time.monotonic()
-        self._seconds = seconds
-
-    @property
-    def elapsed_s(self) -> float:
-        """Seconds so far."""
-        return time.monotonic() - self._began
-
-    def left(self) -> bool:
-        """Whether there is time left."""
-        return self._seconds is None or self.elapsed_s < self._seconds
-
-
-@dataclass(slots=True, eq=False)
-class Queue:
-    """Plans that fit in the order of their bounds, and what is known of their step times."""
-
-    table: PlanTable
-    bound_s: NDArray[np.float64]
-    """In rising order."""
-    memory_bytes: NDArray[np.float64]
-    top: int
-    step_time_s: NDArray[np.float64] = field(init=False)
-    """Not a number where a plan was not simulated."""
-    next: int = 0
-    """First plan of the next round."""
-    _best: list[float] = field(default_factory=list)
-    """The best step times so far as a heap of their negatives."""
-
-    def __post_init__(self) -> None:
-        self.step_time_s = np.full(len(self.bound_s), np.nan)
-
-    @property
-    def limit_s(self) -> float:
-        """Step time of the last plan of the answer so far: a plan whose bound is above it does not come in."""
-        return -self._best[0] if len(self._best) == self.top else np.inf
-
-    @property
-    def best_s(self) -> float | None:
-        """Best step time so far."""
-        return -max(self._best) if self._best else None
-
-    @property
-    def end(self) -> int:
-        """First plan whose bound is above the limit."""
-        return int(np.searchsorted(self.bound_s, self.limit_s, side="right"))
-
-    def round(self) -> NDArray[np.intp]:
-        """Places of the plans to simulate next; none left: the search is done."""
-        while self.next < self.end:
-            size = min(_LARGEST_ROUND, max(_FIRST_ROUND, self.next // 2))
-            first, self.next = self.next, min(self.next + size, self.end)
-            unknown = np.flatnonzero(np.isnan(self.step_time_s[first : self.next]))
-            if len(unknown):
-                return unknown + first
-        return np.empty(0, np.intp)
-
-    def note(self, places: NDArray[np.intp], seconds: list[float]) -> None:
-        """Take in step times."""
-        self.step_time_s[places] = seconds
-        for each in seconds:
-            if len(self._best) < self.top:
-                heappush(self._best, -each)
-            elif each < self.limit_s:
-                heapreplace(self._best, -each)
-
-    def num_simulated(self) -> int:
-        """Plans whose step time is known."""
-        return int(np.count_nonzero(~np.isnan(self.step_time_s)))
-
-    def num_open(self) -> int:
-        """Plans that were not simulated although their bound is not above the limit."""
-        return int(np.count_nonzero(np.isnan(self.step_time_s[: self.end])))
-
-    def smallest_open_s(self) -> float:
-        """Smallest bound of a plan that was not simulated; infinite if there is none."""
-        unknown = np.flatnonzero(np.isnan(self.step_time_s))
-        return float(self.bound_s[unknown[0]]) if len(unknown) else np.inf
-
-    def winners(self) -> NDArray[np.intp]:
-        """Places of the best plans; of equal ones that which needs less memory, then the one listed first."""
-        found = np.flatnonzero(self.step_time_s <= self.limit_s)
-        order = np.lexsort((found, self.memory_bytes[found], self.step_time_s[found]))
-        return found[order[: self.top]]
 
 
 def tune(
@@ -149,58 +56,25 @@ def tune(
     budget, tell = Budget(budget_s), progress or (lambda progress: None)
     crew = Crew(task, workers or os.cpu_count() or 1)
     try:
-        judged = _judge(task, top, crew, budget, tell)
-        if judged.queue is None:
-            return _nothing_fits(task, judged, budget)
-        stopped = "interrupt" if judged.interrupted else _simulate(judged.queue, crew, budget, tell)
-        result = _result(task, judged, judged.queue, stopped, budget)
-        if finalists and stopped != "interrupt" and budget.left():
-            tell(Progress("finalists", result.counts.simulated, result.counts.simulated, judged.queue.best_s))
+        judged = judge(task, top, crew, budget, tell)
+        stopped = _simulate(judged, crew, budget, tell)
+        result = _result(task, judged, stopped, budget)
+        if finalists and result.plans and stopped != "interrupt" and budget.left():
+            simulated = result.counts.simulated
+            tell(Progress("finalists", simulated, simulated, result.plans[0].step_time_s))
             result = _with_references(result, crew, finalists, finalists_engine)
         return replace(result, elapsed_s=budget.elapsed_s)
     finally:
         crew.close()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Judged:
-    """The space after memory and bounds."""
-
-    table: PlanTable
-    memory_bytes: NDArray[np.float64]
-    limit_bytes: float
-    num_fitting: int
-    queue: Queue | None
-    """Plans that fit and that the bounds leave; None where no plan fits."""
-    interrupted: bool = False
-    """Whether the user stopped it."""
-
-
-def _judge(task: TuningTask, top: int, crew: Crew, budget: Budget, tell: Report) -> _Judged:
-    """All legal plans, their memory, and the bounds of those that fit."""
-    from towtank.autotune.judge.memory import peak_memory_bytes
-    from towtank.autotune.space.enumerate import legal_plans
-
-    tell(Progress("plans", 0, 0, None))
-    table = legal_plans(task)
-    tell(Progress("memory and bounds", 0, table.num_rows, None))
-    limit = task.memory_limit_bytes()
-    memory = peak_memory_bytes(task, table)
-    fitting = np.flatnonzero(memory <= limit)
-    if not len(fitting):
-        return _Judged(table, memory, limit, 0, None)
-    fit = table.take(fitting)
-    left = narrowed(task, fit, top, crew, budget.left, tell)
-    queue = Queue(fit.take(left.rows), left.bound_s, memory[fitting[left.rows]], top)
-    known_places = np.flatnonzero(np.isin(left.rows, [*left.seconds]))
-    queue.note(known_places, [left.seconds[int(row)] for row in left.rows[known_places]])
-    return _Judged(table, memory, limit, len(fitting), queue, left.interrupted)
-
-
 def _simulate(
-    queue: Queue, crew: Crew, budget: Budget, tell: Report
+    judged: Judged, crew: Crew, budget: Budget, tell: Report
 ) -> Literal["budget", "interrupt"] | None:
     """Put plans on the clock until the bounds say that the rest is slower; what stopped it before, if anything."""
+    queue = judged.queue
+    if judged.interrupted or queue is None:
+        return "interrupt" if judged.interrupted else None
     done = queue.num_simulated()
 
     def going() -> bool:
@@ -208,7 +82,7 @@ def _simulate(
 
     try:
         while len(places := queue.round()):
-            if queue.next > _FIRST_ROUND and queue.end - queue.next > _LONG_QUEUE:
+            if queue.next > FIRST_ROUND and queue.end - queue.next > _LONG_QUEUE:
                 crew.call()
             for some, seconds in crew.times(queue.table, places, going):
                 queue.note(some, seconds)
@@ -220,17 +94,16 @@ def _simulate(
         if not done:
             raise
         return "interrupt"
-    return "budget" if queue.num_open() else None
+    return "budget" if queue.num_open() or judged.num_unknown or not judged.listed else None
 
 
 def _result(
-    task: TuningTask,
-    judged: _Judged,
-    queue: Queue,
-    stopped: Literal["budget", "interrupt"] | None,
-    budget: Budget,
+    task: TuningTask, judged: Judged, stopped: Literal["budget", "interrupt"] | None, budget: Budget
 ) -> SearchResult:
-    smallest = queue.smallest_open_s()
+    queue = judged.queue
+    if queue is None:
+        return _nothing_fits(task, judged, budget)
+    smallest = min(queue.smallest_open_s(), judged.rest_s)
     simulated, num_open = queue.num_simulated(), queue.num_open()
     plans = tuple(
         RankedPlan(
@@ -247,10 +120,10 @@ def _result(
         task=task,
         counts=Counts(
             legal=judged.table.num_rows,
-            do_not_fit=judged.table.num_rows - judged.num_fitting,
+            do_not_fit=judged.do_not_fit,
             pruned=judged.num_fitting - simulated - num_open,
             simulated=simulated,
-            open=num_open,
+            open=num_open + judged.num_unknown,
         ),
         plans=plans,
         stopped=stopped,
@@ -259,10 +132,11 @@ def _result(
         closest=None,
         closest_peak_bytes=None,
         elapsed_s=budget.elapsed_s,
+        listed=judged.listed,
     )
 
 
-def _nothing_fits(task: TuningTask, judged: _Judged, budget: Budget) -> SearchResult:
+def _nothing_fits(task: TuningTask, judged: Judged, budget: Budget) -> SearchResult:
     """The answer where no plan fits, or there is none at all."""
     rows = judged.table.num_rows
     closest = int(np.argmin(judged.memory_bytes)) if rows else None

@@ -74,10 +74,10 @@ class Workers:
             _cancel(waiting)
             raise
 
-    def bounds(self, table: PlanTable) -> NDArray[np.float64]:
+    def bounds(self, table: PlanTable, limit_s: float) -> NDArray[np.float64]:
         """A part of the table for each worker; plans that are alike stand beside each other."""
         parts = np.array_split(np.arange(table.num_rows), self._number)
-        waiting = [self._pool.submit(_worker_bounds, table.take(part)) for part in parts]
+        waiting = [self._pool.submit(_worker_bounds, table.take(part), limit_s) for part in parts]
         return np.concatenate([each.result() for each in waiting])
 
     def references(self, plans: Sequence[Plan], engine: EngineName) -> list[float]:
@@ -114,15 +114,21 @@ def _times(table: PlanTable) -> list[float]:
     return [_worker_clock.seconds(table.plan(row)) for row in range(table.num_rows)]
 
 
-def _worker_bounds(table: PlanTable) -> NDArray[np.float64]:
+def _worker_bounds(table: PlanTable, limit_s: float) -> NDArray[np.float64]:
     assert _worker_clock is not None
-    return _bounds(_worker_clock.task, table)
+    return _bounds(_worker_clock.task, table, limit_s)
 
 
-def _bounds(task: TuningTask, table: PlanTable) -> NDArray[np.float64]:
-    from towtank.autotune.judge.bound import step_bound_s
+def _bounds(task: TuningTask, table: PlanTable, limit_s: float) -> NDArray[np.float64]:
+    """Tight bounds; where plans have experts, of those only whose work alone is not above a limit."""
+    from towtank.autotune.judge.bound import step_bound_s, work_bound_s
 
-    return step_bound_s(task, table)
+    if task.model.experts is None or limit_s == np.inf:
+        return step_bound_s(task, table)
+    found = work_bound_s(task, table)
+    left = np.flatnonzero(found <= limit_s)
+    found[left] = np.maximum(found[left], step_bound_s(task, table.take(left)))
+    return found
 
 
 def _worker_reference(plan: Plan, engine: EngineName) -> float:
@@ -166,14 +172,14 @@ class Crew:
                 self._workers, self._pool = 1, None
         yield from self._myself().times(table, np.array(sorted(left), np.intp), going)
 
-    def bounds(self, table: PlanTable) -> NDArray[np.float64]:
-        """Lower bounds of step times in seconds, shape [rows]."""
+    def bounds(self, table: PlanTable, limit_s: float = np.inf) -> NDArray[np.float64]:
+        """Lower bounds of step times in seconds, shape [rows]; not as tight as can be once above a limit."""
         if self._pool is not None:
             try:
-                return self._pool.bounds(table)
+                return self._pool.bounds(table, limit_s)
             except BrokenProcessPool:
                 self._workers, self._pool = 1, None
-        return _bounds(self._task, table)
+        return _bounds(self._task, table, limit_s)
 
     def references(self, plans: Sequence[Plan], engine: EngineName) -> list[float]:
         """Step times in seconds by another engine."""

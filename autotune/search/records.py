@@ -20,7 +20,7 @@ class Counts:
     simulated: int
     """Plans put on the clock by the compiled engine."""
     open: int = 0
-    """Plans that the search would have simulated, had it not been stopped."""
+    """Plans that a stopped search has not judged, or not simulated: they may be better."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,8 @@ class SearchResult:
     """Where no plan fits: the one that lacks the least memory."""
     closest_peak_bytes: float | None
     elapsed_s: float
+    listed: bool = True
+    """Whether all legal plans were listed; if not, the counts are those of the plans that were looked at."""
 
     @property
     def proven(self) -> bool:
@@ -70,9 +72,9 @@ class SearchResult:
 class Progress:
     """How far a search is."""
 
-    stage: Literal["plans", "memory and bounds", "simulation", "finalists"]
+    stage: Literal["plans", "probes", "memory", "memory and bounds", "simulation", "finalists"]
     done: int
-    """Plans simulated; before that, plans with tight bounds."""
+    """Plans simulated; before that, plans with tight bounds; of memory, plans whose memory is known."""
     of: int
     """Plans that are left to simulate or to bound, as far as known; of memory, all."""
     best_s: float | None

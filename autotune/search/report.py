@@ -126,6 +126,7 @@ def report_to_mapping(report: SearchReport, version: str) -> dict[str, Any]:
         "gap": result.gap if result.plans else None,
         "stopped": result.stopped,
         "elapsed_s": result.elapsed_s,
+        **({} if result.listed else {"listed": False}),
         "memory_capacity_bytes": task.machine.device.memory_capacity_bytes,
         "memory_margin": task.memory_margin,
         "plans": [_entry_to_mapping(each) for each in report.entries],

@@ -25,13 +25,18 @@ from towtank.simulator.lowering.stages import (
     parts_of,
     template_of,
 )
-from towtank.simulator.lowering.weights import Weights, gradient_messages, parameter_messages, stage_weights
-from towtank.simulator.operations import Message
+from towtank.simulator.lowering.weights import gradient_messages, parameter_messages, stage_weights
 from towtank.simulator.plan import Plan
 from towtank.simulator.predict import possible_overlap
 from towtank.simulator.program import send_message
 from towtank.simulator.schedules import schedule
-from towtank.simulator.step_ends import gradient_norm_s, optimizer_s, unrolled_weights
+from towtank.simulator.step_ends import (
+    gradient_norm_s,
+    in_buckets,
+    layer_seconds,
+    messages_s,
+    optimizer_s,
+)
 from towtank.simulator.waiting import slowest
 
 if TYPE_CHECKING:
@@ -175,26 +180,19 @@ class StepClock:
         """What a stage does besides its passes."""
         cost = self._cost(sizes)
         all_weights = stage_weights(sizes, chunks)
-
-        def total(messages: list[Message]) -> float:
-            return sum((cost.duration_s(message) for message in messages), 0.0)
-
-        reduce_all = total(gradient_messages(sizes, all_weights))
+        reduce_all = messages_s(in_buckets(sizes, all_weights, gradient_messages), cost)
         layered = np.zeros((2, 1, len(chunks), max(1, *(chunk.num_layers for chunk in chunks))))
         for chunk in chunks:
-            known: dict[Weights, tuple[float, float]] = {}
-            for layer, weights in unrolled_weights(sizes, chunk):
-                if weights not in known:
-                    gather, reduce = parameter_messages(sizes, weights), gradient_messages(sizes, weights)
-                    known[weights] = total(gather), total(reduce)
-                layered[:, 0, chunk.index, max(0, layer)] = known[weights]
+            for kind, collectives in enumerate((parameter_messages, gradient_messages)):
+                for layer, seconds in layer_seconds(sizes, chunk, collectives, cost):
+                    layered[kind, 0, chunk.index, max(0, layer)] = seconds
             if chunk.num_layers == 0:  # as `step` has it: the first chunk reduces the gradients of the stage
                 layered[1, 0, chunk.index, 0] = reduce_all if chunk.index == 0 else 0.0
         whole = (
             reduce_all,
             gradient_norm_s(sizes, chunks, cost),
             optimizer_s(sizes, chunks, cost),
-            total(parameter_messages(sizes, all_weights)),
+            messages_s(in_buckets(sizes, all_weights, parameter_messages), cost),
         )
         return _Ends(np.array(whole)[:, None], layered)
 

@@ -12,7 +12,13 @@ from towtank.autotune.space.draft import Draft
 from towtank.autotune.space.execution import same_cached_layers
 from towtank.autotune.space.names import is_data, renamed_shards
 from towtank.autotune.space.placements import same, signature
-from towtank.autotune.space.sameness import communicates, own_switch, weight_shards, zero_is_moot
+from towtank.autotune.space.sameness import (
+    communicates,
+    own_switch,
+    reduces_gradients,
+    weight_shards,
+    zero_is_moot,
+)
 from towtank.autotune.space.sharding import tiles_stages
 from towtank.hardware_profiles.records import Machine
 from towtank.simulator.lowering.sizes import local_sizes
@@ -95,6 +101,13 @@ def _recompute(model: ModelSpec, machine: Machine, stack: Stack, plan: Plan) -> 
     return replace(plan, recompute_every=every, cached_layers=cached)
 
 
+def _buckets(model: ModelSpec, machine: Machine, stack: Stack, plan: Plan) -> Plan:
+    """Buckets of gradients that nobody reduces."""
+    if plan.gradient_bucket is None or reduces_gradients(row_of(plan), stack)[0]:
+        return plan
+    return replace(plan, gradient_bucket=None)
+
+
 def _switches(model: ModelSpec, machine: Machine, stack: Stack, plan: Plan) -> Plan:
     """Overlap of what is not communicated, or as the stack overlaps by itself."""
     row = row_of(plan)
@@ -133,5 +146,5 @@ def _shards_over_z(model: ModelSpec, machine: Machine, stack: Stack, plan: Plan)
 
 
 _RENAMES: tuple[Rename, ...] = (
-    _defaults, _stages, _degrees_of_one, _sharding, _recompute, _shards_over_z, _order, _switches
+    _defaults, _stages, _degrees_of_one, _sharding, _recompute, _shards_over_z, _order, _buckets, _switches
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import overload
 
 import numpy as np
 
@@ -47,6 +48,13 @@ _BLOCK = 1 << 18
 """Rows that one step extends at once, so that masks of rows times options stay small."""
 
 
+_DECIDE_COMPUTE = (
+    "tensor_x", "tensor_y", "pipeline", "context", "tensor_z", "data", "expert", "sequence_parallel", "micro_batch",
+    "precision",
+)  # fmt: skip
+"""First fields of the steps after which the compute of a micro-batch is known, but for recomputation."""
+
+
 def legal_plans(task: TuningTask) -> PlanTable:
     """Every legal plan of the space, under the constraints, each by its canonical name only.
 
@@ -54,22 +62,107 @@ def legal_plans(task: TuningTask) -> PlanTable:
         TuningError: the task or a constraint can have no plan, no plan is legal (with the rules that leave none), or
         there are more than MOST_PLANS.
     """
-    faults = task_faults(task)
-    if faults:
-        raise TuningError(faults)
+    found = listed(task, lambda: True)
+    assert found is not None  # nothing stops it
+    return found
+
+
+def listed(task: TuningTask, going: Callable[[], bool]) -> PlanTable | None:
+    """All legal plans as `legal_plans`, or None once `going()` is false.
+
+    Raises:
+        TuningError: as `legal_plans`.
+    """
+    _check(task)
     draft = Draft()
     for place, step in enumerate(STEPS):
-        draft = _grown(task, draft, step)
+        grown = _grown(task, draft, step, going)
+        if grown is None:
+            return None
+        draft = grown
         if draft.num_rows == 0:
             raise TuningError([nothing_legal(task, _tallies(task, STEPS[: place + 1]))])
     return _table(task, joined(draft))
 
 
-def _grown(task: TuningTask, draft: Draft, step: Step) -> Draft:
-    """The rows with each option of a step that its rules allow, each plan by one name."""
+def sampled(task: TuningTask, most: int, seed: int) -> tuple[PlanTable | None, bool]:
+    """At most so many legal plans, each drawn as likely as any other, and whether they are all that there are.
+
+    None where the draw meets a dead end.
+
+    Raises:
+        TuningError: the task or a constraint can have no plan.
+    """
+    draw, whole = np.random.default_rng(seed), True
+
+    def thin(draft: Draft) -> Draft:
+        nonlocal whole
+        if draft.num_rows <= most:
+            return draft
+        whole = False
+        return draft.take(np.sort(draw.choice(draft.num_rows, most, replace=False)))
+
+    return _thinned(task, thin), whole
+
+
+GRID = ("tensor_x", "tensor_y", "pipeline", "context", "tensor_z", "data", "expert", "expert_tensor")
+"""Degrees of a plan."""
+
+
+def on_grid_of(task: TuningTask, plan: Plan) -> PlanTable | None:
+    """All plans of the space with the degrees of one of them."""
+
+    def thin(draft: Draft) -> Draft:
+        for name in GRID:
+            values = draft.choices.get(name, ())
+            if len(values) > 1:
+                draft = draft.take(draft.code(name) == values.index(getattr(plan, name)))
+        return draft
+
+    return _thinned(task, thin)
+
+
+def _thinned(task: TuningTask, thin: Callable[[Draft], Draft]) -> PlanTable | None:
+    """The plans that grow out of the rows which `thin` leaves after each step; None if there are none."""
+    _check(task)
+    draft = Draft()
+    for step in STEPS:
+        draft = thin(_grown(task, draft, step))
+        if draft.num_rows == 0:
+            return None
+    return _table(task, joined(draft))
+
+
+def outline(task: TuningTask) -> PlanTable:
+    """Legal combinations of the dimensions that decide compute, each with the other fields as a plan has them
+    unless said otherwise, on one stage; a few that no legal plan has may be among them."""
+    draft = Draft()
+    for step in STEPS:
+        if step.names[0] in _DECIDE_COMPUTE:
+            draft = _grown(task, draft, step)
+    left_out = {name: draft.choices[name] for name in draft.choices if name != "pipeline"}
+    codes = {name: each for name, each in draft.codes.items() if name != "pipeline"}
+    return _table(task, Draft(draft.num_rows, left_out, codes))
+
+
+def _check(task: TuningTask) -> None:
+    if faults := task_faults(task):
+        raise TuningError(faults)
+
+
+@overload
+def _grown(task: TuningTask, draft: Draft, step: Step) -> Draft: ...
+@overload
+def _grown(task: TuningTask, draft: Draft, step: Step, going: Callable[[], bool]) -> Draft | None: ...
+def _grown(
+    task: TuningTask, draft: Draft, step: Step, going: Callable[[], bool] | None = None
+) -> Draft | None:
+    """The rows with each option of a step that its rules allow, each plan by one name; None if `going()` is false."""
     options = step.options(task)
     parts, total = [], 0
     for start in range(0, draft.num_rows, _BLOCK):
+        if going is not None and not going():
+            return None
         part = draft.take(slice(start, start + _BLOCK)) if draft.num_rows > _BLOCK else draft
         keep = np.ones((part.num_rows, len(options)), np.bool_)
         for _, held in step.rules(task, part, options):
@@ -81,7 +174,7 @@ def _grown(task: TuningTask, draft: Draft, step: Step) -> Draft:
         for own in _NAMES.get(step.names[0], ()):
             part = part.take(own(task, part))
         parts.append(part)
-    return concatenated(parts)
+    return concatenated(parts) if parts else draft
 
 
 def _tallies(task: TuningTask, steps: tuple[Step, ...]) -> Iterator[Tally]:

@@ -56,7 +56,7 @@ def reduces_in_passes(draft: Draft, stack: Stack) -> Mask:
     return found
 
 
-def _reduces_gradients(draft: Draft, stack: Stack) -> Mask:
+def reduces_gradients(draft: Draft, stack: Stack) -> Mask:
     """Rows that reduce gradients over replicas once per step (`weights.gradient_messages`)."""
     several = draft.product("data", "context") > 1
     found: Mask = several | (draft.numbers("expert") > 1)
@@ -81,7 +81,7 @@ def _gathers_weights(draft: Draft, stack: Stack) -> Mask:
 
 
 _COMMUNICATION: dict[str, Callable[[Draft, Stack], Mask]] = {
-    "data_gradients": _reduces_gradients,
+    "data_gradients": reduces_gradients,
     "parameter_gather": _gathers_parameters,
     "tensor": lambda draft, stack: draft.product("sequence_parallel", "tensor_x") > 1,
     "backward_all_reduce": lambda draft, stack: draft.product("tensor_x", "tensor_y") > 1,

@@ -1,7 +1,7 @@
 """Plans as columns: a million of them fit into some tens of megabytes and are judged by numpy."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -52,8 +52,8 @@ class PlanTable:
             return np.repeat(array, self.num_rows)
         return array[self.codes[name]]
 
-    def take(self, rows: NDArray[Any]) -> "PlanTable":
-        """The rows of a mask or of an index array."""
+    def take(self, rows: NDArray[Any] | slice) -> "PlanTable":
+        """The rows of a mask, of an index array or of a slice."""
         return PlanTable(self.base, self.choices, {name: codes[rows] for name, codes in self.codes.items()})
 
     def groups(self, fields: Sequence[str]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -74,3 +74,45 @@ class PlanTable:
         """
         first, group = self.groups(fields)
         return np.array([function(self.plan(int(row))) for row in first], np.float64)[group]
+
+    def row_of(self, plan: Plan) -> int | None:
+        """The row of a plan that is written as the rows of this table are; None where it is not among them."""
+        shared = [f.name for f in fields(plan) if f.name not in self.codes]
+        if any(getattr(plan, name) != getattr(self.base, name) for name in shared):
+            return None
+        rows: NDArray[np.intp] | None = None
+        for name, codes in self.codes.items():
+            value = getattr(plan, name)
+            if value not in self.choices[name]:
+                return None
+            code = self.choices[name].index(value)
+            rows = np.flatnonzero(codes == code) if rows is None else rows[codes[rows] == code]
+        return int(rows[0]) if rows is not None and len(rows) else None
+
+
+def united(tables: Sequence[PlanTable]) -> PlanTable:
+    """The rows of tables of one task, one after the other."""
+    first = tables[0]
+    differ = [
+        each.name
+        for each in fields(first.base)
+        if any(getattr(table.base, each.name) != getattr(first.base, each.name) for table in tables)
+    ]
+    names = list(dict.fromkeys([*(name for table in tables for name in table.codes), *differ]))
+    choices: dict[str, tuple[Any, ...]] = {}
+    codes: dict[str, NDArray[np.int16]] = {}
+    for name in names:
+        own = [table.choices.get(name, (getattr(table.base, name),)) for table in tables]
+        place = {
+            value: code for code, value in enumerate(dict.fromkeys(each for part in own for each in part))
+        }
+        choices[name] = tuple(place)
+        codes[name] = np.concatenate(
+            [
+                np.array([place[value] for value in part], np.int16)[
+                    table.codes[name] if name in table.codes else np.zeros(table.num_rows, np.int16)
+                ]
+                for table, part in zip(tables, own, strict=True)
+            ]
+        )
+    return PlanTable(first.base, choices, codes)

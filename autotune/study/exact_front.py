@@ -45,6 +45,8 @@ class Front:
     measures: tuple[Measure, ...]
     counts: FrontCounts
     plans: tuple[FrontPlan, ...]
+    devices: tuple[int, ...]
+    """Numbers of devices that the legal plans occupy."""
     memory_margin: float = 0.0
     """Share of their predicted peak that the plans leave free."""
 
@@ -96,7 +98,8 @@ def space_front(
         TuningError: no plan is legal; UnknownFigure: the machine's profile lacks a figure.
     """
     the_prices = prices or Prices()
-    tasks = [replace(task, devices=number) for number in devices or (task.devices,)]
+    numbers = tuple(devices) or (task.devices,)
+    tasks = [replace(task, devices=number) for number in numbers]
     parts = [_part(each, measures, the_prices) for each in tasks]
     share = need_busy_share(measures)
 
@@ -116,7 +119,7 @@ def space_front(
     counts = FrontCounts(
         legal, legal - len(optimistic), len(optimistic) - simulated - left, simulated, open=left
     )
-    return Front(tuple(measures), counts, tuple(plans), task.memory_margin)
+    return Front(tuple(measures), counts, tuple(plans), numbers, task.memory_margin)
 
 
 def _part(task: TuningTask, measures: Sequence[Measure], prices: Prices) -> _Part:

@@ -1,15 +1,15 @@
 """The mixed space around plans of the exact search: what makes enumeration endless.
 
 A configuration is one of some plans with legal degrees, and what can be changed on any of them: how many layers each
-pipeline chunk holds, which layers recompute, how many keep gathered weights, overlap switches, and the nesting of
-dimensions. Bucket sizes of the stack are left out: its model knows what buckets need in memory but not what they save
-in time, so that a search could only shrink them.
+pipeline chunk holds, which layers recompute, how many keep gathered weights, overlap switches, the size of gradient
+buckets, and the nesting of dimensions.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import permutations
+from math import ceil, log2
 from typing import Any, cast
 
 from towtank.autotune.space.canonical import canonical
@@ -18,15 +18,17 @@ from towtank.autotune.study.records import Choice, Parameter, Parameters, Value,
 from towtank.hardware_profiles.records import Machine
 from towtank.simulator.lowering.sizes import local_sizes, resolve_overlap
 from towtank.simulator.lowering.stages import chunks_of
+from towtank.simulator.models import count
 from towtank.simulator.models.records import ModelSpec
 from towtank.simulator.plan import DEFAULT_RANK_ORDER, Dimension, Overlap, Plan, Recompute
-from towtank.simulator.plan_rules import faults_of
+from towtank.simulator.plan_rules import SMALLEST_BUCKET, faults_of
 from towtank.simulator.stacks.records import Stack
 
 AS_IT_IS = "as it is"
 """Value of a choice that leaves the plan's own."""
 PLAN = "plan"
 _FIRST, _LAST, _SLOPE = "layers.first", "layers.last", "layers.slope"
+_BUCKET = "gradient_bucket"
 _MOST_SHIFT = 8
 """Layers at most that move between chunks."""
 _MOST_INTERVAL = 8
@@ -60,6 +62,7 @@ class PlanSpace:
         plan = self.plans[int(parameters[PLAN])]
         plan = _with_recompute(plan, parameters)
         plan = _with_overlap(plan, self.stack, parameters)
+        plan = _with_bucket(plan, parameters)
         order = str(parameters.get("rank_order", AS_IT_IS))
         if order != AS_IT_IS:
             plan = replace(plan, rank_order=_order(order))
@@ -194,6 +197,19 @@ def _overlap(model: ModelSpec, stack: Stack, plans: Sequence[Plan]) -> dict[str,
     return {f"overlap.{name}": Choice((AS_IT_IS, True, False)) for name in switches}
 
 
+def _bucket(model: ModelSpec, stack: Stack, plans: Sequence[Plan]) -> dict[str, Parameter]:
+    """The size of buckets in powers of two, up to one that holds all weights of a device."""
+    shared = [plan.tensor_x * plan.tensor_y * plan.pipeline for plan in plans if _takes_buckets(plan)]
+    if not stack.supports.gradient_buckets or not shared:
+        return {}
+    most = count.parameters(model).total / min(shared)
+    return {_BUCKET: Whole(0, 1 + max(1, ceil(log2(most / SMALLEST_BUCKET))))}
+
+
+def _takes_buckets(plan: Plan) -> bool:
+    return plan.zero_stage < 3 and plan.data * plan.context * plan.tensor_z > 1
+
+
 def _rank_order(model: ModelSpec, stack: Stack, plans: Sequence[Plan]) -> dict[str, Parameter]:
     """Nestings of the dimensions that any plan uses; the others lie outside, where they change nothing."""
     used = [name for name in DEFAULT_RANK_ORDER if any(plan.degree(name) > 1 for plan in plans)]
@@ -209,6 +225,7 @@ _DIMENSIONS: tuple[
     (("recompute",), _recompute),
     (("cached_layers",), _cached),
     (("overlap",), _overlap),
+    (("gradient_bucket",), _bucket),
     (("rank_order",), _rank_order),
 )
 """What is changed on a plan, with the fields that must be free for it."""
@@ -231,7 +248,7 @@ def _near(name: str, parameter: Parameter) -> Sequence[Value]:
     if name == "cached_layers":
         most = int(parameter.most)
         return sorted({most // 4, most // 2, most} - {0})
-    near = {"recompute_every": (2, 4)}.get(name, (1, 2, -1, -2))
+    near = {"recompute_every": (2, 4), _BUCKET: (4, 6, 8)}.get(name, (1, 2, -1, -2))
     return [value for value in near if parameter.least <= value <= parameter.most]
 
 
@@ -264,6 +281,14 @@ def _with_overlap(plan: Plan, stack: Stack, parameters: Parameters) -> Plan:
         name: None if value == getattr(by_itself, name) else bool(value) for name, value in asked.items()
     }
     return replace(plan, overlap=replace(plan.overlap, **cast(dict[str, Any], switches)))
+
+
+def _with_bucket(plan: Plan, parameters: Parameters) -> Plan:
+    """The plan with buckets of 2^(number - 1) times the smallest; 0 leaves its own."""
+    number = int(parameters.get(_BUCKET, 0))
+    if not number or not _takes_buckets(plan):
+        return plan
+    return replace(plan, gradient_bucket=SMALLEST_BUCKET << (number - 1))
 
 
 def _order(text: str) -> tuple[Dimension, ...]:

@@ -102,9 +102,11 @@ def record(
     rounds: int = ROUNDS,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Capture:
-    """Time tiles of one thread of the generated C multiply, all of them once in each round.
+    """Time tiles of one thread of the generated C multiply, all of them once in each round, after the first tile.
 
-    The clock is that of the thread's own processor time: it stands still while another process runs.
+    The clock is that of the thread's own processor time: it stands still while another process runs. What such a
+    process does to caches and to the clock's rate is met by the first tile as well: `median_s` is the median ratio to
+    it, times its least time.
 
     Raises:
         KernelError: there is no compiler, or a tile is wrong.
@@ -118,20 +120,31 @@ def record(
         require(kernel, backend, "float32", tile, "cpu")
     calls = [_call(shape) for shape in shapes]
     times: dict[tuple[int, int], list[float]] = {}
+    ratios: dict[tuple[int, int], list[float]] = {}
     for turn in range(rounds):
         for place, tile in enumerate(tiles):
             progress(f"round {turn + 1} of {rounds}: {place + 1} of {len(tiles)} tiles")
             for number, call in enumerate(calls):
-                start = time.thread_time()
-                call(tile)
-                times.setdefault((number, place), []).append(time.thread_time() - start)
+                first, own = _thread_seconds(call, tiles[0]), _thread_seconds(call, tile)
+                times.setdefault((number, place), []).append(own)
+                times[number, 0].append(first)
+                ratios.setdefault((number, place), []).append(own / first)
     return Capture(
         heading_of(device_name("cpu").split(",")[0], software("cpu"), rounds),
         tuple(
-            Record(dict(zip(DIMENSIONS, shapes[number], strict=True)), tiles[place], min(each), median(each))
-            for (number, place), each in sorted(times.items())
+            Record(
+                dict(zip(DIMENSIONS, shapes[number], strict=True)), tiles[place], min(times[number, place]),
+                median(each) * min(times[number, 0]),
+            )
+            for (number, place), each in sorted(ratios.items())
         ),
-    )
+    )  # fmt: skip
+
+
+def _thread_seconds(call: Callable[[Tile], None], tile: Tile) -> float:
+    start = time.thread_time()
+    call(tile)
+    return time.thread_time() - start
 
 
 def heading_of(device: str, software: str, rounds: int) -> str:
@@ -140,7 +153,8 @@ def heading_of(device: str, software: str, rounds: int) -> str:
     return (
         f"Device: {device}, one core. Software: {software}. Date: {date}. "
         "Kernel: matmul, backend c, float32, y = x W^T. "
-        f"Processor time of the thread, least and median of {rounds} rounds. "
+        f"Processor time of the thread: least of {rounds} rounds, and median of ratios to the first tile, measured "
+        "in turn, times its least. "
         "By python -m towtank.autotune.tiles.captures."
     )
 

@@ -21,7 +21,7 @@ from towtank.hardware_profiles.calibrated.read import path_of, write_calibration
 from towtank.hardware_profiles.calibrated.records import Calibration, Hardware, threads_of
 from towtank.hardware_profiles.load import list_machines
 
-_STEPS: dict[Mode, tuple[int, int]] = {"quick": (4, 1), "full": (12, 3)}
+_STEPS: dict[Mode, tuple[int, int]] = {"quick": (3, 1), "full": (12, 3)}
 """Steps of a probe that are measured, and those before."""
 MOST_ON_CPU = 4
 """Processes of a CPU machine that are measured at once unless the user asks for more."""
@@ -48,7 +48,8 @@ def request_for(name: str, mode: Mode, processes: int | None, found: Here) -> Re
     """
     faults = _name_faults(name)
     device_type = "cuda" if found.gpus and _torch_has_gpus() else "cpu"
-    most = processes or (len(found.gpus) if device_type == "cuda" else MOST_ON_CPU)
+    usual = len(found.gpus) if device_type == "cuda" else MOST_ON_CPU
+    most = usual if processes is None else processes
     if most < 1:
         faults.append(f"--processes {most}: a number from 1 is needed")
     if device_type == "cuda" and most > len(found.gpus):

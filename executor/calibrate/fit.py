@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 SOFT = 0.1
-"""Relative error from which on a sample counts less than its square (soft L1 loss)."""
+"""Logarithm of predicted over measured from which on a sample counts less than its square (soft L1 loss)."""
 _NINETY = 1.645
 """Standard deviations of 90 % of a normal distribution, on both sides."""
 
@@ -90,9 +90,9 @@ def _fit(key: tuple[str, str, int, int], samples: Sequence[Sample]) -> KernelFit
 def non_negative_terms(features: "Floats", seconds: "Floats", weights: "Floats") -> "tuple[Floats, Floats]":
     """Terms of 0 or more, shape [features], with their standard deviations.
 
-    Minimises the sum over samples of w rho(r^2) with r = (f . x - t) / t and rho the soft L1 loss, by scipy's
-    trust-region reflective least squares; samples count alike whatever their length. Each feature must be above 0 in
-    some sample.
+    Minimises the sum over samples of w rho(r^2) with r = log(f . x / t) and rho the soft L1 loss, by scipy's
+    trust-region reflective least squares; samples count alike whatever their length, and one that is disturbed moves
+    the rest little whether it is too long or too short. Each feature must be above 0 in some sample.
     """
     from scipy.optimize import least_squares, nnls
 
@@ -100,16 +100,17 @@ def non_negative_terms(features: "Floats", seconds: "Floats", weights: "Floats")
     scaled = features / scale
     relative = scaled / seconds[:, None]
     root = np.sqrt(weights)
-    start = nnls(relative * root[:, None], root)[0]
+    # every term begins above 0: where all of a sample's are 0 there is no logarithm
+    start = np.maximum(nnls(relative * root[:, None], root)[0], 1e-3 * np.median(seconds))
     found: Any = least_squares(
-        lambda x: (relative @ x - 1.0) * root,
-        np.maximum(start, 1e-12),
-        jac=lambda x: relative * root[:, None],
+        lambda x: np.log(relative @ x) * root,
+        start,
+        jac=lambda x: relative / (relative @ x)[:, None] * root[:, None],
         bounds=(0.0, np.inf),
         loss="soft_l1",
         f_scale=SOFT,
     )
-    values = np.where(found.x < 1e-11, 0.0, found.x)
+    values = np.where(found.x < 1e-9 * seconds.max(), 0.0, found.x)
     return values / scale, _deviations(relative * root[:, None], relative @ values - 1.0) / scale
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -142,6 +143,8 @@ def _work(
     device_type: str,
 ) -> None:
     """Life of a worker: join the group, then measure what comes until None comes."""
+    # names of torch.distributed change from release to release
+    warnings.simplefilter("ignore", FutureWarning)
     try:
         worker = _Worker(rank, world, counts, port, device_type)
         pipe.send([])

@@ -1,5 +1,6 @@
 """The sweeps of a calibration: all points, by number of processes at work, resumable."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -21,6 +22,8 @@ _BATCH = 12
 """Points that workers measure between two looks at the progress bar."""
 _WINDOWS: dict[Mode, tuple[float, int]] = {"quick": (0.012, 3), "full": (0.15, 5)}
 """Seconds of a window in which calls repeat, and windows of which the median counts."""
+_PATIENCE_S: dict[Mode, float] = {"quick": 40.0, "full": 900.0}
+"""Seconds after which each point gets a single window, so that a slow or busy machine does not take for ever."""
 
 Progress = Callable[[int, int], None]
 
@@ -63,8 +66,10 @@ def sweep(
     if missing:
         done = total - sum(len(batch.points) for batch in missing)
         window, repeats = _WINDOWS[mode]
+        late = time.perf_counter() + _PATIENCE_S[mode]
         for batch in missing:
-            found = pool.measure(Order(batch.points, batch.threads, batch.processes, window, repeats))
+            times = repeats if time.perf_counter() < late else 1
+            found = pool.measure(Order(batch.points, batch.threads, batch.processes, window, times))
             journal.add({batch.key(p): s for p, s in zip(batch.points, found, strict=True)})
             done += len(batch.points)
             progress(done, total)

@@ -51,7 +51,7 @@ class Case:
             self.dtype,
             seed=7,
             steps=STEPS,
-            learning_rate=0.01,
+            learning_rate=0.003,
             dropout=self.dropout,
         )
 

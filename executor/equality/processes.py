@@ -17,8 +17,10 @@ from towtank.executor.equality.cases import Case
 from towtank.executor.equality.compare import Difference, difference, failed
 from towtank.executor.equality.training import Outcome, run
 
-LONGEST_S = 60.0
+LONGEST_START_S = 300.0
+LONGEST_S = 120.0
 """For one case. Whoever takes longer waits for a message that nobody sends."""
+_READY = "ready"
 
 
 def differences(cases: Sequence[Case]) -> Iterator[tuple[Case, Difference]]:
@@ -60,7 +62,9 @@ def _outcomes(cases: Sequence[Case], number: int) -> Iterator[Outcome | str]:
 
 def _started(cases: Sequence[Case], number: int) -> Iterator[Outcome | str]:
     """Outcomes until the first fault."""
-    context = multiprocessing.get_context("spawn")
+    # one process imports torch, and all others are copies of it
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["towtank.executor.equality.training"])
     results: Any = context.Queue()
     port = _free_port()
     processes = [
@@ -70,8 +74,11 @@ def _started(cases: Sequence[Case], number: int) -> Iterator[Outcome | str]:
     for process in processes:
         process.start()
     try:
+        ready = _next(results, processes, "start", LONGEST_START_S)
+        if ready != _READY:
+            raise RuntimeError(ready)
         for case in cases:
-            outcome = _next(results, processes, case)
+            outcome = _next(results, processes, case.name, LONGEST_S)
             yield outcome
             if isinstance(outcome, str):
                 return
@@ -83,16 +90,16 @@ def _started(cases: Sequence[Case], number: int) -> Iterator[Outcome | str]:
             process.join()
 
 
-def _next(results: Any, processes: Sequence[Any], case: Case) -> Outcome | str:
-    end = time.monotonic() + LONGEST_S
+def _next(results: Any, processes: Sequence[Any], what: str, longest_s: float) -> Outcome | str:
+    end = time.monotonic() + longest_s
     while time.monotonic() < end:
         try:
             outcome: Outcome | str = results.get(timeout=1.0)
             return outcome
         except queue.Empty:
             if all(process.exitcode is not None for process in processes):
-                return f"{case.name}: all processes ended without a result"
-    return f"{case.name}: no result after {LONGEST_S:.0f} s"
+                return f"{what}: all processes ended without a result"
+    return f"{what}: no result after {longest_s:.0f} s"
 
 
 def _worker(rank: int, number: int, port: int, cases: Sequence[Case], results: Any) -> None:
@@ -102,8 +109,11 @@ def _worker(rank: int, number: int, port: int, cases: Sequence[Case], results: A
         init_method=f"tcp://127.0.0.1:{port}",
         rank=rank,
         world_size=number,
-        timeout=timedelta(seconds=LONGEST_S),
+        timeout=timedelta(seconds=LONGEST_START_S),
     )
+    dist.barrier()
+    if rank == 0:
+        results.put(_READY)
     for case in cases:
         try:
             outcome = run(case)

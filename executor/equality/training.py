@@ -58,11 +58,11 @@ def run(case: Case) -> Outcome:
         losses.append(result.loss)
         norms.append(result.gradient_norm)
     trainer.settle()
-    weights, differ = _assembled(trainer)
+    weights, differ = full_weights(trainer)
     return Outcome(losses, norms, weights, differ)
 
 
-def _assembled(trainer: Trainer) -> tuple[dict[str, NDArray[np.float64]], float]:
+def full_weights(trainer: Trainer) -> tuple[dict[str, NDArray[np.float64]], float]:
     """Full weights from the parts of all devices, and how much copies differ."""
     mine = [
         (part.box, weight.value[part.first : part.first + part.box.size[0]].double())

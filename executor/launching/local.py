@@ -102,7 +102,8 @@ def _started(folder: Path, size: int, threads: int) -> Iterator[Sequence[_Rank]]
 
 def _start(folder: Path, place: Process, threads: int) -> "subprocess.Popen[bytes]":
     environment = {
-        **os.environ,
+        # what torchrun tells its own processes is not for ours
+        **{name: value for name, value in os.environ.items() if not name.startswith("TORCHELASTIC_")},
         **place.variables(),
         "OMP_NUM_THREADS": str(threads),
         "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo"),

@@ -1,9 +1,7 @@
 """The loop of a run on one rank: data, steps, checkpoints, and what is measured meanwhile."""
 
-import ctypes
 import sys
 import time
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +10,7 @@ from towtank.executor.batch import MicroBatch, cut, sequence_numbers
 from towtank.executor.clocks import clock_of
 from towtank.executor.data import Data, load_data
 from towtank.executor.errors import DataError, NonFiniteLossError
+from towtank.executor.host_memory import give_back_memory
 from towtank.executor.launching.environment import Process
 from towtank.executor.launching.progress import StepProgress
 from towtank.executor.launching.request import RunOutcome, RunRequest
@@ -73,7 +72,7 @@ class Run:
         saved: Path | None = None
         ended = False
         peak: float | None = None
-        _give_back_memory()
+        give_back_memory()
         self.memory.forget()
         with termination() as asked, recording(recorder):
             for number in range(first, settings.steps):
@@ -109,9 +108,9 @@ class Run:
 
         path = checkpoint.latest(request.checkpoint)
         if path is None:
-            raise DataError(
-                f"--resume: {request.checkpoint} holds no complete checkpoint; leave --resume out to begin anew"
-            )
+            if self.place.rank == 0:
+                print(f"towtank: no checkpoint in {request.checkpoint}: training begins", file=sys.stderr)
+            return 0, 0
         progress = self.trainer.load(path)
         if progress.data != self.data.source.identity:
             raise DataError(
@@ -179,10 +178,3 @@ class Run:
     def _save(self, sequences: int) -> Path:
         assert self.request.checkpoint is not None
         return self.trainer.save(self.request.checkpoint, self.data.source.identity, sequences)
-
-
-def _give_back_memory() -> None:
-    """Return what building the model has freed, so that it does not count in the peak. glibc only."""
-    if sys.platform == "linux":
-        with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).malloc_trim(0)

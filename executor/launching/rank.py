@@ -17,7 +17,7 @@ from towtank.executor.launching.environment import ALONE, Process, joined
 from towtank.executor.launching.heartbeat import Heartbeat
 from towtank.executor.launching.local import OUTCOME, REQUEST, failure_file, portable, threads_of
 from towtank.executor.launching.request import RunOutcome, RunRequest
-from towtank.executor.launching.signals import die_with_parent
+from towtank.executor.launching.signals import die_with_parent, termination
 
 _PATIENCE: Final = timedelta(minutes=30)
 """Of a collective; ranks that vanish are found earlier, by whoever started them or by the heartbeat."""
@@ -50,6 +50,8 @@ def run_rank(request: RunRequest, place: Process) -> RunOutcome | None:
     if device.type == "cuda":
         device = torch.device("cuda", place.local_rank)
         torch.cuda.set_device(device)
+        if request.records or request.trace is not None:
+            os.environ.setdefault("TORCH_NCCL_ENABLE_TIMING", "1")
     with _together(place, device):
         return train_request(request, place, device, threads)
 
@@ -104,8 +106,9 @@ def main(folder: Path) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     place = joined(os.environ, int(os.environ["WORLD_SIZE"])) or ALONE
     try:
-        request: RunRequest = pickle.loads((folder / REQUEST).read_bytes())
-        outcome = run_rank(request, place)
+        with termination():
+            request: RunRequest = pickle.loads((folder / REQUEST).read_bytes())
+            outcome = run_rank(request, place)
     except Exception as error:
         _leave_failure(folder, place.rank, error)
         return error.code if isinstance(error, RunError) else 1

@@ -23,15 +23,19 @@ class Termination:
         self.asked = True
 
 
+_SHARED: Final = Termination()
+
+
 @contextmanager
 def termination() -> Iterator[Termination]:
-    """Note SIGTERM instead of dying of it."""
-    found = Termination()
-    before = signal.signal(signal.SIGTERM, found.ask)
+    """Note SIGTERM instead of dying of it. Contexts inside each other share the note: what comes while a run starts
+    ends it after its first step."""
+    before = signal.signal(signal.SIGTERM, _SHARED.ask)
     try:
-        yield found
+        yield _SHARED
     finally:
         signal.signal(signal.SIGTERM, before)
+        _SHARED.asked = False
 
 
 def die_with_parent() -> None:

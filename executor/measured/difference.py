@@ -1,7 +1,6 @@
 """A measured step beside the predicted one: the same operations, the same rows."""
 
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -64,8 +63,8 @@ def differences(prediction: Prediction, record: RunRecord, *, each_layer: bool =
     """Lay a measured step beside a predicted one; alike operations of all layers are one row unless `each_layer`."""
     predicted, measured = prediction.record(), record.step
     kinds = _joined(
-        {(row, row, ""): seconds for row, seconds in predicted.breakdown_s.items()},
-        {(row, row, ""): seconds for row, seconds in measured.breakdown_s.items()},
+        {(row, ""): _Sum(row, seconds) for row, seconds in predicted.breakdown_s.items()},
+        {(row, ""): _Sum(row, seconds) for row, seconds in measured.breakdown_s.items()},
     )
     operations = _joined(_operations(predicted, each_layer), _operations(measured, each_layer))
     in_pass = [one for one in operations if one.phase != OUTSIDE]
@@ -81,32 +80,45 @@ def differences(prediction: Prediction, record: RunRecord, *, each_layer: bool =
     )
 
 
-_Row = tuple[str, str, str]
-"""Name, kind and phase."""
+_Row = tuple[str, str]
+"""Name and phase."""
 
 
-def _operations(record: StepRecord, each_layer: bool) -> dict[_Row, float]:
+@dataclass(slots=True)
+class _Sum:
+    """Exposed seconds of a row, and the kind of its first part: a name may have smaller parts of other kinds."""
+
+    kind: str
+    seconds: float = 0.0
+
+
+def _operations(record: StepRecord, each_layer: bool) -> dict[_Row, _Sum]:
     """Exposed seconds by operation. What is outside of passes is under the name of its row, as in the breakdown."""
-    found: dict[_Row, float] = defaultdict(float)
+    found: dict[_Row, _Sum] = {}
     for one in record.operations:
         if _row(one) not in _OUTSIDE_ROWS:
             name = one.name if each_layer else _LAYER.sub(r"\1.*.", one.name)
-            found[name, one.kind, one.phase] += one.exposed_s
+            found.setdefault((name, one.phase), _Sum(one.kind)).seconds += one.exposed_s
     for row, seconds in record.breakdown_s.items():
         if row in _OUTSIDE_ROWS:
-            found[row, row, OUTSIDE] += seconds
-    rest = record.step_time_s - sum(found.values())
+            found[row, OUTSIDE] = _Sum(row, seconds)
+    rest = record.step_time_s - sum(one.seconds for one in found.values())
     if abs(rest) > 1e-9 * record.step_time_s:
-        found[SLOWED, SLOWED, OUTSIDE] = rest
-    return dict(found)
+        found[SLOWED, OUTSIDE] = _Sum(SLOWED, rest)
+    return found
 
 
 def _row(one: OperationTime) -> str:
     return row_of(Key(one.name, one.kind, Phase(one.phase)))
 
 
-def _joined(predicted: Mapping[_Row, float], measured: Mapping[_Row, float]) -> tuple[Difference, ...]:
-    rows = [Difference(*key, predicted.get(key), measured.get(key)) for key in {**predicted, **measured}]
+def _joined(predicted: Mapping[_Row, _Sum], measured: Mapping[_Row, _Sum]) -> tuple[Difference, ...]:
+    rows = []
+    for name, phase in {**predicted, **measured}:
+        one, other = predicted.get((name, phase)), measured.get((name, phase))
+        kind = next(found.kind for found in (one, other) if found is not None)
+        seconds = [None if found is None else found.seconds for found in (one, other)]
+        rows.append(Difference(name, kind, phase, *seconds))
     return tuple(sorted(rows, key=lambda row: -abs(row.difference_s)))
 
 

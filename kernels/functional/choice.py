@@ -29,6 +29,9 @@ OPERATIONS: Mapping[str, tuple[str, ...]] = {
 _LIBRARY_FIRST = ("matmul", "attention")
 """Operations that a GPU's own libraries are better at; of the others they need several kernels."""
 
+_TRIED = 3
+"""Tiles of a backend that are validated until one passes."""
+
 
 @dataclass(slots=True)
 class _State:
@@ -61,12 +64,7 @@ class _Made:
         tiles = self.backend.tiles(sizes, self.dtype)
         question = Question(self.kernel.name, self.backend.name, self.dtype, sizes, self.device)
         best = best_tile(question, tiles)
-        try:
-            require(self.kernel, self.backend, self.dtype, best, self.device)
-        except KernelError:
-            require(self.kernel, self.backend, self.dtype, tiles[0], self.device)
-            return tiles[0]
-        return best
+        return _right(self.kernel, self.backend, self.dtype, self.device, (best, *tiles))
 
 
 _STATE = _State()
@@ -154,8 +152,24 @@ def _require(operation: str, backend: str, dtype: torch.dtype, device: str) -> N
         text = str(dtype).removeprefix("torch.")
         if text not in chosen.dtypes:
             raise KernelError(f"{name} by {backend} has no {text}; it has {', '.join(chosen.dtypes)}")
-        tile = chosen.tiles({**kernel.options, **kernel.cases[0]}, text)[0]
-        require(kernel, chosen, text, tile, device)
+        _right(kernel, chosen, text, device, chosen.tiles({**kernel.options, **kernel.cases[0]}, text))
+
+
+def _right(kernel: Kernel, backend: Backend, dtype: str, device: str, tiles: Sequence[Tile]) -> Tile:
+    """The first of some tiles that is right here; few are tried.
+
+    Raises:
+        KernelError: none of those is.
+    """
+    *others, last = list(tiles)[:_TRIED]
+    for tile in others:
+        try:
+            require(kernel, backend, dtype, tile, device)
+        except KernelError:
+            continue
+        return tile
+    require(kernel, backend, dtype, last, device)
+    return last
 
 
 def _make(name: str, backend: str, dtype: torch.dtype, device: str) -> _Made:

@@ -21,28 +21,24 @@ Tensors = Sequence[torch.Tensor]
 @triton.jit
 def _rows(
     x, weight, ends, y, experts, n, k, expert_stride, weight_row, weight_column,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, WIDE: tl.constexpr,
+    EXPERTS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     # y[rows of e, n] = x[rows of e, k] W_e, with W_e read as [k, n]
-    # what a loop carries keeps its type: 64 bits, as the ends of the experts have
-    block = tl.program_id(1).to(tl.int64)
-    none = block * 0
-    before, first, stop, expert, found = none, none, none, none, none
-    for candidate in range(experts):
-        end = tl.load(ends + candidate)
-        blocks = (end - before + BLOCK_M - 1) // BLOCK_M
-        here = (found == 0) & (block < blocks)
-        expert = tl.where(here, candidate + none, expert)
-        first = tl.where(here, before + block * BLOCK_M, first)
-        stop = tl.where(here, end, stop)
-        found += here.to(tl.int64)
-        block -= blocks
-        before = end
-    if found > 0:
+    block = tl.program_id(1)
+    own = tl.arange(0, EXPERTS)
+    end = tl.load(ends + own, mask=own < experts, other=0)
+    before = tl.load(ends + own - 1, mask=(own > 0) & (own < experts), other=0)
+    blocks = tl.where(own < experts, (end - before + BLOCK_M - 1) // BLOCK_M, 0)
+    # the expert of this block is the first whose blocks and those of experts before it are more
+    expert = tl.sum(tl.where((own < experts) & (tl.cumsum(blocks, 0) <= block), 1, 0), 0)
+    if expert < experts:
+        within = block - tl.sum(tl.where(own < expert, blocks, 0), 0)
+        first = tl.load(ends + expert - 1, mask=expert > 0, other=0) + within * BLOCK_M
+        stop = tl.load(ends + expert)
         row = first + tl.arange(0, BLOCK_M)
         column = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
         depth = tl.arange(0, BLOCK_K)
-        base = weight + expert * expert_stride
+        base = weight + expert.to(tl.int64) * expert_stride
         total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
         for start in range(0, k, BLOCK_K):
             place = start + depth
@@ -51,7 +47,7 @@ def _rows(
                 mask=(row[:, None] < stop) & (place[None, :] < k), other=0.0,
             )  # fmt: skip
             right = tl.load(
-                base + place[:, None] * weight_row + column[None, :] * weight_column,
+                base + place.to(tl.int64)[:, None] * weight_row + column.to(tl.int64)[None, :] * weight_column,
                 mask=(place[:, None] < k) & (column[None, :] < n), other=0.0,
             )  # fmt: skip
             if WIDE:
@@ -109,7 +105,7 @@ def _launch_rows(
     blocks = m // tile["block_m"] + min(experts, m)
     _rows[(triton.cdiv(n, tile["block_n"]), blocks)](
         x, weight, counts.cumsum(0), y, experts, n, k, *weight.stride(),
-        tile["block_m"], tile["block_n"], tile["block_k"], interpreted(),
+        triton.next_power_of_2(experts), tile["block_m"], tile["block_n"], tile["block_k"], interpreted(),
         num_warps=tile["warps"], num_stages=tile["stages"],
     )  # fmt: skip
     return (y,)

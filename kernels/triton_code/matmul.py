@@ -15,18 +15,25 @@ Tensors = Sequence[torch.Tensor]
 
 
 @triton.jit
+def block_of(program, m, n, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP_M: tl.constexpr):
+    """Rows and columns of a program's block, in blocks.
+
+    Programs go down GROUP_M blocks of rows before the next block of columns, whose operands then stay in cache.
+    """
+    rows, columns = tl.cdiv(m, BLOCK_M), tl.cdiv(n, BLOCK_N)
+    group = program // (GROUP_M * columns)
+    height = min(rows - group * GROUP_M, GROUP_M)
+    within = program % (GROUP_M * columns)
+    return group * GROUP_M + within % height, within // height
+
+
+@triton.jit
 def _multiply(
     a, b, c, m, n, k, a_row, a_column, b_row, b_column, c_row,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr,
     WHOLE: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    # programs go down GROUP_M blocks of rows before the next block of columns, whose operands then stay in cache
-    program = tl.program_id(0)
-    rows, columns = tl.cdiv(m, BLOCK_M), tl.cdiv(n, BLOCK_N)
-    group = program // (GROUP_M * columns)
-    height = min(rows - group * GROUP_M, GROUP_M)
-    block_m = group * GROUP_M + (program % (GROUP_M * columns)) % height
-    block_n = (program % (GROUP_M * columns)) // height
+    block_m, block_n = block_of(tl.program_id(0), m, n, BLOCK_M, BLOCK_N, GROUP_M)
     row = block_m * BLOCK_M + tl.arange(0, BLOCK_M)
     column = block_n * BLOCK_N + tl.arange(0, BLOCK_N)
     depth = tl.arange(0, BLOCK_K)

@@ -293,8 +293,13 @@ class CostModel:
         curves = self.compute.rates.curves
         if not self._is_measured(message.collective, placement) or curves.collectives is None:
             return None
-        collective = message.collective.replace("-", "_")
-        return curves.collectives.time_s(collective, placement.size, message.bytes)  # type: ignore[arg-type]
+        collective, node = message.collective.replace("-", "_"), self.machine.node
+        time = curves.collectives.time_s(collective, placement.size, message.bytes)  # type: ignore[arg-type]
+        if node.measured_link_factor == node.measured_latency_factor == 1.0:
+            return time
+        # a byte takes as good as nothing, so what is left of its time is latency
+        start = curves.collectives.time_s(collective, placement.size, 1.0)  # type: ignore[arg-type]
+        return start * node.measured_latency_factor + (time - start) / node.measured_link_factor
 
     def _calibrated_time(self, message: Message, placement: Placement) -> float:
         """Time by the machine's calibration, with all devices of the plan at work.

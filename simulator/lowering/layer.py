@@ -80,7 +80,7 @@ def _unit_messages(
     return messages
 
 
-def _gather_layer(template: Template, kind: tuple[bool, int | None]) -> None:
+def gather_layer(template: Template, kind: tuple[bool, int | None]) -> None:
     """FSDP: one all-gather brings a whole layer, prefetched one layer ahead where the overlap is on."""
     sizes = template.sizes
     if sizes.plan.weight_shards == 1 or sizes.stack.communication.shard_unit != "layer":
@@ -103,7 +103,8 @@ def scatters_in_pass(sizes: Sizes) -> bool:
     return by_linear or communication.reduce_every_micro_batch or sizes.plan.tensor_z > 1
 
 
-def _scatter_layer(template: Template, kind: tuple[bool, int | None]) -> None:
+def scatter_layer(template: Template, kind: tuple[bool, int | None]) -> None:
+    """FSDP: one reduce-scatter takes the gradients of a whole layer, behind its backward pass."""
     sizes = template.sizes
     if sizes.stack.communication.shard_unit != "layer" or not scatters_in_pass(sizes):
         return
@@ -145,7 +146,7 @@ def _residual(template: Template, name: str, *, backward: bool) -> None:
 
 def _emit_forward(template: Template, kind: tuple[bool, int | None]) -> None:
     model = template.sizes.model
-    _gather_layer(template, kind)
+    gather_layer(template, kind)
     _norm(template, "attention.norm", backward=False)
     forward_attention(template, kind[1], reduce=not model.parallel_block)
     if not model.parallel_block:
@@ -217,7 +218,7 @@ def backward_template(
         _emit_forward(template, kind)
         template.phase = Phase.BACKWARD
     elif sizes.regathers:
-        _gather_layer(template, kind)
+        gather_layer(template, kind)
     alternate = _is_selective(sizes, recompute, "alternate")
     if alternate:
         template.phase = Phase.RECOMPUTE
@@ -239,5 +240,5 @@ def backward_template(
     core_again = _is_selective(sizes, recompute, "core")
     backward_attention(template, kind[1], regather=regather, recompute_core=core_again)
     _norm(template, "attention.norm", backward=True)
-    _scatter_layer(template, kind)
+    scatter_layer(template, kind)
     return template.build()

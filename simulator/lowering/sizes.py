@@ -60,6 +60,12 @@ def activation_precision(precision: str) -> str:
     return "bf16" if precision in NARROW_PRECISIONS else precision
 
 
+def parameter_bytes(sizes: Sizes) -> float:
+    """Bytes of one weight as it is gathered."""
+    precision = sizes.stack.communication.parameter_precision
+    return sizes.element_bytes if precision == "working" else BYTES_PER_ELEMENT[precision]
+
+
 def resolve_overlap(plan: Plan, stack: Stack) -> Overlap:
     """Switches of the plan, else what the stack does by itself."""
     impossible = () if plan.passes_meet else ("expert",)

@@ -6,7 +6,7 @@ after it; a concurrent one only waits, and whoever needs its result calls `wait`
 
 from towtank.kernels.counts import BYTES_PER_ELEMENT, matmul_flop
 from towtank.kernels.passes import CAST, Passes
-from towtank.simulator.lowering.sizes import NARROW_PRECISIONS, Sizes
+from towtank.simulator.lowering.sizes import NARROW_PRECISIONS, Sizes, parameter_bytes
 from towtank.simulator.operations import (
     PREVIOUS,
     After,
@@ -123,7 +123,7 @@ class Template:
 
     def weight_bytes(self, elements: float) -> float:
         """Bytes of weights as they are gathered."""
-        return elements * BYTES_PER_ELEMENT[self.sizes.stack.communication.parameter_precision]
+        return elements * parameter_bytes(self.sizes)
 
     def scatter_bytes(self, elements: float) -> float:
         """Bytes of weight gradients as they are reduced over the shards.

@@ -7,7 +7,7 @@ from towtank.kernels.counts import BYTES_PER_ELEMENT, adam_bytes_per_parameter
 from towtank.simulator.groups import expert_mapped, expert_state_shards, expert_weight_shards
 from towtank.simulator.lowering.ends import embedding_shards, local_embedding_weights, position_weights
 from towtank.simulator.lowering.layer import layer_kind, local_layer_weights, scatters_in_pass
-from towtank.simulator.lowering.sizes import Sizes, activation_precision
+from towtank.simulator.lowering.sizes import Sizes, activation_precision, parameter_bytes
 from towtank.simulator.lowering.stages import Chunk
 from towtank.simulator.operations import Elementwise, Message
 
@@ -151,7 +151,7 @@ def parameter_messages(sizes: Sizes, weights: Weights) -> list[Message]:
     plan = sizes.plan
     if plan.zero_stage not in (1, 2):
         return []
-    element = BYTES_PER_ELEMENT[sizes.stack.communication.parameter_precision]
+    element = parameter_bytes(sizes)
     dense, experts, whole = _reduced_elements(sizes, weights)
     messages = [
         Message("all-gather", "state_shard", (dense + whole) * element),

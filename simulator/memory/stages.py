@@ -10,7 +10,7 @@ from towtank.kernels.counts import BYTES_PER_ELEMENT
 from towtank.simulator.groups import expert_mapped, expert_weight_shards
 from towtank.simulator.lowering.ends import embedding_shards, local_embedding_weights
 from towtank.simulator.lowering.layer import largest_linear, local_layer_weights, scatters_in_pass
-from towtank.simulator.lowering.sizes import Sizes, activation_precision
+from towtank.simulator.lowering.sizes import Sizes, activation_precision, parameter_bytes
 from towtank.simulator.lowering.stages import Chunk
 from towtank.simulator.lowering.weights import (
     Weights,
@@ -152,15 +152,24 @@ def _has_shard_buckets(sizes: Sizes) -> bool:
     return sizes.plan.state_shards > 1 and sizes.plan.precision != "bf16"
 
 
+def _shard_buckets_bytes(sizes: Sizes) -> float:
+    """Buckets of gradients and of weights: of the plan's size where it has one and the stack has such buckets."""
+    usual, size = sizes.stack.memory.shard_buckets_bytes, sizes.plan.gradient_bucket
+    if usual == 0 or size is None:
+        return usual
+    return 2 * size * BYTES_PER_ELEMENT[activation_precision(sizes.plan.precision)]
+
+
 def _held_gradients(sizes: Sizes, weights: Weights) -> float:
     """Gradients that a device keeps through the backward pass.
 
-    Sharded from ZeRO 2 on, except under ZeRO 3 where the stack reduces them only after the last micro-batch.
+    Sharded from ZeRO 2 on, except where the stack reduces them only after the last of several micro-batches.
     """
     plan = sizes.plan
+    once = plan.num_micro_batches > 1 and not sizes.stack.communication.reduce_every_micro_batch
     if plan.zero_stage == 3 and plan.num_micro_batches > 1 and not scatters_in_pass(sizes):
         return weights.dense + weights.experts + weights.embedding
-    if plan.zero_stage >= 2:
+    if plan.zero_stage == 3 or (plan.zero_stage == 2 and not once):
         return with_states(sizes, weights)
     experts = weights.experts / (expert_weight_shards(plan) if expert_mapped(plan) else plan.tensor_z)
     table = weights.embedding / min(embedding_shards(sizes), plan.tensor_z)
@@ -178,7 +187,7 @@ def gathered_bytes(sizes: Sizes, chunks: Sequence[Chunk]) -> float:
     table = local_embedding_weights(sizes) if ends and embedding_shards(sizes) > 1 else 0
     units = 2 if sizes.overlap.all_gather else 1
     gradients = 2 if sizes.overlap.reduce_scatter else 1
-    element = BYTES_PER_ELEMENT[sizes.stack.communication.parameter_precision]
+    element = parameter_bytes(sizes)
     reduced = element if by_linear else BYTES_PER_ELEMENT[gradient_precision(sizes)]
     kept = _kept_gathered(sizes, chunks)
     return max((kept + units * unit) * element + gradients * unit * reduced, (table + unit) * element)
@@ -229,7 +238,7 @@ def buffer_bytes(sizes: Sizes) -> float:
     """Communication buffers: buckets of shards, a send and a receive in both directions, the gathered input of a
     linear layer and of the one after it."""
     sends = 4 * send_message(sizes).bytes if sizes.plan.pipeline > 1 else 0.0
-    buckets = sizes.stack.memory.shard_buckets_bytes if _has_shard_buckets(sizes) else 0.0
+    buckets = _shard_buckets_bytes(sizes) if _has_shard_buckets(sizes) else 0.0
     gathered = sizes.plan.tensor_x if sizes.sequence_split else 1
     return buckets + sends + 2 * layer_input_bytes(sizes) * gathered
 

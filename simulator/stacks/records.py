@@ -29,6 +29,8 @@ class Supports:
     """Overlap switches that the software has."""
     rank_orders: Literal["all"] | tuple[tuple[Dimension, ...], ...]
     """Orders in which the software lays dimensions on ranks, innermost first; dimensions of degree 1 do not count."""
+    gradient_buckets: bool = False
+    """Whether the size of gradient buckets can be chosen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,8 @@ class Communication:
     """How the software communicates."""
 
     gradient_precision: Literal["fp32", "bf16", "fp16"]
-    parameter_precision: Literal["bf16", "fp16", "fp32"]
+    parameter_precision: Literal["bf16", "fp16", "fp32", "working"]
+    """Precision in which weights are gathered; working: that of the activations."""
     overlaps: tuple[str, ...]
     """Overlap switches that are on unless the plan says otherwise."""
     algorithms: tuple[str, ...]

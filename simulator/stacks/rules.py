@@ -20,6 +20,11 @@ def stack_faults(stack: Stack, plan: Plan) -> list[str]:
             f"expert_tensor = {plan.expert_tensor}",
             "it does not split experts",
         ),
+        (
+            plan.gradient_bucket is not None and not can.gradient_buckets,
+            f"gradient_bucket = {plan.gradient_bucket}",
+            "the size of its buckets cannot be chosen, or is not known here; leave it out",
+        ),
         (plan.pipeline > 1 and not can.pipeline, f"pipeline = {plan.pipeline}", "it has no pipeline"),
         (
             plan.virtual_stages > 1 and not can.virtual_stages,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from towtank.autotune.space.table import PlanTable
+from towtank.autotune.space.table import PlanTable, united
 from towtank.simulator.plan import Plan
 
 
@@ -37,3 +37,23 @@ def test_a_figure_is_worked_out_once_for_each_key(table: PlanTable) -> None:
 
     assert table.by_key(["tensor_x"], area).tolist() == [[1, 1], [2, 4], [4, 16], [4, 16]]
     assert asked == [1, 2, 4]
+
+
+def test_a_plan_is_found_by_its_row(table: PlanTable) -> None:
+    assert [table.row_of(table.plan(row)) for row in range(4)] == [0, 1, 2, 3]
+    assert table.row_of(Plan(tensor_x=8, global_batch=8)) is None  # no such value
+    assert table.row_of(Plan(tensor_x=1, data_shard=2, global_batch=8)) is None  # no such row
+    assert table.row_of(Plan(tensor_x=1, global_batch=16)) is None  # another base
+
+
+def test_tables_are_united_though_their_columns_differ(table: PlanTable) -> None:
+    other = PlanTable(
+        Plan(global_batch=8, tensor_x=2, pipeline=2),
+        {"micro_batch": (1, 4), "recompute": ("full", "selective")},
+        {"micro_batch": np.array([1, 0], np.int16), "recompute": np.array([0, 1], np.int16)},
+    )
+    both = united([table, other])
+    assert [both.plan(row) for row in range(6)] == [
+        *(table.plan(row) for row in range(4)),
+        *(other.plan(row) for row in range(2)),
+    ]

@@ -46,7 +46,7 @@ def test_plans_enumerated_and_judged_a_second(benchmark, job, capsys):
         fitting = table.take(peaks <= task.machine.device.memory_capacity_bytes)
         crew = Crew(task, 1)
         left = clocked(
-            "bounds", lambda: narrowed(task, fitting, 10, crew, lambda: True, lambda progress: None)
+            "bounds", lambda: narrowed(task, fitting, 10, crew, lambda needed_s: True, lambda progress: None)
         )
         assert np.all(np.isfinite(left.bound_s)) and len(left.seconds) >= 10
         return table.num_rows, fitting.num_rows

@@ -9,11 +9,14 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from towtank import load_machine, load_model, load_stack
-from towtank.autotune.search.exact import _judge
+from towtank.autotune.judge.bound import step_bound_s
+from towtank.autotune.judge.memory import peak_memory_bytes
 from towtank.autotune.search.simulate import StepClock
+from towtank.autotune.space.enumerate import legal_plans
 from towtank.autotune.task import TuningTask
 
 pytestmark = pytest.mark.benchmark
@@ -25,15 +28,18 @@ def test_plans_simulated_by_one_process(capsys):
     task = TuningTask(
         load_model("megatron-1t"), load_machine("selene"), load_stack("megatron-core"), 3072, 3072
     )
-    queue = _judge(task, 10, lambda progress: None).queue
-    plans = [queue.table.plan(place) for place in range(PLANS)]
+    table = legal_plans(task)
+    fitting = np.flatnonzero(peak_memory_bytes(task, table) <= task.memory_limit_bytes())
+    order = np.argsort(step_bound_s(task, table.take(fitting)), kind="stable")
+    plans = [table.plan(int(place)) for place in fitting[order[:PLANS]]]
     StepClock(task).seconds(plans[0])  # numba
     clock, began = StepClock(task), time.process_time()
-    for plan in plans:
-        clock.seconds(plan)
+    seconds = [clock.seconds(plan) for plan in plans]
     rate = PLANS / (time.process_time() - began)
     with capsys.disabled():
         print(f"\n{rate:.0f} plans a second and core, the first {PLANS} in the order of their bounds")
+    assert len(set(plans)) == PLANS
+    assert min(seconds) > 0
 
 
 @pytest.mark.parametrize("stack", ["any", "megatron-core"])

@@ -38,8 +38,10 @@ def study(place: str, objective: PlanObjective, sampler: str) -> StudyCounts:
 
 def test_plans_without_a_study(benchmark, objective):
     seeds = objective.seeds
-    benchmark(lambda: [objective.evaluate(seed) for seed in seeds])
+    outcomes = benchmark(lambda: [objective.evaluate(seed) for seed in seeds])
     benchmark.extra_info["plans per second"] = round(len(seeds) / benchmark.stats["mean"])
+    assert len(outcomes) == len(seeds) > 1
+    assert all(outcome.values[0] > 0 for outcome in outcomes)
 
 
 @pytest.mark.parametrize("sampler", ["random", "nsgaii", "tpe"])

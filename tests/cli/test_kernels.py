@@ -61,7 +61,7 @@ def test_wrong_names_are_told_together(towtank: Callable[..., Any]) -> None:
     for part in (
         "did you mean 'matmul'",
         "no backend is named 'trit'",
-        "--dtype is fp32, fp16, bf16, fp64, got 'fp7'",
+        "--dtype is fp32, fp16, bf16, fp64, fp8, got 'fp7'",
     ):
         assert part in done.err
     assert towtank("kernels", "list", "--device", "tpu").code == 2

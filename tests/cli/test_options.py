@@ -23,8 +23,8 @@ COMMANDS = {
         "--slurm-option", "--memory-margin",
     ],
     "why": [
-        "--against", "--devices", "--help", "--json", "--machine", "--model", "--profiles", "--set", "--stack",
-        "--top", "-h", "PLAN.yaml",
+        "--against", "--devices", "--help", "--json", "--machine", "--memory-margin", "--model", "--profiles",
+        "--set", "--stack", "--top", "-h", "PLAN.yaml",
     ],
     "compare": [
         "--help", "--json", "--machine", "--model", "--profiles", "--set-a", "--set-b", "--stack", "-h", "A.yaml",
@@ -34,6 +34,17 @@ COMMANDS = {
         "--budget", "--devices", "--fix", "--free", "--global-batch", "--grow", "--help", "--jobs", "--json",
         "--machine", "--max", "--memory-margin", "--min", "--mode", "--model", "--plot", "--profiles", "--sequence",
         "--stack", "-h",
+    ],
+    "capacity": [
+        "--budget-usd", "--carbon-intensity", "--chance", "--checkpoint", "--checkpoint-interval", "--deadline",
+        "--detection", "--devices", "--elastic", "--evaluation", "--failures-per-node-day", "--global-batch",
+        "--help", "--host-bandwidth", "--job-limit", "--json", "--machines", "--maintenance", "--model", "--power",
+        "--price-per-device-hour", "--profiles", "--pue", "--queue", "--range", "--reliability", "--repair",
+        "--restart", "--runs", "--search-budget", "--seed", "--sequence", "--spares", "--stack",
+        "--storage-bandwidth", "--stragglers", "--tokens", "-h",
+    ],
+    "explain": [
+        "--help", "--json", "--machine", "--model", "--profiles", "--set", "--stack", "--top", "-h", "PLAN.yaml",
     ],
     "export": [
         "--framework", "--help", "--ignore-config-key", "--json", "--machine", "--model", "--output", "--profiles",

@@ -67,7 +67,22 @@ def test_several_measures_give_an_exact_front(towtank) -> None:
         values = plan["values"]
         # 2 USD an hour for each device, over the tokens of an hour
         assert values["cost"] == pytest.approx(2 * values["devices"] / (values["throughput"] * 3600) * 1e9)
+    assert document["devices"] == [16, 32]
+    assert all(plan["devices"] == plan["values"]["devices"] for plan in document["plans"])
     assert "exact Pareto front" in towtank(*arguments, "--price-per-device-hour", "2").out
+
+
+def test_a_front_over_several_numbers_of_devices_says_how_many_each_plan_has(towtank) -> None:
+    shown = towtank(
+        *SMALL, "--devices", "8", "--or-devices", "16", "--or-devices", "32", "--measure", "throughput"
+    )
+    assert shown.code == 0, shown.err
+    heading, *_ = shown.out.splitlines()
+    assert "legal plans on 8, 16 or 32 devices" in heading
+    head, first = shown.out.split("\n\n")[1].splitlines()[1:3]
+    assert head.split()[:3] == ["rank", "throughput", "devices"]
+    assert first.split("  ")[-2].strip() == "32"  # more devices, more tokens a second
+    assert "legal plans on 16 devices" in towtank(*SMALL, "--devices", "16", "--measure", "throughput").out
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from towtank.validation.memory_margin import memory_margin
+
 PLAN = """\
 schema: 1
 model: gpt-5b
@@ -146,3 +148,39 @@ def test_wrong_input_is_one_clear_message(
     assert outcome.err.startswith("towtank: ")
     for phrase in phrases:
         assert phrase in outcome.err, outcome.err
+
+
+def test_why_keeps_the_room_that_tune_keeps(towtank, tmp_path: Path) -> None:
+    path = tmp_path / "tight.yaml"
+    path.write_text(
+        "schema: 1\nmodel: llama3-8b\nmachine: dgx-h100:nodes=1\nstack: nanotron\n"
+        "tensor_x: 4\npipeline: 2\nglobal_batch: 8\nmicro_batch: 2\nsequence_parallel: true\n"
+    )
+    share = memory_margin("nanotron").share
+    for options, expected in (
+        ((), share),
+        (("--memory-margin", "0"), 0.0),
+        (("--memory-margin", "60%"), 0.6),
+    ):
+        document = json.loads(towtank("why", str(path), "--json", *options).out)
+        limit = 80 * 2**30 / (1 + expected)
+        assert document["memory_margin"] == expected
+        assert all(each["peak_memory_bytes"] <= limit for each in document["neighbours"]["best"])
+        beyond = document["neighbours"]["out_of_reach"]
+        assert beyond is None or beyond["peak_memory_bytes"] > limit
+    own = document["prediction"]["peak_memory_bytes"]
+    assert 80 / 1.6 < own / 2**30 < 80
+    tight = " ".join(towtank("why", str(path), "--memory-margin", "60%").out.split())
+    assert f"less than the {own * 0.6 / 2**30:.1f} GiB (60.0 %) that tune keeps" in tight
+    assert "fit with 60.0 % of memory to spare" in tight
+    free = " ".join(towtank("why", str(path), "--memory-margin", "0").out.split())
+    assert "that tune keeps" not in free
+    assert "to spare" not in free
+
+
+def test_a_wrong_margin_is_told_with_what_else_is_wrong(towtank, plan: str) -> None:
+    outcome = towtank("why", plan, "--memory-margin", "much", "--set", "tensor_q=2")
+    assert outcome.code == 2
+    assert "2 inputs are wrong" in outcome.err
+    assert "--memory-margin much: must be auto" in outcome.err
+    assert "tensor_q" in outcome.err

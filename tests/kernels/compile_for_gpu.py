@@ -48,8 +48,9 @@ def main(backend: str, architecture: str) -> None:
     for kernel in kernels().values():
         triton_code = kernel.backend("triton")
         sizes = {**kernel.options, **kernel.cases[0]}
-        inputs = kernel.inputs(sizes, torch.bfloat16, torch.Generator().manual_seed(0))
-        tile = triton_code.tiles(sizes, "bfloat16")[0]
+        dtype = "bfloat16" if "bfloat16" in triton_code.dtypes else triton_code.dtypes[0]
+        inputs = kernel.inputs(sizes, getattr(torch, dtype), torch.Generator().manual_seed(0))
+        tile = triton_code.tiles(sizes, dtype)[0]
         triton_code.load()(inputs, sizes, tile, empty("cpu"))
         print(kernel.name, len(compiled), flush=True)
     print(f"{len(compiled)} launches of {len(set(compiled))} kernels compiled for {backend} {architecture}")

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from towtank.kernels import launch
-from towtank.kernels.bench import COLUMNS, measure, sizes_of, sizes_text, write
+from towtank.kernels import bench, launch
+from towtank.kernels.bench import COLUMNS, measure, sizes_of, sizes_text
+from towtank.kernels.device import software
+from towtank.kernels.errors import KernelError
 from towtank.kernels.modes import (
     ModeTimes,
     choices,
@@ -19,6 +21,7 @@ from towtank.kernels.modes import (
 )
 from towtank.kernels.registry import kernels
 from towtank.kernels.sweeps import LARGE, SMALL, Point, points, sweep_for
+from towtank.kernels.tables import append, left, write
 
 CAPTURES = resources.files("towtank.kernels").joinpath("captures")
 
@@ -37,7 +40,8 @@ def test_points_are_measured_by_what_is_validated(tmp_path: Path) -> None:
         Point("elementwise", "swiglu_backward", "float32", {"rows": 3, "columns": 7}),
     ]
     seen: list[int] = []
-    rows = measure(wanted, "cpu", budget_s=0.01, progress=lambda done, total, what: seen.append(done))
+    found = measure(wanted, "cpu", budget_s=0.01, progress=lambda done, total, what: seen.append(done))
+    rows = list(found)
     assert seen == [1, 2, 3, 4]
     assert [row.flop for row in rows] == [0, 0, 2 * 4 * 5 * 6, 13 * 21]
     assert [row.bytes for row in rows] == [2, 4000, 2 * (24 + 30 + 20), 5 * 21 * 4]
@@ -52,6 +56,55 @@ def test_points_are_measured_by_what_is_validated(tmp_path: Path) -> None:
     assert tuple(read[0]) == COLUMNS
     assert read[2]["sizes"] == "m=4 n=5 k=6"
     assert float(read[2]["median_s"]) == pytest.approx(rows[2].median_s, rel=1e-5)
+
+
+POINTS = [
+    Point("matmul", "matmul", "float32", {"m": 2, "n": 3, "k": 4}),
+    Point("launch", "fill", "float32", {"elements": 1}),
+    Point("elementwise", "gelu", "float32", {"rows": 2, "columns": 3}),
+]
+
+
+def test_a_table_goes_on_where_it_was_broken_off(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    assert left(path, POINTS, "cpu", "library") == POINTS
+    for row in measure(POINTS[:2], "cpu", budget_s=0.01):
+        append(path, row)
+    before = path.read_text()
+    path.write_text(before + "elementwise,gelu,lib")  # a crash within a line
+    assert left(path, POINTS, "cpu", "library") == POINTS[2:]
+    for row in measure(POINTS[2:], "cpu", budget_s=0.01):
+        append(path, row)
+    assert path.read_text().startswith(before + "elementwise,gelu,library,")
+    assert left(path, POINTS, "cpu", "library") == []
+
+
+def test_a_table_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    for row in measure(POINTS[:1], "cpu", budget_s=0.01):
+        append(path, row)
+    with pytest.raises(KernelError, match="holds measurements of backend library"):
+        left(path, POINTS, "cpu", "triton")
+    path.write_text(path.read_text().replace(software("cpu"), "torch 1.0"))
+    with pytest.raises(KernelError, match="another software"):
+        left(path, POINTS, "cpu", "library")
+    path.write_text("a letter\n")
+    with pytest.raises(KernelError, match="no table"):
+        left(path, POINTS, "cpu", "library")
+
+
+def test_what_is_wrong_is_left_out_and_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def require(kernel, *_):
+        if kernel.name == "matmul":
+            raise KernelError("matmul is wrong on this device")
+
+    monkeypatch.setattr(bench, "require", require)
+    told: list[str] = []
+    rows = measure([POINTS[0], *POINTS], "cpu", budget_s=0.01, skipped=lambda point, why: told.append(why))
+    assert [row.kernel for row in rows] == ["fill", "gelu"]
+    assert told == ["matmul is wrong on this device"] * 2
+    with pytest.raises(KernelError):
+        list(measure(POINTS, "cpu", budget_s=0.01))
 
 
 def test_sizes_are_text_and_back() -> None:

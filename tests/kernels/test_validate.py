@@ -7,56 +7,68 @@ from dataclasses import replace
 import pytest
 import torch
 
-from towtank.kernels.launch import fresh_seed
+from towtank.kernels.launch import empty, fresh_seed
 from towtank.kernels.records import Backend, Kernel
 from towtank.kernels.registry import kernels
 from towtank.kernels.tolerances import tolerance
-from towtank.kernels.validate import compare, validate
+from towtank.kernels.validate import Verdict, compare, validate
 
-NAMES = tuple(kernels())
 _MATMUL = {"block_m": 128, "block_n": 256, "block_k": 64, "group_m": 2, "warps": 4, "stages": 2}
 TILES = {
     "matmul": _MATMUL,
     "matmul_dgrad": _MATMUL | {"block_k": 256},
     "matmul_wgrad": _MATMUL | {"block_n": 64},
+    "fp8_matmul": _MATMUL | {"block_k": 128},
     "attention": {"block_m": 64, "block_n": 64, "warps": 4, "stages": 2},
     "attention_backward": {"block_m": 128, "block_n": 128, "warps": 4, "stages": 2},
 }
 """Tiles with which a case has several blocks and the interpreter is still quick."""
 
 
-def _passes(name: str, backend: str, dtype: str) -> None:
+def _verdict(name: str, backend: str, dtype: str) -> tuple[int, Verdict]:
     kernel = kernels()[name]
     tile = TILES.get(name, {}) if backend == "triton" else {}
     seed = fresh_seed()
-    verdict = validate(kernel, kernel.backend(backend), dtype, tile, seed=seed)
+    return seed, validate(kernel, kernel.backend(backend), dtype, tile, seed=seed)
+
+
+def _variants(backend: str, *dtypes: str) -> list[tuple[str, str]]:
+    """Kernels with those of some dtypes that they have, and with the only one of a kernel that has one."""
+    return [
+        (name, dtype)
+        for name, kernel in kernels().items()
+        for dtype in kernel.backend(backend).dtypes
+        if dtype in dtypes or (dtypes[0] == "float32" and len(kernel.backend(backend).dtypes) == 1)
+    ]
+
+
+@pytest.mark.parametrize(("name", "dtype"), _variants("triton", "float32"))
+def test_triton_in_the_interpreter(name: str, dtype: str) -> None:
+    seed, verdict = _verdict(name, "triton", dtype)
     assert verdict.faults == (), f"seed {seed}"
-    assert verdict.checks >= 3 * len(kernel.cases) - 3
+    assert verdict.checks >= 3 * len(kernels()[name].cases) - 3
     assert 0 <= verdict.error <= 1
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_triton_in_the_interpreter(name: str) -> None:
-    _passes(name, "triton", "float32")
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "dtype"), _variants("triton", "float16", "bfloat16"))
 def test_triton_in_the_interpreter_with_16_bits(name: str, dtype: str) -> None:
-    _passes(name, "triton", dtype)
+    seed, verdict = _verdict(name, "triton", dtype)
+    assert verdict.faults == (), f"seed {seed}"
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "dtype"), _variants("library", "float32", "bfloat16", "float64"))
 def test_library(name: str, dtype: str) -> None:
-    _passes(name, "library", dtype)
+    seed, verdict = _verdict(name, "library", dtype)
+    assert verdict.faults == (), f"seed {seed}"
+    assert 0 <= verdict.error <= 1
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_library_in_half_precision(name: str) -> None:
-    _passes(name, "library", "float16")
+@pytest.mark.parametrize(("name", "dtype"), _variants("library", "float16"))
+def test_library_in_half_precision(name: str, dtype: str) -> None:
+    seed, verdict = _verdict(name, "library", dtype)
+    assert verdict.faults == (), f"seed {seed}"
 
 
 @pytest.mark.parametrize("name", ["matmul", "matmul_dgrad", "matmul_wgrad"])
@@ -66,6 +78,21 @@ def test_all_modes_of_the_library(name: str) -> None:
     tiles = backend.tiles(kernel.cases[0], "float32")
     assert len({str(tile) for tile in tiles}) == 8
     assert [tile for tile in tiles if not validate(kernel, backend, "float32", tile, seed=5).passed] == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", ["grouped_matmul", "grouped_matmul_dgrad", "grouped_matmul_wgrad"])
+def test_experts_with_equally_many_rows_are_a_batch(name: str, dtype: torch.dtype) -> None:
+    kernel = kernels()[name]
+    # 8 columns are 16 bytes apart, 5 are not
+    for columns in (8, 5):
+        sizes = {"experts": 3, "m": 12, "n": columns, "k": columns}
+        *operands, _ = kernel.inputs(sizes, dtype, torch.Generator().manual_seed(fresh_seed()))
+        inputs = (*operands, torch.tensor([4, 4, 4]))
+        (expected,) = kernel.reference([each.double() for each in operands] + [inputs[2]], sizes)
+        for tile in kernel.backend("library").tiles(sizes, "float32"):
+            (found,) = kernel.backend("library").load()(inputs, sizes, tile, empty("cpu"))
+            torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
 
 
 def _broken(change: Callable[..., object]) -> Kernel:

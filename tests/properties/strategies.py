@@ -91,6 +91,7 @@ def _drafts(draw: st.DrawFn) -> Plan:
         recompute=recompute,
         recompute_every=draw(SMALL) if recompute == "full" else 1,
         cached_layers=draw(st.sampled_from([0, 1, 3])),
+        gradient_bucket=draw(st.sampled_from([None, None, 1_000_000, 3_000_000])),
         overlap=Overlap(*(draw(st.sampled_from([None, True, False])) for _ in Overlap.__dataclass_fields__)),
     )
     count = draw(st.sampled_from([1, 2, 4])) * pipeline
@@ -133,6 +134,8 @@ def repaired(plan: Plan, model: ModelSpec, stack: Stack) -> Plan:
         chosen = replace(chosen, expert=1)
     if chosen.overlap.expert and not chosen.passes_meet:
         chosen = replace(chosen, overlap=replace(chosen.overlap, expert=None))
+    if chosen.gradient_bucket is not None and (chosen.zero_stage == 3 or not can.gradient_buckets):
+        chosen = replace(chosen, gradient_bucket=None)
     step = chosen.micro_batch * chosen.data * chosen.tensor_z
     return replace(
         chosen, global_batch=step * chosen.pipeline * max(1, plan.num_micro_batches // plan.pipeline)

@@ -7,10 +7,12 @@ import typer
 from towtank import __version__
 from towtank.cli import (
     calibrate,
+    capacity,
     compare,
     demo,
     devices,
     diff,
+    explain,
     export,
     import_plan,
     kernels,
@@ -61,10 +63,12 @@ def towtank(
 app.command("predict", epilog=predict.EXAMPLES)(predict.predict)
 app.command("tune", epilog=tune.EXAMPLES)(tune.tune)
 app.command("why", epilog=why.EXAMPLES)(why.why)
+app.command("explain", epilog=explain.EXAMPLES)(explain.explain)
 app.command("compare", epilog=compare.EXAMPLES)(compare.compare)
 app.command("run", epilog=run.EXAMPLES)(run.run)
 app.command("diff", epilog=diff.EXAMPLES)(diff.diff)
 app.command("scale", epilog=scale.EXAMPLES)(scale.scale)
+app.command("capacity", epilog=capacity.EXAMPLES)(capacity.capacity)
 app.command("export", epilog=export.EXAMPLES)(export.export)
 app.command("import", epilog=import_plan.EXAMPLES)(import_plan.import_plan)
 app.command("calibrate", epilog=calibrate.EXAMPLES)(calibrate.calibrate)

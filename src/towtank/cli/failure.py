@@ -36,6 +36,7 @@ class InputError(ValueError):
 
 def user_errors() -> tuple[type[Exception], ...]:
     """Errors of the floors below that a user can cause."""
+    from towtank.autotune.capacity.errors import CapacityError
     from towtank.autotune.errors import TuningError
     from towtank.executor.errors import ExecutorError
     from towtank.hardware_profiles.errors import ProfileError
@@ -46,6 +47,7 @@ def user_errors() -> tuple[type[Exception], ...]:
 
     return (
         InputError,
+        CapacityError,
         ExecutorError,
         KernelError,
         ProfileError,

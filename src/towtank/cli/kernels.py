@@ -30,7 +30,8 @@ BackendName = Annotated[
     typer.Option("--backend", metavar="NAME", help="This backend only: library, triton or c."),
 ]
 Dtype = Annotated[
-    str | None, typer.Option("--dtype", metavar="TYPE", help="This precision only: fp32, fp16, bf16 or fp64.")
+    str | None,
+    typer.Option("--dtype", metavar="TYPE", help="This precision only: fp32, fp16, bf16, fp64 or fp8."),
 ]
 Seed = Annotated[
     int | None, typer.Option("--seed", min=0, help="Seed of the random inputs; default: another each time.")
@@ -110,6 +111,12 @@ def validate(
     all_tiles: Annotated[
         bool, typer.Option("--all-tiles", help="Try every tile of a backend, not its default only.")
     ] = False,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs", min=1, help="Processes that validate at once; default: 1 on a CPU, 12 at most on a GPU."
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Compare kernels with float64 on fresh random data, odd sizes, strides, NaN and poisoned outputs.
@@ -121,15 +128,18 @@ def validate(
     from towtank.cli.kernels_choice import Choice, progress
     from towtank.cli.text import emit, emit_json
     from towtank.kernels.launch import fresh_seed, record
-    from towtank.kernels.validate import validate as try_variant
+    from towtank.kernels.parallel import Variant, usual_jobs
+    from towtank.kernels.parallel import verdicts as try_variants
 
     choice = Choice.of(kernel, backend, dtype, device)
     variants = choice.variants(all_tiles)
     used = fresh_seed() if seed is None else seed
     verdicts, entries = [], []
-    for number, (one, by, kind, tile) in enumerate(variants, 1):
-        progress(number, len(variants), f"{one.name} {by.name} {kind}")
-        verdicts.append(try_variant(one, by, kind, tile, device=choice.device, seed=used))
+    names = [Variant(one.name, by.name, kind, tile) for one, by, kind, tile in variants]
+    found = try_variants(names, choice.device, used, jobs or usual_jobs(choice.device))
+    for number, each in enumerate(names, 1):
+        progress(number, len(names), f"{each.kernel} {each.backend} {each.dtype}")
+        verdicts.append(next(found))
         entries.append(record(verdicts[-1], choice.device, used))
     if json:
         rows = [asdict(each) for each in entries]

@@ -1,9 +1,12 @@
 """`towtank kernels bench` and `profile`: measure this device, and turn the table into curves for predictions."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from towtank.kernels.sweeps import Point
 
 BENCH_EXAMPLES = "Example: `towtank kernels bench --quick --out measurements.csv`."
 PROFILE_EXAMPLES = (
@@ -39,26 +42,60 @@ def bench(
 ) -> None:
     """Measure matrix multiplies, attention, element-wise kernels, copies and launches of this device.
 
-    Every variant is validated before it is measured. Times are medians after a warm-up.
+    Every variant is validated before it is measured. Times are medians after a warm-up. Each row is written at once:
+    a sweep that was broken off goes on where it was when the same command is run again.
     """
-    from towtank.cli.failure import InputError
-    from towtank.cli.kernels_choice import Choice, progress
-    from towtank.cli.text import emit, plural
-    from towtank.kernels.bench import measure, write
+    from towtank.cli.kernels_choice import Choice
     from towtank.kernels.sweeps import points, sweep_for
 
     choice = Choice.of(None, backend, None, device)
-    if not out.parent.is_dir():
-        raise InputError(f"--out {out}: the folder {out.parent} does not exist; make it first")
+    _check_writable(out)
     offered = {kernel.name for kernel, _ in choice.pairs}
     wanted = [
         each
         for each in points(sweep_for(choice.device, quick))
         if each.kind in ("copy", "launch") or each.kernel in offered
     ]
-    rows = measure(wanted, choice.device, backend=backend, progress=progress)
-    write(out, rows)
-    emit(f"{plural(len(rows), 'measurement')} of {rows[0].device} written to {out}")
+    _sweep(out, wanted, choice.device, backend)
+
+
+def _check_writable(out: Path) -> None:
+    from towtank.cli.failure import InputError
+
+    if not out.parent.is_dir():
+        raise InputError(f"--out {out}: the folder {out.parent} does not exist; make it first")
+    if out.is_dir():
+        raise InputError(f"--out {out} is a folder; name a file in it, such as {out / 'measurements.csv'}")
+
+
+def _sweep(out: Path, wanted: "list[Point]", device: str, backend: str) -> None:
+    """Measure what the table does not hold yet."""
+    from towtank.cli.kernels_choice import progress
+    from towtank.cli.text import emit, paragraph, plural
+    from towtank.kernels.bench import measure
+    from towtank.kernels.device import device_name
+    from towtank.kernels.tables import append, left
+
+    missing = left(out, wanted, device, backend)
+    known, done, reasons = len(wanted) - len(missing), 0, dict[str, int]()
+
+    def skip(point: "Point", why: str) -> None:
+        reasons[why] = reasons.get(why, 0) + 1
+
+    rows = measure(missing, device, backend=backend, progress=progress, skipped=skip)
+    try:
+        for row in rows:
+            append(out, row)
+            done += 1
+    except KeyboardInterrupt:
+        emit(
+            f"\nBroken off: {known + done} of {len(wanted)} measurements are in {out}; run it again to go on"
+        )
+        raise typer.Exit(130) from None
+    earlier = f", {known} of them by an earlier run" if known else ""
+    emit(f"{plural(known + done, 'measurement')} of {device_name(device)} in {out}{earlier}")
+    for why, number in reasons.items():
+        emit(paragraph(f"not measured ({plural(number, 'point')}): {why}", indent=0))
 
 
 def profile(table: _Measurements, device: _Profile, out: _Folder) -> None:

@@ -10,7 +10,10 @@ from towtank.kernels.device import device_types
 from towtank.kernels.records import Backend, Kernel, Tile
 from towtank.kernels.registry import kernels
 
-PRECISIONS = dict(zip(("fp32", "fp16", "bf16", "fp64"), LIBRARY_DTYPES, strict=True))
+PRECISIONS = {
+    **dict(zip(("fp32", "fp16", "bf16", "fp64"), LIBRARY_DTYPES, strict=True)),
+    "fp8": "float8_e4m3fn",
+}
 """Our names of dtypes, with PyTorch's."""
 DEVICES = ("cpu", "cuda")
 
@@ -63,7 +66,7 @@ class Choice:
             faults.append(
                 f"no backend is named {backend!r}{did_you_mean(backend, backends)}; known: {', '.join(backends)}"
             )
-        if dtype is not None and dtype not in (*PRECISIONS, *LIBRARY_DTYPES):
+        if dtype is not None and dtype not in (*PRECISIONS, *PRECISIONS.values()):
             faults.append(f"--dtype is {', '.join(PRECISIONS)}, got {dtype!r}")
         try:
             chosen = checked_device(device)
@@ -74,7 +77,7 @@ class Choice:
         if (missing := library_missing(chosen)) is not None:
             raise InputError(missing)
         wanted = [one for one in known.values() if kernel in (None, one.name)]
-        dtypes = LIBRARY_DTYPES if dtype is None else (PRECISIONS.get(dtype, dtype),)
+        dtypes = tuple(PRECISIONS.values()) if dtype is None else (PRECISIONS.get(dtype, dtype),)
         return cls._available(wanted, backend, dtypes, chosen)
 
     @classmethod

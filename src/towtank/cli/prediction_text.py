@@ -145,6 +145,8 @@ def _switches(plan: "Plan") -> str:
         words.append(f"ZeRO {plan.zero_stage} over {plan.shard_degree}")
     if plan.context > 1:
         words.append(f"context by {plan.context_kind}")
+    if plan.gradient_bucket is not None:
+        words.append(f"gradients in buckets of {count(plan.gradient_bucket)} weights")
     return ", ".join(words)
 
 

@@ -1,6 +1,5 @@
 """What `towtank run` is asked for, checked as a whole."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from towtank.cli.words import one_of
 
 if TYPE_CHECKING:
     from towtank.cli.job import References
+    from towtank.cli.run_options import Checkpoints, Devices, Measuring, Training
     from towtank.executor.goldfish import Goldfish
     from towtank.executor.launching.request import RunRequest
     from towtank.hardware_profiles.records import Machine
@@ -33,19 +33,10 @@ class Asked:
     """Model, machine and stack."""
     settings: tuple[str, ...]
     profiles: tuple[Path, ...]
-    training: Mapping[str, Any]
-    """Fields of RunSettings."""
-    dtype: str | None
-    device: str | None
-    threads: int | None
-    data: Path | None
-    goldfish: tuple[int, int] | None
-    record: Path | None
-    trace: Path | None
-    warm_up: int | None
-    checkpoint: Path | None
-    save_every: int | None
-    resume: bool
+    training: "Training"
+    devices: "Devices"
+    measuring: "Measuring"
+    checkpoints: "Checkpoints"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +60,11 @@ def prepare(asked: Asked) -> "tuple[RunRequest, Loaded]":
     inputs = Inputs()
     document, plan = _plan(asked, inputs)
     names = references(asked.plan, document, asked.references)
-    inputs.take(lambda: one_of("--dtype", asked.dtype, (None, *_DTYPES)))
-    inputs.take(lambda: one_of("--device", asked.device, (None, *_DEVICES)))
+    inputs.take(lambda: one_of("--dtype", asked.training.dtype, (None, *_DTYPES)))
+    inputs.take(lambda: one_of("--device", asked.devices.device, (None, *_DEVICES)))
     _check_numbers(asked, inputs)
     _check_files(asked, inputs)
-    goldfish = inputs.take(lambda: _goldfish(asked.goldfish))
+    goldfish = inputs.take(lambda: _goldfish(asked.training))
     job = _load(names, plan, asked, inputs)
     inputs.check()
     assert job is not None  # else check has raised
@@ -145,47 +136,54 @@ def _check_rules(job: Loaded, asked: Asked, inputs: Inputs) -> None:
 
 
 def _check_numbers(asked: Asked, inputs: Inputs) -> None:
-    steps = asked.training["steps"]
+    steps = asked.training.steps
     least = {
         "--steps": (steps, 1),
-        "--seed": (asked.training["seed"], 0),
-        "--threads": (asked.threads, 1),
-        "--warm-up": (asked.warm_up, 0),
-        "--save-every": (asked.save_every, 1),
+        "--seed": (asked.training.seed, 0),
+        "--threads": (asked.devices.threads, 1),
+        "--warm-up": (asked.measuring.warm_up, 0),
+        "--save-every": (asked.checkpoints.save_every, 1),
     }
     for name, (value, lowest) in least.items():
         if value is not None and value < lowest:
             inputs.faults.append(f"{name} {value} must be {lowest} or more")
-    if asked.warm_up is not None and asked.warm_up >= steps:
+    if asked.measuring.warm_up is not None and asked.measuring.warm_up >= steps:
         inputs.faults.append(
-            f"--warm-up {asked.warm_up} leaves none of --steps {steps} to measure; give more steps"
+            f"--warm-up {asked.measuring.warm_up} leaves none of --steps {steps} to measure; give more steps"
         )
 
 
 def _check_files(asked: Asked, inputs: Inputs) -> None:
     """What is to be written can be, and options that need a folder of checkpoints have one."""
+    from towtank.executor.checkpoint import latest
     from towtank.executor.data import files_of
 
-    if asked.data is not None:
-        data = asked.data
+    if asked.training.data is not None:
+        data = asked.training.data
         inputs.take(lambda: files_of(data))
-    for name, path in (("--record", asked.record), ("--trace", asked.trace)):
+    for name, path in (("--record", asked.measuring.record), ("--trace", asked.measuring.trace)):
         if path is not None and not path.parent.is_dir():
             inputs.faults.append(f"{name} {path}: the folder {path.parent} does not exist; make it first")
         elif path is not None and path.is_dir():
             inputs.faults.append(f"{name} {path} is a folder; give the name of a file")
-    if asked.checkpoint is None and asked.save_every is not None:
+    folder = asked.checkpoints.checkpoint
+    if folder is None and asked.checkpoints.save_every is not None:
         inputs.faults.append("--save-every needs a folder for checkpoints; give --checkpoint DIR")
-    if asked.checkpoint is None and asked.resume:
+    if folder is None and asked.checkpoints.resume:
         inputs.faults.append("--resume needs the folder of checkpoints; give --checkpoint DIR")
-    if asked.checkpoint is not None and asked.checkpoint.exists() and not asked.checkpoint.is_dir():
-        inputs.faults.append(f"--checkpoint {asked.checkpoint} is a file; give a folder")
+    if folder is not None and folder.exists() and not folder.is_dir():
+        inputs.faults.append(f"--checkpoint {folder} is a file; give a folder")
+    found = None if folder is None or asked.checkpoints.resume else latest(folder)
+    if found is not None:
+        inputs.faults.append(
+            f"--checkpoint {folder} holds {found.name} of an earlier run; give --resume to go on, or another folder"
+        )
 
 
-def _goldfish(given: tuple[int, int] | None) -> "Goldfish | None":
+def _goldfish(training: "Training") -> "Goldfish | None":
     from towtank.executor.goldfish import Goldfish
 
-    return None if given is None else Goldfish(*given)
+    return None if training.goldfish is None else Goldfish(training.goldfish, training.goldfish_context)
 
 
 def _device(asked: Asked, devices: int) -> Any:
@@ -194,8 +192,8 @@ def _device(asked: Asked, devices: int) -> Any:
 
     import torch
 
-    if asked.device is not None:
-        return asked.device
+    if asked.devices.device is not None:
+        return asked.devices.device
     here = torch.cuda.device_count() if torch.cuda.is_available() else 0
     needed = int(os.environ.get("LOCAL_WORLD_SIZE", devices))
     return "cuda" if here and here >= needed else "cpu"
@@ -204,8 +202,9 @@ def _device(asked: Asked, devices: int) -> Any:
 def _settings(asked: Asked, job: Loaded) -> Any:
     from towtank.executor.settings import RunSettings, default_dtype
 
+    training = asked.training
     try:
-        dtype = asked.dtype or default_dtype(job.plan)
+        dtype = asked.training.dtype or default_dtype(job.plan)
     except KeyError:
         raise InputError(
             f"precision = {job.plan.precision} is not run; set precision to bf16, fp16 or fp32, or give --dtype"
@@ -216,7 +215,12 @@ def _settings(asked: Asked, job: Loaded) -> Any:
         job.stack,
         dtype,  # type: ignore[arg-type]  # checked by one_of
         device=_device(asked, job.plan.num_devices),
-        **asked.training,
+        seed=training.seed,
+        steps=training.steps,
+        learning_rate=training.learning_rate,
+        weight_decay=training.weight_decay,
+        gradient_clip=training.gradient_clip or None,
+        dropout=training.dropout,
     )
 
 
@@ -230,15 +234,15 @@ def _request(asked: Asked, job: Loaded, model: str, goldfish: "Goldfish | None")
         model=model,
         stack=asked.references[2] or EXECUTOR_STACK,
         plan=plan_to_mapping(job.plan),
-        data=_absolute(asked.data),
+        data=_absolute(asked.training.data),
         goldfish=goldfish,
-        records=asked.record is not None,
-        trace=_absolute(asked.trace),
-        warm_up=asked.warm_up,
-        checkpoint=_absolute(asked.checkpoint),
-        save_every=asked.save_every,
-        resume=asked.resume,
-        threads=asked.threads,
+        records=asked.measuring.record is not None,
+        trace=_absolute(asked.measuring.trace),
+        warm_up=asked.measuring.warm_up,
+        checkpoint=_absolute(asked.checkpoints.checkpoint),
+        save_every=asked.checkpoints.save_every,
+        resume=asked.checkpoints.resume,
+        threads=asked.devices.threads,
         peak_flop_per_s=None if job.machine is None else peak(job.machine.device, job.plan.precision),
     )
 

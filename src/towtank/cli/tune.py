@@ -81,8 +81,8 @@ _Budget = Annotated[
     _option(
         "--budget",
         "TIME",
-        "Stop after so long, such as 60s, and say how far the answer can be behind; listing and sizing all plans "
-        "comes first.",
+        "Stop after about so long, such as 60s, and say how far the answer can be behind. A first answer for a large "
+        "space takes some seconds whatever the budget.",
     ),
 ]
 _Workers = Annotated[int | None, _option("--workers", "N", "Processes that simulate; default: one a core.")]

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 _WORDS = {
     "plans": "legal plans",
+    "probes": "first plans",
+    "memory": "memory",
     "memory and bounds": "memory and bounds",
     "simulation": "simulated",
     "finalists": "finalists by the reference engine",
@@ -34,7 +36,7 @@ def search_bar() -> "Iterator[Report]":
 
         def show(progress: "Progress") -> None:
             known = progress.stage == "simulation" or (
-                progress.stage == "memory and bounds" and progress.done > 0
+                progress.stage in ("memory", "memory and bounds") and progress.done > 0
             )
             bar.update(
                 line,
@@ -50,9 +52,9 @@ def search_bar() -> "Iterator[Report]":
 def progress_words(progress: "Progress") -> str:
     """Counts of a search under way, such as `96 of 1,204, best 61.20 s`."""
     words = []
-    if progress.stage == "memory and bounds" and not progress.done:
+    if progress.stage in ("memory", "memory and bounds") and not progress.done:
         words.append(f"of {count(progress.of)} plans")
-    elif progress.stage in ("memory and bounds", "simulation"):
+    elif progress.stage in ("memory", "memory and bounds", "simulation"):
         words.append(f"{count(progress.done)} of {count(progress.of)}")
     if progress.best_s is not None:
         words.append(f"best {seconds(progress.best_s)}")

@@ -55,7 +55,7 @@ def run_asked(
 
 def _run_front(task: "TuningTask", wish: StudyWish, json: bool, budget_s: float | None) -> Answer:
     """The exact Pareto front of all legal plans."""
-    from towtank.autotune.search.exact import Budget
+    from towtank.autotune.search.budget import Budget
     from towtank.autotune.study.exact_front import space_front
     from towtank.autotune.study.measures import Prices, check_known, measures_named
     from towtank.cli.tune_study_progress import front_bar

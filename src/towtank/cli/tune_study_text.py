@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from towtank.cli.memory_margin import does_not_fit_words
-from towtank.cli.text import count, emit, emit_json, gibibytes, paragraph, seconds, significant, table
+from towtank.cli.text import count, emit, emit_json, gibibytes, paragraph, plural, seconds, significant, table
 
 if TYPE_CHECKING:
     from towtank.autotune.study.exact_front import Front
@@ -52,12 +52,18 @@ def figure(measure: "Measure", value: float) -> str:
 
 
 def _plan_table(measures: Sequence["Measure"], rows: Sequence[tuple["Plan", Sequence[float]]]) -> str:
-    heads = ["rank", *(measure.name for measure in measures), "plan"]
+    counted = any(measure.name == "devices" for measure in measures)
+    heads = ["rank", *(measure.name for measure in measures), *([] if counted else ["devices"]), "plan"]
     lines = [
-        [str(rank), *(figure(m, v) for m, v in zip(measures, values, strict=True)), plan_words(plan)]
+        [
+            str(rank),
+            *(figure(m, v) for m, v in zip(measures, values, strict=True)),
+            *([] if counted else [count(plan.num_devices)]),
+            plan_words(plan),
+        ]
         for rank, (plan, values) in enumerate(rows[:_MOST_ROWS], start=1)
     ]
-    return table(lines, heads, right=range(len(measures) + 1))
+    return table(lines, heads, right=range(len(heads) - 1))
 
 
 def print_study(
@@ -153,11 +159,12 @@ def _trial_document(
     from towtank.autotune.study.plan_objective import plan_of_name
     from towtank.simulator.plan_file import plan_to_mapping
 
-    simulated = objective.simulated(trial.parameters)
+    plan, simulated = plan_of_name(trial.name), objective.simulated(trial.parameters)
     return {
         "rank": rank,
         "trial": trial.number,
-        "plan": plan_to_mapping(plan_of_name(trial.name)),
+        "plan": plan_to_mapping(plan),
+        "devices": plan.num_devices,
         "step_time_s": simulated.step_time_s,
         "peak_memory_bytes": simulated.peak_memory_bytes,
         "values": dict(zip((each.name for each in measures), trial.outcome.values, strict=True)),
@@ -177,7 +184,8 @@ def print_front(front: "Front", json: bool) -> "Plan | None":
 def _front_text(front: "Front", rows: Sequence[tuple["Plan", Sequence[float]]]) -> str:
     counts = front.counts
     lines = [
-        f"{count(counts.legal)} legal plans, {count(counts.do_not_fit)} {does_not_fit_words(front.memory_margin)}, "
+        f"{count(counts.legal)} legal plans on {_devices_words(front.devices)}, "
+        f"{count(counts.do_not_fit)} {does_not_fit_words(front.memory_margin)}, "
         f"{count(counts.pruned)} pruned by their bounds, {count(counts.simulated)} simulated"
         + (f", {count(counts.open)} open" if counts.open else "")
     ]
@@ -190,6 +198,12 @@ def _front_text(front: "Front", rows: Sequence[tuple["Plan", Sequence[float]]]) 
     return "\n".join(lines)
 
 
+def _devices_words(devices: Sequence[int]) -> str:
+    """Numbers of devices in words, such as `32, 64 or 128 devices`."""
+    *others, last = [count(number) for number in devices]
+    return f"{', '.join(others)} or {last} devices" if others else plural(devices[0], "device")
+
+
 def _front_document(front: "Front") -> dict[str, Any]:
     from towtank.simulator.plan_file import plan_to_mapping
 
@@ -198,6 +212,7 @@ def _front_document(front: "Front") -> dict[str, Any]:
         "schema": SCHEMA,
         "method": "exact",
         "memory_margin": front.memory_margin,
+        "devices": list(front.devices),
         "measures": _measures(front.measures),
         "counts": {
             "legal": counts.legal,
@@ -211,6 +226,7 @@ def _front_document(front: "Front") -> dict[str, Any]:
             {
                 "rank": rank,
                 "plan": plan_to_mapping(found.plan),
+                "devices": found.plan.num_devices,
                 "values": dict(zip((m.name for m in front.measures), found.values, strict=True)),
                 "step_time_s": found.step_time_s,
                 "peak_memory_bytes": found.peak_memory_bytes,

@@ -43,7 +43,7 @@ def counts_text(result: "SearchResult") -> str:
     """What became of the plans and whether the winner is proven, as one line."""
     counts = result.counts
     parts = [
-        f"{count(counts.legal)} legal plans",
+        f"{count(counts.legal)} legal plans{'' if result.listed else ' looked at, of more that were not listed'}",
         f"{count(counts.do_not_fit)} {does_not_fit_words(result.task.memory_margin)}",
         f"{count(counts.pruned)} pruned by bound",
         f"{count(counts.simulated)} simulated",

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from towtank.cli.compare import predicted
+from towtank.cli.failure import Inputs
+from towtank.cli.memory_margin import AUTO, MemoryMarginOption, margin_share
 from towtank.cli.options import Json, Machine, Model, Profiles, Stack
 
 if TYPE_CHECKING:
@@ -62,6 +64,7 @@ def why(
     devices: _Devices = None,
     against: _Against = None,
     top: _Top = 5,
+    memory_margin: MemoryMarginOption = AUTO,
     json: Json = False,
     profiles: Profiles = None,
 ) -> None:
@@ -73,10 +76,14 @@ def why(
     from towtank.cli.job import load_job
 
     folders = tuple(profiles or ())
-    job = load_job(plan, model, machine, stack, folders, settings or ())
+    inputs = Inputs()
+    job = inputs.take(lambda: load_job(plan, model, machine, stack, folders, settings or ()))
+    margin = inputs.take(lambda: margin_share(memory_margin, None if job is None else job.stack.name))
+    inputs.check()
+    assert job is not None and margin is not None  # else check has raised
     other = None if against is None else load_job(against, model, machine, stack, folders)
     best = None if other is None or against is None else predicted(other, folders, against)
-    found = _assess(job, best, devices, top, folders)
+    found = _assess(job, best, devices, top, folders, margin)
     if json:
         from towtank.cli.text import emit_json
 
@@ -89,7 +96,12 @@ def why(
 
 
 def _assess(
-    job: "Job", best: "Prediction | None", devices: int | None, top: int, folders: Sequence[Path]
+    job: "Job",
+    best: "Prediction | None",
+    devices: int | None,
+    top: int,
+    folders: Sequence[Path],
+    margin: float,
 ) -> "Assessment":
     from towtank.autotune.reasons import explain, reason_between
     from towtank.autotune.reasons.survey import survey
@@ -107,6 +119,7 @@ def _assess(
         global_batch=plan.global_batch,
         sequence=plan.sequence,
         profile_dirs=tuple(folders),
+        memory_margin=margin,
     )
     rules = tuple(faults_of(job.model, job.machine, plan, job.stack, devices))
     prediction = None if rules else predicted(job, folders)
@@ -137,6 +150,7 @@ def assessment_to_mapping(found: "Assessment") -> dict[str, Any]:
         "model": found.job.model.name,
         "machine": found.job.machine.name,
         "stack": found.job.stack.name,
+        "memory_margin": found.task.memory_margin,
         "plan": plan_to_mapping(found.job.plan),
         "legal": not found.rules,
         "rules": list(found.rules),

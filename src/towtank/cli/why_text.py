@@ -39,7 +39,7 @@ def why_text(found: "Assessment") -> str:
     """The whole answer, at most 100 columns wide."""
     sections = [_headline(found), _state(found)]
     if found.survey is not None:
-        sections.append(_neighbours(found.survey, found.prediction))
+        sections.append(_neighbours(found.survey, found.prediction, found.task.memory_margin))
     if found.against is not None:
         sections.append(_against(found))
     return "\n\n".join(sections)
@@ -61,21 +61,28 @@ def _state(found: "Assessment") -> str:
         return "\n".join([table(rows), *(paragraph(f"- {rule}", indent=4) for rule in found.rules)])
     rows += [
         ("legal", f"yes, under {found.job.stack.name}"),
-        ("memory", _memory(found.prediction)),
+        ("memory", _memory(found.prediction, found.task)),
         ("limited by", _limits(found.prediction)),
     ]
     return table(rows)
 
 
-def _memory(prediction: "Prediction") -> str:
+def _memory(prediction: "Prediction", task: "TuningTask") -> str:
     from towtank.autotune.reasons.explain import missing_memory
 
     capacity, stage = prediction.memory_capacity_bytes, prediction.peak_stage
     if not prediction.fits:
         return missing_memory(stage, capacity).text
-    return (
+    text = (
         f"fits: {gibibytes(stage.peak_bytes)} of {gibibytes(capacity)} on stage {stage.stage}, the fullest; "
         f"{gibibytes(capacity - stage.peak_bytes)} are free"
+    )
+    if stage.peak_bytes <= task.memory_limit_bytes():
+        return text
+    kept = stage.peak_bytes * task.memory_margin
+    return (
+        f"{text}, less than the {gibibytes(kept)} ({percent(task.memory_margin)}) that tune keeps for the error of "
+        "predicted memory (--memory-margin)"
     )
 
 
@@ -93,16 +100,17 @@ def _limit(limit: "Limit") -> str:
     return f"{text} ({limit.largest} {percent(limit.largest_share)})"
 
 
-def _neighbours(survey: "Survey", prediction: "Prediction | None") -> str:
+def _neighbours(survey: "Survey", prediction: "Prediction | None", margin: float) -> str:
+    spare = f" with {percent(margin)} of memory to spare" if margin else ""
     heading = (
         f"Neighbours: {count(survey.neighbours)} plans with one degree moved or one switch flipped; "
-        f"{count(survey.legal)} legal, {count(survey.fit)} fit, {count(survey.simulated)} simulated"
+        f"{count(survey.legal)} legal, {count(survey.fit)} fit{spare}, {count(survey.simulated)} simulated"
     )
     parts = [paragraph(heading, indent=0), *(_neighbour(each, prediction) for each in survey.best)]
     if not survey.best:
         parts.append(f"  none of them {'fits' if survey.legal else 'is legal'}")
     if survey.out_of_reach is not None:
-        parts.append(_out_of_reach(survey.out_of_reach))
+        parts.append(_out_of_reach(survey.out_of_reach, margin))
     if prediction is not None:
         parts.append("\n" + paragraph(_verdict(survey, prediction), indent=0))
     return "\n".join(parts)
@@ -117,10 +125,11 @@ def _neighbour(each: "JudgedNeighbour", prediction: "Prediction | None") -> str:
     return paragraph(f"{text}: the plan is {reason_between(prediction, each.prediction).text}")
 
 
-def _out_of_reach(each: "JudgedNeighbour") -> str:
+def _out_of_reach(each: "JudgedNeighbour", margin: float) -> str:
     from towtank.autotune.reasons.explain import missing_memory
 
-    lacks = missing_memory(each.prediction.peak_stage, each.prediction.memory_capacity_bytes).text
+    limit = each.prediction.memory_capacity_bytes / (1 + margin)
+    lacks = missing_memory(each.prediction.peak_stage, limit, margin).text
     return paragraph(f"with more memory {seconds(each.prediction.step_time_s)}  {each.change}, but {lacks}")
 
 

@@ -123,3 +123,12 @@ def test_round_trip(tensor, context, data, zero, micro, steps, overlap, precisio
         path.write_text(exported.files[0].text)
         found = import_plan(path, devices=plan.num_devices)
     assert (found.source, found.plan, found.ignored) == ("deepspeed", plan, ())
+
+
+def test_buckets_of_gradients_and_weights_have_one_size(job):
+    zero = document(job(stack="deepspeed", data=8, zero_stage=1, global_batch=8, gradient_bucket=10**8))[
+        "zero_optimization"
+    ]
+    assert (zero["reduce_bucket_size"], zero["allgather_bucket_size"]) == (10**8, 10**8)
+    with pytest.raises(ExportError, match="DeepSpeed's JSON has buckets under ZeRO only"):
+        translate(job(stack="deepspeed", data=8, global_batch=8, gradient_bucket=10**8))

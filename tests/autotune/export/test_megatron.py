@@ -5,6 +5,7 @@ import pytest
 from towtank.autotune.export.family import plan_values, stage_text
 from towtank.autotune.export.megatron import translate
 from towtank.autotune.export.records import ExportError
+from towtank.autotune.export.targets import export
 from towtank.autotune.reading.arguments import read_arguments
 
 
@@ -360,3 +361,23 @@ def test_connections(job):
     sharded = translate(job(data=8, zero_stage=3, global_batch=8)).command.environment
     assert dict(usual) == {"CUDA_DEVICE_MAX_CONNECTIONS": "1"}
     assert dict(sharded) == {"CUDA_DEVICE_MAX_CONNECTIONS": "32"}
+
+
+def test_buckets_of_gradients_have_an_option(job):
+    assert options(job(data=16, global_batch=16, zero_stage=1, gradient_bucket=40_000_000))[
+        "--ddp-bucket-size"
+    ] == ("40000000")
+    assert absent(options(job(data=16, global_batch=16, zero_stage=1)), "--ddp-bucket-size")
+    with pytest.raises(ExportError, match=r"gradient_bucket = 40000000: Megatron-FSDP sends whole layers"):
+        translate(job(data=16, global_batch=16, zero_stage=2, gradient_bucket=40_000_000))
+
+
+def test_a_bucket_is_a_setting_of_megatron_bridge_and_none_of_torchtitan(job):
+    made = job(data=16, global_batch=16, zero_stage=1, gradient_bucket=40_000_000)
+    assert "    cfg.ddp.bucket_size = 40000000\n" in export(made, "megatron-bridge").files[0].text
+    for target, message in (
+        ("torchtitan", "gradient_bucket = 40000000: torchtitan chooses buckets itself"),
+        ("megatron-axonn", "axonn cannot run gradient_bucket = 40000000"),
+    ):
+        with pytest.raises(ExportError, match=message):
+            export(made, target)

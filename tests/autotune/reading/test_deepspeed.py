@@ -105,3 +105,20 @@ def test_what_changes_the_run_is_noted(read):
     assert any("offload_optimizer" in note for note in notes)
     assert any("zero_hpz_partition_size" in note for note in notes)
     assert any("--set pipeline=N" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("zero", "bucket", "ignored"),
+    [
+        ({"stage": 1, "reduce_bucket_size": 5e8, "allgather_bucket_size": 5e8}, 500_000_000, 0),
+        ({"stage": 2, "reduce_bucket_size": 200000000}, 200_000_000, 0),
+        ({"stage": 1, "reduce_bucket_size": 5e8, "allgather_bucket_size": 2e8}, 500_000_000, 1),
+        ({"stage": 1, "reduce_bucket_size": "auto"}, None, 1),
+        ({"stage": 3, "reduce_bucket_size": 5e8}, None, 1),
+        ({"stage": 0, "reduce_bucket_size": 5e8}, None, 1),
+    ],
+)
+def test_buckets(read, zero, bucket, ignored):
+    found = read({"train_micro_batch_size_per_gpu": 1, "zero_optimization": zero})
+    assert found.plan.gradient_bucket == bucket
+    assert len(found.ignored) == ignored

@@ -8,8 +8,10 @@ import pytest
 
 from towtank import load_machine, load_model, load_stack, predict
 from towtank.autotune.judge.memory import peak_memory_bytes
-from towtank.autotune.search import exact, narrowing
-from towtank.autotune.search.exact import Queue, tune
+from towtank.autotune.search import budget, exact, narrowing
+from towtank.autotune.search import queue as queues
+from towtank.autotune.search.exact import tune
+from towtank.autotune.search.queue import Queue
 from towtank.autotune.space.constraints import Constraints
 from towtank.autotune.space.enumerate import legal_plans
 from towtank.autotune.task import TuningTask
@@ -134,7 +136,7 @@ def test_rounds_do_not_depend_on_who_simulates():
 
 def test_a_budget_stops_with_what_is_done_and_says_the_gap(monkeypatch):
     task = small_task(SMALL[0])
-    monkeypatch.setattr(exact, "_FIRST_ROUND", 1)
+    monkeypatch.setattr(queues, "FIRST_ROUND", 1)
     result = tune(task, top=5, budget_s=1e-9, workers=1)
     assert len(result.plans) == 1 and result.counts.simulated == 1 and result.counts.open > 0
     assert result.stopped == "budget"
@@ -147,7 +149,7 @@ def test_a_budget_stops_with_what_is_done_and_says_the_gap(monkeypatch):
 
 def test_an_interrupt_keeps_what_is_done(monkeypatch):
     task = small_task(SMALL[0])
-    monkeypatch.setattr(exact, "_FIRST_ROUND", 1)
+    monkeypatch.setattr(queues, "FIRST_ROUND", 1)
 
     def stop(progress):
         if progress.stage == "simulation" and progress.done == 3:
@@ -185,8 +187,9 @@ def test_workers_give_the_answer_of_one_process(monkeypatch):
     task = small_task(SMALL[0])
     alone = tune(task, top=10, workers=1, finalists=2)
     monkeypatch.setattr(exact, "_LONG_QUEUE", -1_000_000)
-    monkeypatch.setattr(exact, "_FIRST_ROUND", 8)
-    monkeypatch.setattr(exact, "_LARGEST_ROUND", 8)
+    monkeypatch.setattr(queues, "FIRST_ROUND", 8)
+    monkeypatch.setattr(queues, "LARGEST_ROUND", 8)
+    monkeypatch.setattr(exact, "FIRST_ROUND", 8)
     both = tune(task, top=10, workers=2, finalists=2)
     assert both.plans == alone.plans and both.proven
     assert both.counts.legal == alone.counts.legal
@@ -220,7 +223,7 @@ def test_a_budget_holds_while_plans_are_judged(monkeypatch):
     task = small_task(SMALL[0])
     best = tune(task, top=1, workers=1).plans[0].step_time_s
     monkeypatch.setattr(narrowing, "_FIRST_BATCH", 16)
-    monkeypatch.setattr(exact.Budget, "left", lambda self: False)
+    monkeypatch.setattr(budget.Budget, "left", lambda self: False)
     result = tune(task, top=5, budget_s=1.0, workers=1)
     counts = result.counts
     assert result.stopped == "budget" and counts.simulated == 1 and not result.proven

@@ -40,6 +40,8 @@ PLANS = {
         tensor_x=2, pipeline=4, data=2, global_batch=16, schedule="gpipe", zero_stage=2)),
     "experts": ("mixtral-8x7b", "dgx-h100:nodes=8", "megatron-core", Plan(
         tensor_x=2, pipeline=2, data=16, expert=8, global_batch=64, sequence_parallel=True, zero_stage=1)),
+    "buckets of gradients": ("llama3-8b", "dgx-h100:nodes=8", "megatron-core", Plan(
+        tensor_x=2, pipeline=2, virtual_stages=2, data=16, global_batch=64, zero_stage=1, gradient_bucket=3 * 10**8)),
     "one kernel after the other": ("llama2-7b", "tpu-v5p-pod", "jax-spmd", Plan(
         data=64, zero_stage=3, micro_batch=1, global_batch=64)),
 }  # fmt: skip

@@ -98,6 +98,9 @@ def test_each_parameter_does_what_its_name_says() -> None:
     # the stack overlaps sends by itself: saying so changes nothing
     assert space.plan({**start, "overlap.pipeline": True}) == EVEN
     assert space.plan({**start, "overlap.pipeline": False}).overlap == Overlap(pipeline=False)
+    # 2^(number - 1) million weights; 0 leaves the plan's own
+    assert space.plan({**start, "gradient_bucket": 1}).gradient_bucket == 1_000_000
+    assert space.plan({**start, "gradient_bucket": 6}).gradient_bucket == 32_000_000
     order = space.plan({**start, "rank_order": "data,tensor_x,pipeline"}).rank_order
     assert order == ("data", "tensor_x", "pipeline", "tensor_y", "context", "tensor_z")
 
@@ -120,6 +123,21 @@ def test_what_the_stack_cannot_run_is_no_parameter() -> None:
     space = plan_space(MODEL, MACHINE, axonn, [grid])
     assert space.parameters["cached_layers"] == Whole(0, 32)
     assert space.plan({**space.start(0), "cached_layers": 5}).cached_layers == 5
+
+
+def test_buckets_reach_from_the_smallest_to_all_weights_of_a_device() -> None:
+    # 8.03 billion weights over tensor 2 x pipeline 4: 1,004 million; 2^10 million hold them
+    assert plan_space(MODEL, MACHINE, STACK, [EVEN]).parameters["gradient_bucket"] == Whole(0, 11)
+    sharded = replace(EVEN, pipeline=1, data=16, zero_stage=3)
+    space = plan_space(MODEL, MACHINE, STACK, [sharded, EVEN])
+    assert space.plan({**space.start(0), "gradient_bucket": 3}).gradient_bucket is None  # it sends layers
+    assert space.plan({**space.start(1), "gradient_bucket": 3}).gradient_bucket == 4_000_000
+    for plans, stack in (
+        ([sharded], STACK),
+        ([replace(EVEN, data=1, pipeline=16)], STACK),
+        ([EVEN], load_stack("axonn")),
+    ):
+        assert "gradient_bucket" not in plan_space(MODEL, MACHINE, stack, plans).parameters
 
 
 def test_what_is_fixed_is_no_parameter() -> None:
@@ -182,6 +200,7 @@ def test_an_uneven_split_beats_the_even_one() -> None:
     # the head of 128,256 words is worth more than a layer: the last stage should hold fewer
     fixed = {f"overlap.{name}": (None,) for name in Overlap.__dataclass_fields__}
     fixed |= {"rank_order": (EVEN.rank_order,), "recompute": ("full",), "recompute_every": (1,)}
+    fixed["gradient_bucket"] = (None,)
     objective = PlanObjective(task(Constraints(fixed=fixed)), [EVEN])
     assert set(objective.space) == {"plan", "layers.first", "layers.last", "layers.slope"}
     opened = create_or_continue(MEMORY, "split", objective, Settings(20, "random"))

@@ -1,0 +1,183 @@
+"""From a predicted step and what is known of a machine to the training run that is simulated."""
+
+from dataclasses import dataclass
+
+from towtank.autotune.capacity.facts import Reliability, Site, reliability, reliability_of, site_of
+from towtank.autotune.capacity.request import Operation
+from towtank.autotune.capacity.run.closed_forms import daly_interval_s
+from towtank.autotune.capacity.run.records import (
+    Allocation,
+    Checkpoints,
+    FailureCause,
+    Recovery,
+    Stretch,
+    TrainingJob,
+)
+from towtank.hardware_profiles.records import Machine
+
+DAY_S = 86400.0
+CHECKPOINT_BYTES_PER_PARAMETER = 14.0
+"""bf16 weights and fp32 master weights and two moments of AdamW."""
+DEFAULT_INTERVAL_S = 3600.0
+"""Time between checkpoints where Daly's cannot be worked out."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepFigures:
+    """What a run needs to know of its step."""
+
+    step_time_s: float
+    devices: int
+    parameters: float
+    forward_backward_s: float
+    """Time of a step in which weights do not change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """A run and what it stands on."""
+
+    job: TrainingJob
+    assumptions: tuple[str, ...]
+    """One sentence for each figure that was chosen, with its source."""
+    unknown: tuple[str, ...]
+    """What is not counted because nobody knows it, and what to give."""
+
+
+class _Notes:
+    def __init__(self) -> None:
+        self.assumptions: list[str] = []
+        self.unknown: list[str] = []
+
+
+def assemble(
+    machine: Machine, figures: StepFigures, steps: int, operation: Operation, ramp: tuple[Stretch, ...] = ()
+) -> Assembled:
+    """The run of so many steps on a machine; `ramp` are the stretches before the batch is full.
+
+    Raises:
+        CapacityError: a reliability of that name does not exist.
+    """
+    notes, site = _Notes(), site_of(machine.name)
+    nodes = -(-figures.devices // machine.node.devices)
+    causes = _causes(machine, operation, notes)
+    write_s = _write_s(figures, site, operation, notes)
+    job = TrainingJob(
+        nodes=nodes,
+        stretches=(*ramp, Stretch(steps, figures.step_time_s)),
+        checkpoints=_checkpoints(figures, nodes, causes, write_s, operation, notes),
+        causes=causes,
+        recovery=_recovery(operation, notes, failing=bool(causes)),
+        allocation=_allocation(nodes, site, operation, notes),
+        maintenance=operation.maintenance,
+        evaluation=operation.evaluation,
+        stragglers=operation.stragglers,
+    )
+    return Assembled(job, tuple(notes.assumptions), tuple(notes.unknown))
+
+
+def observed_rates(observed: Reliability) -> tuple[FailureCause, ...]:
+    """Rates of an observed job: interruptions over node-seconds, or over seconds for those of the job."""
+    seconds = observed.days * DAY_S
+    return tuple(
+        FailureCause(
+            cause.name,
+            per_node_s=cause.interruptions / (seconds * observed.nodes) if cause.scope == "node" else 0.0,
+            per_job_s=cause.interruptions / seconds if cause.scope == "job" else 0.0,
+            breaks_node=cause.breaks_node,
+        )
+        for cause in observed.causes
+    )
+
+
+def _causes(machine: Machine, operation: Operation, notes: _Notes) -> tuple[FailureCause, ...]:
+    if operation.failures_per_node_day is not None:
+        return (FailureCause("failure", operation.failures_per_node_day / DAY_S),)
+    name = operation.reliability or reliability_of(machine.device.name)
+    if name is None:
+        notes.unknown.append(
+            f"failures of {machine.name}: nobody has published them, so none are counted; give "
+            f"--failures-per-node-day, or --reliability to take those of another machine"
+        )
+        return ()
+    observed = reliability(name)
+    notes.assumptions.append(f"failures as in {observed.description} ({observed.source})")
+    return observed_rates(observed)
+
+
+def _write_s(figures: StepFigures, site: Site, operation: Operation, notes: _Notes) -> float | None:
+    bandwidth, source = operation.storage_bytes_per_s, "given"
+    if bandwidth is None:
+        bandwidth, source = site.storage_write_bytes_per_s(), site.sources.get("storage_write", "")
+    if bandwidth is None:
+        notes.unknown.append(
+            "bandwidth of storage: checkpoints count as taking no time; give --storage-bandwidth"
+        )
+        return None
+    size = CHECKPOINT_BYTES_PER_PARAMETER * figures.parameters
+    write_s = size / bandwidth + operation.storage_metadata_s
+    notes.assumptions.append(
+        f"a checkpoint is {size / 1e12:.3g} TB (14 bytes a parameter) and written in {write_s:.3g} s ({source})"
+    )
+    return write_s
+
+
+def _checkpoints(
+    figures: StepFigures,
+    nodes: int,
+    causes: tuple[FailureCause, ...],
+    write_s: float | None,
+    operation: Operation,
+    notes: _Notes,
+) -> Checkpoints:
+    mode, copy_s = operation.checkpoint_mode, 0.0
+    if mode != "sync":
+        if operation.host_bytes_per_s is None:
+            notes.unknown.append("time to copy to host memory: counted as none; give --host-bandwidth")
+        else:
+            size = CHECKPOINT_BYTES_PER_PARAMETER * figures.parameters
+            copy_s = size / (figures.devices * operation.host_bytes_per_s)
+    made = Checkpoints(1, mode, write_s or 0.0, copy_s, figures.forward_backward_s)
+    interval = operation.checkpoint_interval_s
+    if interval is None:
+        interval = _best_interval_s(made, nodes, causes, notes)
+    steps = max(1, round(interval / figures.step_time_s))
+    return Checkpoints(steps, mode, made.write_s, copy_s, figures.forward_backward_s)
+
+
+def _best_interval_s(made: Checkpoints, nodes: int, causes: tuple[FailureCause, ...], notes: _Notes) -> float:
+    rate = sum(cause.per_node_s * nodes + cause.per_job_s for cause in causes)
+    if rate == 0 or made.write_s == 0:
+        notes.assumptions.append(
+            "a checkpoint every hour (no optimum without failures and time of a checkpoint)"
+        )
+        return DEFAULT_INTERVAL_S
+    # checkpoints cannot follow each other faster than they are written
+    best = max(daly_interval_s(max(made.blocking_s, 1e-3), 1 / rate), made.write_s)
+    notes.assumptions.append(f"a checkpoint every {best / 60:.3g} min (Daly 2006, higher order)")
+    return best
+
+
+def _recovery(operation: Operation, notes: _Notes, *, failing: bool) -> Recovery:
+    if failing:
+        notes.assumptions.append(
+            f"{operation.detection_s:g} s to notice a failure, {operation.restart_s:g} s to restart, "
+            f"{operation.repair_s / 3600:g} h until a broken node is replaced, {operation.spare_nodes} spare nodes "
+            f"(--detection, --restart, --repair, --spares)"
+        )
+    return Recovery(
+        operation.detection_s,
+        operation.restart_s,
+        operation.spare_nodes,
+        operation.repair_s,
+        operation.elastic_nodes,
+    )
+
+
+def _allocation(nodes: int, site: Site, operation: Operation, notes: _Notes) -> Allocation:
+    limit = operation.job_limit_s
+    if limit is None:
+        limit = site.limit_s(nodes)
+        if limit is not None:
+            notes.assumptions.append(f"jobs of at most {limit / 3600:g} h ({site.sources.get('limits', '')})")
+    return Allocation(limit, operation.queue_s, None, operation.start_s)

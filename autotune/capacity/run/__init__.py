@@ -1,0 +1,1 @@
+"""A whole training run in discrete events: failures, checkpoints, allocations, pauses."""

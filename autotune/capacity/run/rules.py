@@ -1,0 +1,77 @@
+"""Rules that a training run must keep, so that it ends."""
+
+from towtank.autotune.capacity.errors import CapacityError
+from towtank.autotune.capacity.run.records import TrainingJob
+
+
+def check(job: TrainingJob) -> None:
+    """Check a run.
+
+    Raises:
+        CapacityError: every rule that is broken.
+    """
+    faults = [*_sizes(job), *_times(job)]
+    if not faults:
+        faults = _progress(job)
+    if faults:
+        raise CapacityError(faults)
+
+
+def _sizes(job: TrainingJob) -> list[str]:
+    values = {
+        "nodes": job.nodes,
+        "steps": job.steps,
+        "checkpoint interval in steps": job.checkpoints.interval_steps,
+    }
+    if job.evaluation:
+        values["evaluation interval in steps"] = job.evaluation.every_steps
+    faults = [f"{name} = {value}, but it must be 1 or more" for name, value in values.items() if value < 1]
+    elastic = job.recovery.elastic_nodes
+    if elastic is not None and not 1 <= elastic < job.nodes:
+        faults.append(
+            f"elastic_nodes = {elastic}, but it must be 1 or more and less than the {job.nodes} nodes"
+        )
+    return faults
+
+
+def _times(job: TrainingJob) -> list[str]:
+    values = {
+        "step time": min((stretch.step_time_s for stretch in job.stretches), default=0.0),
+        **({"wall-clock limit": job.allocation.limit_s} if job.allocation.limit_s is not None else {}),
+        **({"maintenance interval": job.maintenance.every_s} if job.maintenance else {}),
+    }
+    faults = [
+        f"{name} = {value:g} s, but it must be more than 0" for name, value in values.items() if value <= 0
+    ]
+    if job.stragglers and job.stragglers.slowdown <= 1:
+        faults.append(f"slowdown of stragglers = {job.stragglers.slowdown:g}, but it must be more than 1")
+    return faults
+
+
+MOST_EXPECTED_FAILURES = 20.0
+"""Failures between two checkpoints at which a run makes practically no progress: one interval in e^20 survives."""
+
+
+def _progress(job: TrainingJob) -> list[str]:
+    faults = []
+    checkpoints = job.checkpoints
+    longest = max(stretch.step_time_s for stretch in job.stretches)
+    need = checkpoints.blocking_s + 2 * checkpoints.write_s + longest + job.allocation.start_s
+    need += job.evaluation.lasts_s if job.evaluation else 0.0
+    for name, limit in (
+        ("wall-clock limit", job.allocation.limit_s),
+        ("time between maintenances", job.maintenance.every_s if job.maintenance else None),
+    ):
+        if limit is not None and limit < need:
+            faults.append(
+                f"{name} = {limit:.0f} s has no room for start, one step and a checkpoint ({need:.0f} s); "
+                f"raise it or write faster"
+            )
+    between = checkpoints.interval_steps * longest + checkpoints.blocking_s + job.recovery.restart_s
+    expected = job.failures_per_s * between
+    if expected > MOST_EXPECTED_FAILURES:
+        faults.append(
+            f"{expected:.0f} failures are expected between two checkpoints ({between:.0f} s), so that the run would "
+            f"never end; save more often, or use fewer or more reliable nodes"
+        )
+    return faults

@@ -1,0 +1,270 @@
+"""Capacity plans: for each machine and number of devices the tuned plan, the run it makes, and what the run takes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from towtank.autotune.capacity.assemble import StepFigures, assemble
+from towtank.autotune.capacity.charges import Bill, bill, device_power
+from towtank.autotune.capacity.draws import StepInterval, draw_factors, importance, job_with
+from towtank.autotune.capacity.request import Charges, Operation, Uncertainty
+from towtank.autotune.capacity.run.monte_carlo import Outcomes, simulate_each
+from towtank.autotune.capacity.run.records import TrainingJob
+from towtank.autotune.scaling.series import ScalePoint
+from towtank.autotune.scaling.study import Study, TunedPoint, tune_points
+from towtank.autotune.study.measures import busy_share
+from towtank.hardware_profiles.records import Machine
+from towtank.simulator.models.count import parameters
+from towtank.simulator.models.records import ModelSpec
+from towtank.simulator.plan import Plan
+from towtank.simulator.predict import Prediction, predict
+from towtank.simulator.stacks.records import Stack
+from towtank.validation.intervals import attach_interval
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and of how much."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What all candidates of a capacity plan share."""
+
+    model: ModelSpec
+    tokens: float
+    global_batch: int
+    """Sequences of one step."""
+    stack: Stack
+    sequence: int | None = None
+    operation: Operation = field(default_factory=Operation)
+    charges: Charges = field(default_factory=Charges)
+    uncertainty: Uncertainty = field(default_factory=Uncertainty)
+    deadline_s: float | None = None
+    search_budget_s: float | None = 30.0
+    memory_margin: float = 0.0
+    profile_dirs: tuple[Path, ...] = ()
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens of one step."""
+        return self.global_batch * (self.sequence or self.model.sequence)
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run, the last one counted in full."""
+        return max(1, -int(-self.tokens // self.tokens_per_step))
+
+
+@dataclass(frozen=True, slots=True)
+class Quantiles:
+    """What 5, 50 and 95 % of the simulated runs stay within."""
+
+    low: float
+    median: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class CapacityPlan:
+    """A run on so many devices of a machine."""
+
+    machine: Machine
+    devices: int
+    plan: Plan
+    step_time_s: float
+    step_low_s: float
+    step_high_s: float
+    mfu: float
+    peak_memory_bytes: float
+    extrapolated: tuple[str, ...]
+    job: TrainingJob
+    outcomes: Outcomes
+    bills: tuple[Bill, ...]
+    """One for each simulated run."""
+    chance: float | None
+    """Share of the simulated runs that meet the deadline; None without one."""
+    matters: tuple[tuple[str, float], ...]
+    """Inputs by their rank correlation with the time of the run, the strongest first."""
+    assumptions: tuple[str, ...]
+    unknown: tuple[str, ...]
+
+    @property
+    def nodes(self) -> int:
+        """Nodes that work."""
+        return self.job.nodes
+
+    @property
+    def days(self) -> Quantiles:
+        """Days from the first submission to the last step."""
+        return quantiles([run.elapsed_s / 86400.0 for run in self.outcomes.runs])
+
+    def billed(self, name: str) -> Quantiles | None:
+        """Quantiles of a figure of the bills; None: unknown."""
+        values = [getattr(one, name) for one in self.bills]
+        return None if any(value is None for value in values) else quantiles(values)
+
+
+@dataclass(frozen=True, slots=True)
+class NoPlan:
+    """A candidate without a plan, and why."""
+
+    machine: Machine
+    devices: int
+    why_not: str
+
+
+def quantiles(values: Sequence[float]) -> Quantiles:
+    """5, 50 and 95 % quantiles."""
+    low, median, high = np.quantile(values, [0.05, 0.5, 0.95])
+    return Quantiles(float(low), float(median), float(high))
+
+
+def candidate_devices(request: Request, machine: Machine, most: int | None = None) -> tuple[int, ...]:
+    """Numbers of devices worth a look: whole nodes by powers of two, around what the deadline asks for.
+
+    The middle is what a model FLOP utilisation of 40 % would need; the rest are its halves and doubles, within the
+    machine and the batch.
+    """
+    from towtank.simulator.models.flop import model_flop_per_token
+
+    node = machine.node.devices
+    peaks = machine.device.peak_flop_per_s
+    peak = peaks.get("bf16") or peaks.get("fp16") or max(peaks.values())
+    sequence = request.sequence or request.model.sequence
+    flop = model_flop_per_token(request.model, sequence, causal=False) * request.tokens
+    days = request.deadline_s or 90 * 86400.0
+    middle = flop / (0.4 * peak * days)
+    limit = min(machine.num_devices or most or 65536, most or 10**9)
+    counts = [node * 2**power for power in range(24) if node * 2**power <= limit]
+    if not counts:
+        return (limit,)
+    nearest = min(range(len(counts)), key=lambda place: abs(np.log(counts[place] / max(middle, 1.0))))
+    return tuple(counts[max(0, nearest - 1) : nearest + 3])
+
+
+def plan_capacity(
+    request: Request,
+    candidates: Sequence[tuple[Machine, int]],
+    *,
+    jobs: int | None = None,
+    progress: Progress | None = None,
+) -> list[CapacityPlan | NoPlan]:
+    """A capacity plan for each machine and number of devices, in their order.
+
+    Raises:
+        CapacityError: what was asked for could never end, or names an unknown reliability.
+        UnknownFigure: a machine's profile lacks what a prediction needs.
+    """
+    tell = progress or (lambda what, done, total: None)
+    found: list[CapacityPlan | NoPlan] = []
+    tuned = _tuned(request, candidates, jobs, tell)
+    for number, ((machine, devices), point) in enumerate(zip(candidates, tuned, strict=True)):
+        tell("runs simulated", number, len(candidates))
+        if point.found is None:
+            found.append(NoPlan(machine, devices, point.why_not))
+        else:
+            found.append(plan_run(request, machine, point.found.plan))
+    tell("runs simulated", len(candidates), len(candidates))
+    return found
+
+
+def _tuned(
+    request: Request, candidates: Sequence[tuple[Machine, int]], jobs: int | None, tell: Progress
+) -> list[TunedPoint]:
+    by_machine: dict[str, list[int]] = {}
+    for place, (machine, _) in enumerate(candidates):
+        by_machine.setdefault(machine.name, []).append(place)
+    result: dict[int, TunedPoint] = {}
+    for places in by_machine.values():
+        machine = candidates[places[0]][0]
+        study = Study(
+            machine, request.stack, request.sequence, profile_dirs=request.profile_dirs,
+            budget_s=request.search_budget_s, memory_margin=request.memory_margin,
+        )  # fmt: skip
+        points = [ScalePoint(candidates[place][1], request.model, request.global_batch) for place in places]
+        before = len(result)
+        found = tune_points(
+            study, points, jobs=jobs,
+            progress=lambda done, total, before=before: tell("searches", before + done, len(candidates)),  # type: ignore[misc]
+        )  # fmt: skip
+        result.update(zip(places, found, strict=True))
+    return [result[place] for place in range(len(candidates))]
+
+
+def plan_run(request: Request, machine: Machine, plan: Plan) -> CapacityPlan:
+    """The run that one plan makes on a machine, simulated as often as asked.
+
+    Raises:
+        PlanError, UnknownFigure: the plan cannot be predicted; CapacityError: the run could never end.
+    """
+    prediction = predict(request.model, machine, plan, stack=request.stack, profile_dirs=request.profile_dirs)
+    interval = attach_interval(prediction)
+    made = assemble(machine, _figures(prediction), request.steps, request.operation)
+    spread = StepInterval(interval.low_s / prediction.step_time_s, interval.high_s / prediction.step_time_s)
+    factors = draw_factors(spread, request.uncertainty)
+    runs = request.uncertainty.runs
+    drawn = [
+        job_with(made.job, {name: float(values[run]) for name, values in factors.items()})
+        for run in range(runs)
+    ]
+    outcomes = simulate_each(drawn, request.uncertainty.seed)
+    power = device_power(machine, busy_share(prediction.breakdown_s), request.charges)
+    spares = request.operation.spare_nodes
+    bills = tuple(
+        bill(one, machine, plan.num_devices, spares, power, request.charges) for one in outcomes.runs
+    )
+    elapsed = np.array([one.elapsed_s for one in outcomes.runs])
+    unknown = [*made.unknown, *_unknown_charges(bills[0], machine, power.why_unknown)]
+    return CapacityPlan(
+        machine=machine,
+        devices=plan.num_devices,
+        plan=plan,
+        step_time_s=prediction.step_time_s,
+        step_low_s=interval.low_s,
+        step_high_s=interval.high_s,
+        mfu=prediction.mfu,
+        peak_memory_bytes=prediction.peak_memory_bytes,
+        extrapolated=interval.extrapolated,
+        job=made.job,
+        outcomes=outcomes,
+        bills=bills,
+        chance=None if request.deadline_s is None else outcomes.chance_within(request.deadline_s),
+        matters=tuple(importance(factors, elapsed)),
+        assumptions=made.assumptions,
+        unknown=tuple(unknown),
+    )
+
+
+def _figures(prediction: Prediction) -> StepFigures:
+    optimizer = sum(prediction.breakdown_s.get(row, 0.0) for row in ("optimizer", "gradient norm"))
+    return StepFigures(
+        step_time_s=prediction.step_time_s,
+        devices=prediction.plan.num_devices,
+        parameters=float(parameters(prediction.model).total),
+        forward_backward_s=prediction.step_time_s - optimizer,
+    )
+
+
+def _unknown_charges(one: Bill, machine: Machine, why_power: str) -> list[str]:
+    missing = []
+    if one.energy_kwh is None:
+        missing.append(
+            f"energy: unknown {why_power}; write it into a private profile (--profiles) or give --pue"
+        )
+    elif one.carbon_t is None:
+        missing.append(
+            f"carbon: the intensity of electricity at {machine.site} is unknown; give --carbon-intensity"
+        )
+    if one.cost_usd is None:
+        missing.append(f"money: the price of {machine.name} is unknown; give --price-per-device-hour")
+    if one.unit is None:
+        missing.append(
+            f"allocation units: what {machine.site} charges has not been looked up; node-hours are given"
+        )
+    return missing
+
+
+def without_randomness(job: TrainingJob) -> TrainingJob:
+    """The same run without failures, stragglers and queues: what its time would be at best."""
+    return replace(job, causes=(), stragglers=None, allocation=replace(job.allocation, queue_s=0.0))

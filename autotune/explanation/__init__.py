@@ -1,0 +1,1 @@
+"""What limits a step: its critical path, what matters of the machine, and what another would do."""

@@ -1,0 +1,186 @@
+"""Capacity plans as text and as JSON."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from towtank.autotune.capacity import choose
+from towtank.autotune.capacity.choose import Limits, faults_of, one_more_day, pareto
+from towtank.autotune.capacity.study import CapacityPlan, NoPlan, Quantiles, Request
+from towtank.cli.text import paragraph, percent, seconds, significant, table
+
+if TYPE_CHECKING:
+    from towtank.simulator.plan import Plan
+
+SCHEMA = 1
+
+
+def capacity_text(
+    request: Request, found: Sequence[CapacityPlan | NoPlan], limits: Limits, notes: Sequence[str]
+) -> str:
+    """All of a capacity plan: the table, the choice, and what it stands on."""
+    plans = [one for one in found if isinstance(one, CapacityPlan)]
+    chosen = choose.choose(plans, limits)
+    parts = [
+        f"{request.model.name}, {request.tokens:.4g} tokens in {request.steps:,} steps of "
+        f"{request.tokens_per_step:,} tokens, under {request.stack.name}",
+        table(_rows(found, pareto(plans), chosen)) if found else "",
+        "5 to 95 % of the simulated runs in brackets; * on the front of time, money (else device-hours) and energy;\n"
+        "> the choice: the cheapest that keeps the limits",
+        _choice(chosen, plans, limits),
+    ]
+    for plan in _largest_first(chosen, plans):
+        parts.append(_stands_on(plan, notes))
+    return "\n\n".join(part for part in parts if part)
+
+
+def _largest_first(chosen: CapacityPlan | None, plans: Sequence[CapacityPlan]) -> list[CapacityPlan]:
+    """The plan of each machine whose grounds are printed: the chosen one, else the last."""
+    shown: dict[str, CapacityPlan] = {plan.machine.name: plan for plan in plans}
+    if chosen is not None:
+        shown[chosen.machine.name] = chosen
+    return list(shown.values())
+
+
+def _rows(
+    found: Sequence[CapacityPlan | NoPlan], front: Sequence[CapacityPlan], chosen: CapacityPlan | None
+) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [
+        ("", "machine", "devices", "step", "days", "chance", "node-hours", "MWh", "USD", "t CO2")
+    ]
+    for one in found:
+        if isinstance(one, NoPlan):
+            rows.append(("", one.machine.name, f"{one.devices:,}", one.why_not))
+            continue
+        mark = ">" if one is chosen else "*" if one in front else ""
+        rows.append(
+            (
+                mark, one.machine.name, f"{one.devices:,}", seconds(one.step_time_s), spread(one.days),
+                "" if one.chance is None else percent(one.chance), spread(one.billed("node_hours")),
+                spread(one.billed("energy_kwh"), 1e-3), spread(one.billed("cost_usd")),
+                spread(one.billed("carbon_t")),
+            )
+        )  # fmt: skip
+    return rows
+
+
+def spread(value: Quantiles | None, scale: float = 1.0) -> str:
+    """Median with the 5 and 95 % quantiles; unknown where it is."""
+    if value is None:
+        return "unknown"
+    low, middle, high = (significant(part * scale, 3) for part in (value.low, value.median, value.high))
+    return f"{middle} [{low}, {high}]"
+
+
+def _choice(chosen: CapacityPlan | None, plans: Sequence[CapacityPlan], limits: Limits) -> str:
+    if chosen is None:
+        lines = ["no plan keeps the limits:"]
+        lines += [
+            f"  {plan.machine.name}, {plan.devices:,} devices: {'; '.join(faults_of(plan, limits))}"
+            for plan in plans
+        ]
+        return "\n".join(lines) if plans else "no plan fits"
+    lines = [f"the choice: {chosen.devices:,} devices of {chosen.machine.name}: {plan_words(chosen.plan)}"]
+    if trade := one_more_day(chosen, plans):
+        lines.append(
+            f"one more day of deadline saves {trade.device_hours_per_day:,.0f} device-hours "
+            f"({trade.cheaper.devices:,} devices, {trade.more_days:.1f} days longer)"
+        )
+    parts = chosen.outcomes.mean_parts_s()
+    held = sum(parts.values())
+    lines.append(
+        "time of the run: " + ", ".join(f"{name} {percent(value / held)}" for name, value in parts.items())
+    )
+    interruptions = sum(run.num_interruptions for run in chosen.outcomes.runs) / len(chosen.outcomes.runs)
+    lines.append(f"goodput {percent(chosen.outcomes.mean_goodput)}, {interruptions:,.1f} interruptions a run")
+    if chosen.matters:
+        lines.append(
+            "what matters most: " + ", ".join(f"{name} ({rank:+.2f})" for name, rank in chosen.matters[:3])
+        )
+    return "\n".join(paragraph(line) for line in lines)
+
+
+def plan_words(plan: "Plan") -> str:
+    """Degrees of a plan above 1, in words."""
+    names = (
+        "tensor_x",
+        "tensor_y",
+        "tensor_z",
+        "context",
+        "expert",
+        "pipeline",
+        "virtual_stages",
+        "data",
+        "zero_stage",
+    )
+    words = [
+        f"{name} {getattr(plan, name)}"
+        for name in names
+        if getattr(plan, name) > (0 if name == "zero_stage" else 1)
+    ]
+    words += [f"micro_batch {plan.micro_batch}", f"recompute {plan.recompute}"]
+    return ", ".join(words)
+
+
+def _stands_on(plan: CapacityPlan, notes: Sequence[str]) -> str:
+    lines = [f"{plan.machine.name} stands on"]
+    lines += [paragraph(f"- {text}") for text in (*notes, *plan.assumptions)]
+    lines += [paragraph(f"- extrapolated: {text}") for text in plan.extrapolated]
+    lines += [paragraph(f"- unknown: {text}") for text in plan.unknown]
+    return "\n".join(lines)
+
+
+def capacity_to_mapping(
+    request: Request, found: Sequence[CapacityPlan | NoPlan], limits: Limits, notes: Sequence[str]
+) -> dict[str, Any]:
+    """A capacity plan as a JSON document."""
+    plans = [one for one in found if isinstance(one, CapacityPlan)]
+    chosen, front = choose.choose(plans, limits), pareto(plans)
+    return {
+        "schema": SCHEMA,
+        "model": request.model.name,
+        "tokens": request.tokens,
+        "steps": request.steps,
+        "global_batch": request.global_batch,
+        "stack": request.stack.name,
+        "assumptions": list(notes),
+        "chosen": None if chosen is None else found.index(chosen),
+        "candidates": [
+            _candidate(one, limits, one in front)
+            if isinstance(one, CapacityPlan)
+            else {"machine": one.machine.name, "devices": one.devices, "why_not": one.why_not}
+            for one in found
+        ],
+    }
+
+
+def _candidate(plan: CapacityPlan, limits: Limits, on_front: bool) -> dict[str, Any]:
+    billed = {}
+    for name in ("node_hours", "device_hours", "allocation_units", "energy_kwh", "cost_usd", "carbon_t"):
+        value = plan.billed(name)
+        billed[name] = None if value is None else asdict(value)
+    runs = plan.outcomes.runs
+    return {
+        "machine": plan.machine.name,
+        "devices": plan.devices,
+        "nodes": plan.nodes,
+        "plan": asdict(plan.plan),
+        "step_time_s": plan.step_time_s,
+        "step_interval_90_s": [plan.step_low_s, plan.step_high_s],
+        "mfu": plan.mfu,
+        "peak_memory_bytes": plan.peak_memory_bytes,
+        "days": asdict(plan.days),
+        "chance": plan.chance,
+        **billed,
+        "allocation_unit": plan.bills[0].unit,
+        "goodput": plan.outcomes.mean_goodput,
+        "parts_s": plan.outcomes.mean_parts_s(),
+        "interruptions": sum(run.num_interruptions for run in runs) / len(runs),
+        "checkpoint_interval_steps": plan.job.checkpoints.interval_steps,
+        "matters": [{"input": name, "rank_correlation": rank} for name, rank in plan.matters],
+        "on_front": on_front,
+        "breaks": faults_of(plan, limits),
+        "assumptions": list(plan.assumptions),
+        "extrapolated": list(plan.extrapolated),
+        "unknown": list(plan.unknown),
+    }

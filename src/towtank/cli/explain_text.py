@@ -1,0 +1,147 @@
+"""An explanation of a step as text and as JSON."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from towtank.autotune.explanation.sensitivities import Sensitivity
+from towtank.autotune.reasons.difference import AS_FAST
+from towtank.autotune.reasons.survey import Survey
+from towtank.autotune.reasons.words import words
+from towtank.cli.text import gibibytes, paragraph, percent, seconds, table
+from towtank.simulator.critical_path import PathPart
+from towtank.simulator.predict import Prediction
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Everything that was found out about one step."""
+
+    prediction: Prediction
+    path: tuple[PathPart, ...]
+    sensitivities: tuple[Sensitivity, ...]
+    survey: Survey
+    what_if: tuple[str, ...]
+    changed: Prediction | None
+    """The same plan on the changed machine; None: nothing was changed."""
+    top: int
+
+
+def explanation_text(found: Explanation) -> str:
+    """The step, its critical path, the sensitivities, what to do next and the what-if."""
+    prediction = found.prediction
+    fits = "fits" if prediction.fits else "does not fit"
+    parts = [
+        f"{prediction.model.name} on {prediction.plan.num_devices:,} devices of {prediction.machine.name} under "
+        f"{prediction.stack.name}: {seconds(prediction.step_time_s)} a step, {fits} "
+        f"({gibibytes(prediction.peak_memory_bytes)} of {gibibytes(prediction.memory_capacity_bytes)})",
+        _path(found),
+        _sensitivities(found),
+        _actions(found),
+    ]
+    if found.changed is not None:
+        parts.append(_what_if(found))
+    return "\n\n".join(parts)
+
+
+def resources(path: tuple[PathPart, ...]) -> list[tuple[str, float]]:
+    """Seconds of the critical path by resource, the most used first."""
+    spent: dict[str, float] = {}
+    for part in path:
+        spent[part.resource] = spent.get(part.resource, 0.0) + part.seconds
+    return sorted(spent.items(), key=lambda item: -item[1])
+
+
+def _path(found: Explanation) -> str:
+    total = found.prediction.step_time_s
+    rows = [
+        (
+            words(part.kind, found.prediction.plan),
+            part.resource,
+            seconds(part.seconds),
+            percent(part.seconds / total),
+        )
+        for part in found.path[: found.top]
+    ]
+    rest = found.path[found.top :]
+    if rest:
+        spent = sum(part.seconds for part in rest)
+        rows.append((f"{len(rest)} more", "", seconds(spent), percent(spent / total)))
+    name, spent = resources(found.path)[0]
+    heading = f"Limited by {name}: {percent(spent / total)} of the critical path, which is"
+    return f"{heading}\n{table(rows)}"
+
+
+def _sensitivities(found: Explanation) -> str:
+    rows = [
+        (
+            one.knob.name,
+            "unknown" if one.elasticity is None else f"{one.elasticity:+.3f} %",
+            one.knob.description,
+        )
+        for one in found.sensitivities
+    ]
+    return f"Step time for 1 % more of\n{table(rows)}"
+
+
+def actions(found: Explanation) -> list[str]:
+    """Changes of the plan that make the step faster, in words, the best first."""
+    own = found.prediction.step_time_s
+    better = [each for each in found.survey.best if each.prediction.step_time_s < own * (1 - AS_FAST)]
+    lines = [f"{each.change}: {percent(1 - each.prediction.step_time_s / own)} faster" for each in better]
+    beyond = found.survey.out_of_reach
+    if beyond is not None and beyond.prediction.step_time_s < own:
+        missing = beyond.prediction.peak_memory_bytes - beyond.prediction.memory_capacity_bytes
+        lines.append(
+            f"with {gibibytes(max(missing, 0.0))} more memory a device, {beyond.change}: "
+            f"{percent(1 - beyond.prediction.step_time_s / own)} faster"
+        )
+    return lines
+
+
+def _actions(found: Explanation) -> str:
+    lines = actions(found)
+    if not lines:
+        legal = found.survey.legal
+        return (
+            f"Next: none of {legal:,} legal plans one step away is faster; `towtank tune` searches all plans"
+        )
+    return "Next\n" + "\n".join(paragraph(f"- {line}") for line in lines)
+
+
+def _what_if(found: Explanation) -> str:
+    assert found.changed is not None
+    own, other = found.prediction, found.changed
+    ratio = other.step_time_s / own.step_time_s - 1
+    fits = "fits" if other.fits else "does not fit"
+    return paragraph(
+        f"With {', '.join(found.what_if)}: {seconds(other.step_time_s)} a step ({ratio * 100:+.2f} %), {fits} "
+        f"({gibibytes(other.peak_memory_bytes)} of {gibibytes(other.memory_capacity_bytes)})"
+    )
+
+
+def explanation_to_mapping(found: Explanation) -> dict[str, Any]:
+    """An explanation as a JSON document, in SI units."""
+    prediction = found.prediction
+    document: dict[str, Any] = {
+        "schema": SCHEMA,
+        "model": prediction.model.name,
+        "machine": prediction.machine.name,
+        "stack": prediction.stack.name,
+        "step_time_s": prediction.step_time_s,
+        "fits": prediction.fits,
+        "limited_by": resources(found.path)[0][0],
+        "critical_path": [asdict(part) for part in found.path],
+        "sensitivities": {one.knob.name: one.elasticity for one in found.sensitivities},
+        "actions": actions(found),
+    }
+    if found.changed is not None:
+        document["what_if"] = {
+            "settings": list(found.what_if),
+            "step_time_s": found.changed.step_time_s,
+            "peak_memory_bytes": found.changed.peak_memory_bytes,
+            "memory_capacity_bytes": found.changed.memory_capacity_bytes,
+            "fits": found.changed.fits,
+        }
+    return document

@@ -1,0 +1,186 @@
+"""Capacity plans: assembled from facts, charged, drawn and chosen."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from towtank.autotune.capacity.assemble import StepFigures, assemble, observed_rates
+from towtank.autotune.capacity.charges import bill, device_power
+from towtank.autotune.capacity.choose import Limits, choose, faults_of, knee, one_more_day, pareto
+from towtank.autotune.capacity.draws import StepInterval, draw_factors, importance, job_with
+from towtank.autotune.capacity.errors import CapacityError
+from towtank.autotune.capacity.facts import reliability, site_of, sites
+from towtank.autotune.capacity.request import Charges, Operation, Uncertainty
+from towtank.autotune.capacity.run.monte_carlo import simulate_many
+from towtank.autotune.capacity.run.records import RunOutcome
+from towtank.autotune.capacity.study import CapacityPlan, Request, candidate_devices, plan_run
+from towtank.hardware_profiles.load import load_machine
+from towtank.simulator.models.load import load_model
+from towtank.simulator.plan import Plan
+from towtank.simulator.stacks.load import load_stack
+
+DAY = 86400.0
+FIGURES = StepFigures(step_time_s=10.0, devices=1024, parameters=70e9, forward_backward_s=9.0)
+
+
+def request(**changes) -> Request:
+    return Request(load_model("llama2-7b"), 1e11, 256, load_stack("megatron-core"), **changes)
+
+
+def planned(devices: int = 64, **changes) -> CapacityPlan:
+    machine = load_machine("dgx-h100:nodes=32")
+    plan = Plan(data=devices, zero_stage=1, global_batch=256)
+    changes.setdefault("uncertainty", Uncertainty(runs=20))
+    return plan_run(request(**changes), machine, plan)
+
+
+def test_published_interruptions_are_met_by_the_day() -> None:
+    # Llama 3: 419 unexpected interruptions in 54 days on 2,048 nodes are 7.76 a day
+    causes = observed_rates(reliability("llama3-h100"))
+    a_day = sum(cause.per_node_s * 2048 + cause.per_job_s for cause in causes) * DAY
+    assert a_day == pytest.approx(419 / 54, rel=1e-12)
+
+
+def test_a_checkpoint_is_fourteen_bytes_a_parameter() -> None:
+    made = assemble(load_machine("dgx-h100"), FIGURES, 1000, Operation(storage_bytes_per_s=1e11))
+    # 70e9 x 14 bytes at 100 GB/s
+    assert made.job.checkpoints.write_s == pytest.approx(9.8)
+    assert any("0.98 TB" in text for text in made.assumptions)
+
+
+def test_what_nobody_knows_is_left_out_and_said() -> None:
+    made = assemble(load_machine("alps"), FIGURES, 1000, Operation())
+    assert made.job.causes == ()
+    assert made.job.checkpoints.write_s == 0
+    assert [text.split(":")[0] for text in made.unknown] == ["failures of alps", "bandwidth of storage"]
+
+
+def test_limits_of_the_centre_depend_on_the_nodes() -> None:
+    frontier = site_of("frontier")
+    assert [frontier.limit_s(nodes) for nodes in (1, 92, 184, 9000)] == [7200, 21600, 43200, 43200]
+    assert site_of("nowhere").limit_s(1) is None
+
+
+def test_every_fact_of_a_site_has_a_source() -> None:
+    for name, site in sites().items():
+        known = {
+            field for field in ("unit", "limits", "storage_write", "carbon_g_per_kwh") if getattr(site, field)
+        }
+        assert known <= set(site.sources), name
+        load_machine(name)
+
+
+def test_an_unknown_reliability_names_the_nearest() -> None:
+    with pytest.raises(CapacityError, match="did you mean 'llama3-h100'"):
+        reliability("lama3-h100")
+
+
+def outcome(training_s: float = 7200.0, restart_s: float = 3600.0, queue_s: float = 1800.0) -> RunOutcome:
+    parts = {"training": training_s, "restart": restart_s, "queue": queue_s}
+    held = training_s + restart_s
+    return RunOutcome(held + queue_s, parts, {}, 1, 1, held)
+
+
+def test_a_bill_by_hand() -> None:
+    machine = load_machine("perlmutter")
+    machine = replace(
+        machine, device=replace(machine.device, tdp_w=400.0, idle_w=50.0), power_usage_effectiveness=1.1
+    )
+    charges = Charges(price_per_device_hour_usd=2.0, carbon_g_per_kwh=100.0)
+    power = device_power(machine, 0.8, charges)
+    # (50 + 350 x 0.8) x 1.1
+    assert power.training_w == pytest.approx(363.0)
+    one = bill(outcome(), machine, devices=8, spare_nodes=1, power=power, charges=charges)
+    # two working nodes and a spare for three hours
+    assert (one.node_hours, one.device_hours, one.allocation_units) == (9, 36, 9)
+    # 8 devices: 2 h at 363 W, 1 h at 55 W; 4 spare devices 3 h at 55 W
+    assert one.energy_kwh == pytest.approx((8 * (2 * 363 + 55) + 4 * 3 * 55) / 1000)
+    assert one.cost_usd == 72
+    assert one.carbon_t == pytest.approx(one.energy_kwh * 1e-4)
+
+
+def test_energy_of_an_unknown_idle_power_is_unknown() -> None:
+    machine = load_machine("dgx-h100")
+    power = device_power(machine, 0.8, Charges())
+    assert power.training_w is None
+    assert "power usage effectiveness of dgx-h100" in power.why_unknown
+    assert bill(outcome(), machine, 8, 0, power, Charges()).energy_kwh is None
+
+
+def test_drawn_step_times_have_the_quantiles_of_the_interval() -> None:
+    drawn = draw_factors(StepInterval(0.8, 1.3), Uncertainty(runs=20000))["step_time"]
+    assert np.quantile(drawn, [0.05, 0.95]) == pytest.approx([0.8, 1.3], rel=0.02)
+    assert set(draw_factors(StepInterval(0.8, 1.3), Uncertainty(runs=3))) == {"step_time"}
+
+
+def test_ranges_are_drawn_within_their_ends_and_reach_the_run() -> None:
+    uncertainty = Uncertainty(runs=100, ranges={"failure_rate": (0.5, 2.0), "step_time": (1.0, 1.0)})
+    drawn = draw_factors(StepInterval(0.8, 1.3), uncertainty)
+    assert 0.5 <= drawn["failure_rate"].min() < drawn["failure_rate"].max() <= 2.0
+    job = assemble(load_machine("dgx-h100"), FIGURES, 10, Operation(failures_per_node_day=0.1)).job
+    changed = job_with(job, {"failure_rate": 2.0, "step_time": 1.5, "restart": 3.0})
+    assert changed.failures_per_s == 2 * job.failures_per_s
+    assert changed.training_s == 1.5 * job.training_s
+    assert changed.recovery.restart_s == 3 * job.recovery.restart_s
+
+
+def test_the_input_that_moves_the_run_matters_most() -> None:
+    rng = np.random.default_rng(0)
+    factors = {"queue": rng.uniform(size=200), "step_time": rng.uniform(size=200)}
+    found = importance(factors, 10 * factors["step_time"] + 0.1 * factors["queue"])
+    assert [name for name, _ in found] == ["step_time", "queue"]
+    assert found[0][1] > 0.9
+
+
+def test_effective_training_time_of_llama_3_is_above_ninety_percent() -> None:
+    """At 16,384 H100 with the published failures, quick detection and restart, checkpoints at Daly's interval."""
+    figures = StepFigures(step_time_s=15.0, devices=16384, parameters=405e9, forward_backward_s=14.5)
+    operation = Operation(
+        reliability="llama3-h100", storage_bytes_per_s=2e12, detection_s=60.0, restart_s=300.0, spare_nodes=16,
+    )  # fmt: skip
+    job = assemble(load_machine("grand-teton"), figures, int(54 * DAY / 15), operation).job
+    outcomes = simulate_many(job, 10, seed=0)
+    assert outcomes.mean_goodput >= 0.9
+    days = np.mean([run.elapsed_s for run in outcomes.runs]) / DAY
+    interruptions = np.mean([run.num_interruptions for run in outcomes.runs]) / days
+    assert interruptions == pytest.approx(419 / 54, rel=0.1)
+
+
+def test_a_whole_plan_has_the_time_of_its_steps_at_least() -> None:
+    plan = planned(deadline_s=30 * DAY)
+    steps = -int(-1e11 // (256 * 4096))
+    assert plan.job.steps == steps
+    assert plan.job.training_s == pytest.approx(steps * plan.step_time_s)
+    assert plan.days.low < plan.days.median < plan.days.high
+    assert plan.chance == np.mean([run.elapsed_s <= 30 * DAY for run in plan.outcomes.runs])
+    assert any("price" in text for text in plan.unknown)
+
+
+def test_choice_front_knee_and_trade() -> None:
+    plans = [planned(devices) for devices in (32, 64, 128, 256)]
+    front = pareto(plans)
+    assert set(map(id, front)) <= set(map(id, plans)) and front
+    chosen = choose(plans, Limits())
+    assert chosen is not None
+    assert chosen.billed("device_hours").median == min(one.billed("device_hours").median for one in plans)
+    fast = plans[-1]
+    trade = one_more_day(fast, plans)
+    assert trade is not None and trade.more_days > 0 and trade.fewer_device_hours > 0
+    assert knee(plans) in plans and knee(plans[:2]) is None
+
+
+def test_limits_that_are_broken_or_cannot_be_judged_are_said() -> None:
+    plan = planned(deadline_s=1 * DAY)
+    faults = faults_of(plan, Limits(deadline_s=DAY, budget_usd=1.0, power_w=1.0))
+    assert len(faults) == 3
+    assert "unknown" in faults[1] and "unknown" in faults[2]
+    assert choose([plan], Limits(deadline_s=DAY)) is None
+
+
+def test_candidates_lie_around_what_the_deadline_asks_for() -> None:
+    machine = load_machine("perlmutter")
+    short = candidate_devices(request(deadline_s=2 * DAY), machine)
+    long = candidate_devices(request(deadline_s=60 * DAY), machine)
+    assert max(long) < max(short)
+    assert all(devices % machine.node.devices == 0 and devices <= machine.num_devices for devices in short)

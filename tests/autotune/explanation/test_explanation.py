@@ -1,0 +1,116 @@
+"""What limits a step: knobs of the machine, sensitivities, critical path."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from towtank.autotune.errors import TuningError
+from towtank.autotune.explanation.knobs import KNOBS, knob, turned
+from towtank.autotune.explanation.sensitivities import sensitivities
+from towtank.hardware_profiles.load import load_machine
+from towtank.simulator.critical_path import critical_path
+from towtank.simulator.plan import Plan
+from towtank.simulator.predict import predict
+
+JOBS = [
+    ("selene:nodes=4", "gpt-5b", Plan(tensor_x=8, data=4, global_batch=32, recompute="full")),
+    (
+        "selene:nodes=4",
+        "gpt-5b",
+        Plan(tensor_x=2, pipeline=4, data=4, global_batch=64, sequence_parallel=True),
+    ),
+    ("dgx-h100:nodes=2", "llama2-7b", Plan(data=16, zero_stage=3, global_batch=64, recompute="selective")),
+    ("frontier", "gpt-5b", Plan(tensor_x=4, tensor_z=4, data=4, global_batch=64)),
+]
+STACKS = ["megatron-core", "megatron-core", "torchtitan", "axonn"]
+
+
+@pytest.mark.parametrize(("job", "stack"), list(zip(JOBS, STACKS, strict=True)))
+def test_the_critical_path_sums_to_the_step(job: tuple[str, str, Plan], stack: str) -> None:
+    machine, model, plan = job
+    step = predict(model, machine, plan, stack=stack).step
+    path = critical_path(step)
+    assert sum(part.seconds for part in path) == pytest.approx(step.step_time_s, rel=1e-9)
+    assert path[0].seconds == max(part.seconds for part in path)
+
+
+@settings(max_examples=15)
+@given(
+    tensor=st.sampled_from([1, 2, 4]), pipeline=st.sampled_from([1, 2, 4]), data=st.sampled_from([1, 2]),
+    virtual=st.sampled_from([1, 2]), recompute=st.sampled_from(["none", "full"]), zero=st.sampled_from([0, 1]),
+)  # fmt: skip
+def test_the_critical_path_sums_to_the_step_for_every_schedule(
+    tensor: int, pipeline: int, data: int, virtual: int, recompute: str, zero: int
+) -> None:
+    plan = Plan(
+        tensor_x=tensor, pipeline=pipeline, data=data, virtual_stages=virtual if pipeline > 1 else 1, zero_stage=zero,
+        recompute=recompute, global_batch=8 * data,  # type: ignore[arg-type]
+    )  # fmt: skip
+    step = predict("gpt-5b", "selene:nodes=4", plan).step
+    assert sum(part.seconds for part in critical_path(step)) == pytest.approx(step.step_time_s, rel=1e-9)
+
+
+def test_sensitivities_are_what_turning_the_machine_does() -> None:
+    machine, model, plan = JOBS[3]
+    base = predict(model, machine, plan, stack="axonn")
+    found = {one.knob.name: one.elasticity for one in sensitivities(base)}
+    for name in ("device.flop", "network.bandwidth"):
+        ends = [
+            predict(model, turned(base.machine, [f"{name}*={factor}"]), plan, stack="axonn").step_time_s
+            for factor in (0.99, 1.01)
+        ]
+        assert found[name] == pytest.approx((ends[1] - ends[0]) / 0.02 / base.step_time_s, rel=1e-6)
+    assert found["network.bandwidth"] < -0.3
+    assert found["network.latency"] >= 0
+
+
+def test_faster_links_of_a_measured_node_shorten_tensor_collectives() -> None:
+    machine, model, plan = JOBS[0]
+    base = predict(model, machine, plan)
+    found = {one.knob.name: one.elasticity for one in sensitivities(base)}
+    assert found["node.bandwidth"] < -0.02
+    assert found["node.latency"] > 0
+
+
+def test_a_figure_can_be_set() -> None:
+    machine = load_machine("dgx-h100:nodes=2")
+    other = turned(machine, ["device.hbm=192GB", "network.bandwidth*=2", "network.latency/=4"])
+    assert other.device.memory_capacity_bytes == pytest.approx(192e9)
+    assert other.node.injection_bytes_per_s == 2 * machine.node.injection_bytes_per_s
+    assert other.network.latency_s == machine.network.latency_s / 4
+    assert turned(machine, []) is machine
+
+
+@pytest.mark.parametrize("one", KNOBS, ids=lambda one: one.name)
+def test_turning_a_knob_multiplies_its_figure(one) -> None:
+    machine = load_machine("frontier")
+    before = one.value(machine)
+    assert before is not None
+    assert one.value(one.turn(machine, 1.5)) == pytest.approx(1.5 * before)
+
+
+def test_bus_bandwidths_belong_to_the_node_or_the_network() -> None:
+    machine = load_machine("frontier")
+    network = knob("network.bandwidth").turn(machine, 2.0).measured_bus_bandwidth_bytes_per_s
+    node = knob("node.bandwidth").turn(machine, 2.0).measured_bus_bandwidth_bytes_per_s
+    before = machine.measured_bus_bandwidth_bytes_per_s
+    # eight GCDs fill a node, sixteen leave it
+    assert (network[1, 8], network[1, 16]) == (before[1, 8], 2 * before[1, 16])
+    assert (node[1, 8], node[1, 16]) == (2 * before[1, 8], before[1, 16])
+
+
+def test_wrong_settings_are_told_together() -> None:
+    with pytest.raises(TuningError) as caught:
+        turned(load_machine("selene"), ["network.bandwith*=2", "device.hbm=192", "device.flop*=0", "x"])
+    faults = caught.value.faults
+    assert len(faults) == 4
+    assert "did you mean 'network.bandwidth'" in faults[0]
+
+
+def test_what_is_unknown_cannot_be_set() -> None:
+    machine = load_machine("selene")
+    unknown = replace(machine, device=replace(machine.device, memory_capacity_bytes=None))
+    with pytest.raises(TuningError, match="unknown"):
+        turned(unknown, ["device.hbm=192GB"])

@@ -1,0 +1,31 @@
+"""`towtank capacity`."""
+
+import json
+
+import pytest
+
+
+@pytest.mark.slow
+def test_the_command(towtank) -> None:
+    outcome = towtank(
+        "capacity", "--model", "llama2-7b", "--tokens", "10G", "--machines", "dgx-h100:nodes=4", "--devices", "16,32",
+        "--global-batch", "64", "--deadline", "20d", "--stack", "torchtitan", "--runs", "10", "--json",
+        "--price-per-device-hour", "2",
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    found = json.loads(outcome.out)
+    assert [one["devices"] for one in found["candidates"]] == [16, 32]
+    first = found["candidates"][0]
+    assert first["cost_usd"]["median"] == pytest.approx(2 * first["device_hours"]["median"])
+    assert first["energy_kwh"] is None
+    assert found["chosen"] in (0, 1)
+
+
+def test_the_command_tells_all_faults(towtank) -> None:
+    outcome = towtank(
+        "capacity", "--model", "llama2-7b", "--tokens", "2x", "--machines", "perlmutte", "--restart", "5",
+        "--range", "foo=1", "--pue", "0", "--maintenance", "3d",
+    )  # fmt: skip
+    assert outcome.code == 2
+    for text in ("--tokens 2x", "perlmutte", "--restart 5", "foo is unknown", "--pue 0", "--maintenance 3d"):
+        assert text in outcome.err

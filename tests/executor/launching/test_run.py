@@ -1,0 +1,241 @@
+"""Runs of real processes: that they train, and how they end."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+MODEL = """\
+name: small
+num_layers: 2
+hidden: 32
+vocab: 300
+sequence: 32
+attention: {heads: 4, kv_heads: 2, head_dim: 8}
+mlp: {hidden: 64, gated: true}
+norm: rmsnorm
+tied_embeddings: false
+positions: rope
+"""
+PLAN = "model: small.yaml\nglobal_batch: 4\nprecision: fp32\ndata: 2\n"
+ENVIRONMENT = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE")}
+PATIENCE_S = 60
+"""What a user is promised: nobody waits longer for a rank that is gone."""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "small.yaml").write_text(MODEL)
+    (tmp_path / "plan.yaml").write_text(PLAN)
+    return tmp_path
+
+
+@contextmanager
+def started(
+    folder: Path, *arguments: str, environment: dict[str, str] | None = None
+) -> Iterator["subprocess.Popen[str]"]:
+    """`towtank run plan.yaml`, with a thread for each process."""
+    command = [sys.executable, "-m", "towtank.cli", "run", "plan.yaml", "--threads", "1", *arguments]
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        env=ENVIRONMENT | (environment or {}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def ran(folder: Path, *arguments: str) -> tuple[int, str, str]:
+    with started(folder, *arguments) as process:
+        out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+def losses(out: str) -> list[tuple[int, float, float]]:
+    return [(step["number"], step["loss"], step["gradient_norm"]) for step in json.loads(out)["steps"]]
+
+
+def wait_for_step(process: "subprocess.Popen[str]", number: int) -> None:
+    """Read progress until a step is done."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("step ") and int(line.split()[1].partition("/")[0]) >= number:
+            return
+
+
+def ranks_of(process: "subprocess.Popen[str]") -> list[int]:
+    """Processes that a launcher has started."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                after_name = (folder / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(after_name[1]) == process.pid:
+                found.append(int(folder.name))
+    return sorted(found)
+
+
+def gone(processes: Sequence[int]) -> bool:
+    """Whether processes end within some seconds."""
+    for _ in range(200):
+        if not any(Path(f"/proc/{one}").exists() for one in processes):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_a_killed_rank_ends_the_run_and_resuming_gives_the_losses_of_an_undisturbed_one(folder: Path) -> None:
+    """Three of the kills; `--steps` is short so that every step prints a line."""
+    steps = ("--steps", "18", "--json")
+    code, out, _ = ran(folder, *steps)
+    undisturbed = losses(out)
+    assert (code, len(undisturbed)) == (0, 18)
+    generator = random.Random(7)
+    saved = (*steps, "--checkpoint", "ckpt", "--save-every", "1")
+    for kill, resume in enumerate(((), ("--resume",), ("--resume",))):
+        with started(folder, *saved, *resume) as process:
+            wait_for_step(process, 2 + 4 * kill + generator.randrange(3))
+            begin = time.monotonic()
+            os.kill(generator.choice(ranks_of(process)), signal.SIGKILL)
+            _, err = process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == 4
+        assert "ended by signal SIGKILL (killed, or out of memory); the other 1 were stopped" in err
+        assert time.monotonic() - begin < PATIENCE_S
+    code, out, _ = ran(folder, *saved, "--resume")
+    rest = losses(out)
+    assert code == 0
+    assert 0 < len(rest) < 16
+    assert rest == undisturbed[-len(rest) :]  # bit for bit
+
+
+def test_sigterm_saves_and_ends_well_and_another_plan_goes_on(folder: Path) -> None:
+    _, out, _ = ran(folder, "--steps", "8", "--json")
+    undisturbed = losses(out)
+    with started(folder, "--steps", "20", "--json", "--checkpoint", "ckpt") as process:
+        wait_for_step(process, 3)
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=PATIENCE_S)
+    found = json.loads(out)
+    done = len(found["steps"])
+    assert process.returncode == 0
+    assert found["ended"] == "terminated"
+    assert found["checkpoint"].endswith(f"step-{done:010d}")
+    assert losses(out)[:8] == undisturbed[: min(done, 8)]
+    again = str(done + 2)
+    code, out, _ = ran(
+        folder, "--steps", again, "--json", "--checkpoint", "ckpt", "--resume", "--set", "data=1,tensor_x=2"
+    )
+    assert code == 0
+    assert [step for step, _, _ in losses(out)] == [done + 1, done + 2]
+
+
+def test_ctrl_c_ends_all_processes(folder: Path) -> None:
+    with started(folder, "--steps", "20") as process:
+        wait_for_step(process, 1)
+        ranks = ranks_of(process)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 130
+    assert err.endswith("towtank: interrupted\n")
+    assert len(ranks) == 2 and gone(ranks)
+
+
+def test_processes_end_with_whoever_started_them(folder: Path) -> None:
+    with started(folder, "--steps", "100000") as process:
+        wait_for_step(process, 1)
+        ranks = ranks_of(process)
+        process.kill()
+        assert len(ranks) == 2 and gone(ranks)
+
+
+def test_a_loss_that_is_no_number_stops_with_its_step(folder: Path) -> None:
+    code, out, err = ran(folder, "--steps", "50", "--learning-rate", "1e30", "--gradient-clip", "0")
+    assert (code, out) == (3, "")
+    told = [line for line in err.splitlines() if line.startswith("towtank: ")]
+    assert len(told) == 1
+    assert " of 50: the loss is " in told[0] and told[0].startswith("towtank: step ")
+    assert "Traceback" not in err
+
+
+def launched(rank: int, port: int) -> dict[str, str]:
+    """What torchrun tells a process."""
+    return {
+        "RANK": str(rank),
+        "WORLD_SIZE": "2",
+        "LOCAL_RANK": str(rank),
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def test_processes_of_another_launcher_train_alike_and_rank_0_reports(folder: Path) -> None:
+    _, out, _ = ran(folder, "--steps", "4", "--json")
+    alone, port = losses(out), free_port()
+    arguments = ("--steps", "4", "--json")
+    with started(folder, *arguments, environment=launched(1, port)) as other:
+        with started(folder, *arguments, environment=launched(0, port)) as first:
+            first_out, _ = first.communicate(timeout=300)
+        other_out, _ = other.communicate(timeout=PATIENCE_S)
+    assert (first.returncode, other.returncode) == (0, 0)
+    assert losses(first_out) == alone
+    assert other_out == ""
+
+
+def test_a_rank_of_another_launcher_that_is_killed_ends_the_other(folder: Path) -> None:
+    port = free_port()
+    with (
+        started(folder, "--steps", "20", environment=launched(1, port)) as other,
+        started(folder, "--steps", "20", environment=launched(0, port)) as first,
+    ):
+        wait_for_step(first, 2)
+        other.kill()
+        _, err = first.communicate(timeout=PATIENCE_S)
+    assert first.returncode == 4
+    assert "towtank: rank 0: " in err and "gone" in err
+
+
+def test_a_record_adds_up_and_names_what_takes_the_time(folder: Path) -> None:
+    larger = MODEL.replace("hidden: 32", "hidden: 256").replace("{hidden: 64", "{hidden: 1024")
+    (folder / "small.yaml").write_text(larger.replace("sequence: 32", "sequence: 256"))
+    changes = ("--set", "data=1,tensor_x=2", "--warm-up", "1")
+    code, _, err = ran(folder, "--steps", "5", "--record", "r.json", "--trace", "t.json", *changes)
+    assert code == 0, err
+    record = json.loads((folder / "r.json").read_text())
+    step = record["step"]
+    exposed = {one["name"]: one["exposed_s"] for one in step["operations"] if one["phase"] == "forward"}
+    named = sum(one["exposed_s"] for one in step["operations"] if one["name"] != "unnamed")
+    assert sum(one["exposed_s"] for one in step["operations"]) == pytest.approx(step["step_time_s"])
+    assert named >= 0.95 * step["step_time_s"]
+    assert {"layer.1.mlp.up.forward", "layer.0.attention.core", "layer.1.mlp.down.all-reduce"} <= set(exposed)
+    assert [rank["rank"] for rank in record["ranks"]] == [0, 1]
+    assert step["peak_memory_bytes"] > 2**20
+    events = json.loads((folder / "t.json").read_text())["traceEvents"]
+    assert {event["pid"] for event in events} == {0, 1}
