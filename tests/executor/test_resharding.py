@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from tests.executor.tiny import tiny_model, tiny_settings
+
 from towtank.executor.boxes import Box
 from towtank.executor.checkpoint import load, read_progress
 from towtank.executor.checkpoint_parts import Part
