@@ -33,7 +33,7 @@ class SelfAttention:
 
     def __call__(self, x: torch.Tensor, batch: MicroBatch) -> torch.Tensor:
         """Outputs of [tokens, local features]."""
-        heads = Heads(f"{self.name}.rope", batch.sequences, self.heads, self.kv_heads, self.head_dim)
+        heads = Heads(self.name, batch.sequences, self.heads, self.kv_heads, self.head_dim)
         qkv = self.qkv(x)
         if self.query_norm is None or self.key_norm is None:
             q, k, v = split_heads(qkv, heads, self.angles)
@@ -41,7 +41,7 @@ class SelfAttention:
             q, k, v = split_heads(qkv, heads, None)
             q, k = self.query_norm(q), self.key_norm(k)
             if self.angles is not None:
-                q, k = rotate(q, k, heads.name, self.angles)
+                q, k = rotate(q, k, f"{self.name}.rope", self.angles)
         attended = self.attend(q, k, v)
         return self.output(attended.reshape(-1, self.heads * self.head_dim))
 

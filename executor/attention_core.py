@@ -1,8 +1,8 @@
 """Causal attention of whole sequences on one device: softmax(q k^T / sqrt(d)) v without its matrix of scores.
 
-PyTorch's own kernels by their forward and backward halves, so that each half is one operation of the record, and so
-that selective recomputation can repeat the forward half within the backward pass (Korthikanti et al., arXiv
-2205.05198).
+On a CPU PyTorch's own kernels by their forward and backward halves, so that each half is one operation of the record,
+and so that selective recomputation can repeat the forward half within the backward pass (Korthikanti et al., arXiv
+2205.05198). On a GPU the forward half is kept as autograd has recorded it.
 """
 
 from functools import lru_cache
@@ -13,6 +13,7 @@ import torch
 from towtank.executor import recorder
 from towtank.executor.grid import apply
 from towtank.executor.phases import forward_phase
+from towtank.kernels.attention import sdpa
 from towtank.simulator.operations import Phase
 
 
@@ -35,8 +36,50 @@ def _mask(tokens: int, window: int, dtype: torch.dtype, device: torch.device) ->
 
 def attention_core(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, core: Core) -> torch.Tensor:
     """Attended values [sequences, tokens, heads, d] of q, and k and v with as many or fewer heads."""
-    attended: torch.Tensor = apply(_Core, q, k, v, core)
+    # in 16 bits the CPU's fused kernel is several times slower than its parts
+    halves = q.device.type == "cpu" and q.dtype.itemsize > 2
+    attended: torch.Tensor = apply(_Core if halves else _GraphCore, q, k, v, core)
     return attended
+
+
+class _Graph(NamedTuple):
+    """A forward half by autograd: what its backward half differentiates."""
+
+    inputs: tuple[torch.Tensor, ...]
+    output: torch.Tensor
+
+
+def _graph(inputs: tuple[torch.Tensor, ...], core: Core) -> _Graph:
+    """The forward half of whichever kernel PyTorch chooses on a GPU."""
+    with torch.enable_grad():
+        leaves = tuple(each.detach().requires_grad_() for each in inputs)
+        sizes = {"causal": 1, "window": core.window or 0, "sequence": inputs[0].shape[1]}
+        return _Graph(leaves, sdpa(leaves, sizes).contiguous())
+
+
+class _GraphCore(torch.autograd.Function):
+    """Attention on devices whose kernels are not to be had by halves."""
+
+    @staticmethod
+    def forward(ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, core: Core) -> torch.Tensor:
+        ctx.core = core
+        with recorder.operation(core.name, "attention", forward_phase()):
+            graph = _graph((q, k, v), core)
+        ctx.graph = None if core.repeats else graph
+        ctx.save_for_backward(*((q, k, v) if core.repeats else ()))
+        return graph.output.detach()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        core: Core = ctx.core
+        graph: _Graph | None = ctx.graph
+        if graph is None:
+            with recorder.operation(core.name, "attention", Phase.RECOMPUTE):
+                graph = _graph(ctx.saved_tensors, core)
+        with recorder.operation(core.name, "attention", Phase.BACKWARD):
+            found = torch.autograd.grad(graph.output, graph.inputs, gradients[0])
+        ctx.graph = None
+        return *found, None
 
 
 def _forward(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, core: Core) -> tuple[torch.Tensor, ...]:

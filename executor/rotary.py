@@ -21,7 +21,7 @@ class Heads(NamedTuple):
     """Heads of one device, and the sequences that its tokens make up."""
 
     name: str
-    """Of the rotary embedding in the Program."""
+    """Of the part of the layer, such as layer.3.attention."""
     sequences: int
     heads: int
     kv_heads: int
@@ -73,14 +73,16 @@ class _SplitHeads(torch.autograd.Function):
         q, k, v = _views(qkv, heads)
         if at is None:
             return q, k, v
-        with recorder.operation(heads.name, "elementwise", forward_phase()):
+        with recorder.operation(f"{heads.name}.rope", "elementwise", forward_phase()):
             return _turn(q, at, torch.empty_like(q)), _turn(k, at, torch.empty_like(k)), v
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         heads, at = ctx.heads, ctx.at
         q, k, v = gradients
-        with recorder.operation(heads.name, "elementwise", Phase.BACKWARD):
+        # without rotary embedding gradients are only put beside one another, which goes with the core that made them
+        part, kind = (".core", "attention") if at is None else (".rope", "elementwise")
+        with recorder.operation(heads.name + part, kind, Phase.BACKWARD):
             columns = (heads.heads + 2 * heads.kv_heads) * heads.head_dim
             qkv = q.new_empty((q.shape[0] * q.shape[1], columns))
             of_q, of_k, of_v = _views(qkv, heads)
