@@ -94,8 +94,9 @@ def summing(plan: Plan, mesh: Mesh, reduce_over: Sequence[str]) -> Summing:
             if name in sharded:
                 over, rest = sharded[name]
                 after = ((rest,) if rest else ()) + names[position + 1 :]
-                scatter = mesh.group(over) if mesh.group(over).size > 1 else None
-                return Summing(_groups(mesh, names[:position]), scatter, _groups(mesh, after))
+                if mesh.group(over).size == 1:  # one shard and only replicas
+                    return Summing(_groups(mesh, (*names[:position], *after)), None, ())
+                return Summing(_groups(mesh, names[:position]), mesh.group(over), _groups(mesh, after))
     return Summing(_groups(mesh, names), None, ())
 
 

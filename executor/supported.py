@@ -48,7 +48,7 @@ def _plan_faults(settings: RunSettings) -> list[str]:
         )
     if isinstance(model.attention, Attention) and model.positions == "rope" and model.attention.head_dim % 2:
         found.append(f"rotary embedding needs an even head size, but it is {model.attention.head_dim}")
-    return [*found, *_split_faults(plan, model)]
+    return [*found, *_split_faults(plan, model), *_precision_faults(plan)]
 
 
 def _split_faults(plan: Plan, model: ModelSpec) -> list[str]:
@@ -58,6 +58,20 @@ def _split_faults(plan: Plan, model: ModelSpec) -> list[str]:
             f"gathered weights of recomputed layers only; set recompute_every = 1"
         ]
     return []
+
+
+def _precision_faults(plan: Plan) -> list[str]:
+    found = []
+    if plan.gradient_precision not in (None, "fp32"):
+        found.append(
+            f"gradient_precision = {plan.gradient_precision}, but the executor keeps and sums gradients in fp32; "
+            f"leave it out"
+        )
+    if plan.master_precision != "fp32":
+        found.append(
+            f"master_precision = {plan.master_precision}, but the executor keeps fp32 master weights; leave it out"
+        )
+    return found
 
 
 def _training_faults(settings: RunSettings) -> list[str]:

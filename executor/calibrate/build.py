@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from towtank.executor.calibrate.fit import Sample, fit_kernels
+from towtank.executor.calibrate.fit import Sample
 from towtank.executor.calibrate.from_steps import MeasuredRun
 from towtank.executor.calibrate.journal import Journal
 from towtank.executor.calibrate.measurements import beside, write_measurements
@@ -133,7 +133,7 @@ def notes(request: Request) -> str:
 
 
 def assemble(request: Request, found: Here, swept: Swept) -> Calibration:
-    """The calibration of what was swept alone."""
+    """The calibration of what was swept, before its kernels are fitted."""
     on_cpu = request.device_type == "cpu"
     memory = found.memory_bytes if on_cpu else float(found.gpu_memory_bytes or 0.0)
     hardware = Hardware(
@@ -152,7 +152,7 @@ def assemble(request: Request, found: Here, swept: Swept) -> Calibration:
         process_counts=request.process_counts,
         memory_bandwidth_bytes_per_s=_bandwidth(swept.samples),
         process_bytes=0.0,
-        kernels=fit_kernels(swept.samples),
+        kernels=(),
         collectives=swept.collectives,
     )
 

@@ -109,6 +109,7 @@ def non_negative_terms(features: "Floats", seconds: "Floats", weights: "Floats")
         bounds=(0.0, np.inf),
         loss="soft_l1",
         f_scale=SOFT,
+        max_nfev=200,
     )
     values = np.where(found.x < 1e-9 * seconds.max(), 0.0, found.x)
     return values / scale, _deviations(relative * root[:, None], relative @ values - 1.0) / scale

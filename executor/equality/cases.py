@@ -102,6 +102,7 @@ CASES: tuple[Case, ...] = (
     case("z data zero 3 full", "llama", tensor_z=2, data=2, zero_stage=3, micro_batch=1, recompute="full"),
     case("hybrid shards", "gpt", data=4, data_shard=2, zero_stage=3, micro_batch=2),
     case("hybrid shards of states", "llama", data=4, data_shard=2, zero_stage=1, micro_batch=1),
+    case("replicas of one shard", "gpt", data=4, data_shard=1, zero_stage=2, micro_batch=2),
     case("ring of four", "llama", context=4, micro_batch=4, overlap=NO_OVERLAP),
     case("all-to-all of four", "llama", context=4, context_kind="all-to-all", micro_batch=4),
     case("pipeline uneven", "llama", pipeline=4, stage_layers=(1, 2, 1, 0), micro_batch=1),

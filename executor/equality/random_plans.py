@@ -4,15 +4,17 @@ import random
 from dataclasses import fields
 from functools import lru_cache
 from math import prod
+from typing import Any
 
 from towtank.executor.equality.cases import GLOBAL_BATCH, Case
 from towtank.executor.equality.models import MODELS
 from towtank.executor.supported import faults
 from towtank.hardware_profiles.load import load_machine
 from towtank.hardware_profiles.records import Machine
-from towtank.simulator.plan import DEFAULT_RANK_ORDER, Overlap, Plan
+from towtank.simulator.plan import DEFAULT_RANK_ORDER, Overlap, Plan, Recompute
 from towtank.simulator.plan_rules import faults_of
 
+_RECOMPUTE: tuple[Recompute, ...] = ("none", "selective", "full")
 _DEGREES = ("tensor_x", "tensor_y", "tensor_z", "context", "data", "pipeline")
 
 
@@ -22,7 +24,7 @@ def _machine() -> Machine:
     return load_machine("perlmutter-a100-40")
 
 
-def _degrees(draw: random.Random, devices: int) -> dict[str, int]:
+def _degrees(draw: random.Random, devices: int) -> dict[str, Any]:
     """Degrees that multiply to a power of two."""
     found = dict.fromkeys(_DEGREES, 1)
     while prod(found.values()) < devices:
@@ -35,7 +37,7 @@ def _plan(draw: random.Random, devices: int) -> Plan:
     order = draw.sample(DEFAULT_RANK_ORDER, len(DEFAULT_RANK_ORDER))
     if draw.random() < 0.5:
         order = [*(name for name in order if name != "pipeline"), "pipeline"]
-    recompute = draw.choice(("none", "selective", "full"))
+    recompute = draw.choice(_RECOMPUTE)
     switches = {
         one.name: draw.random() < 0.5 for one in fields(Overlap) if one.name not in ("expert", "tensor")
     }

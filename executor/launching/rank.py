@@ -104,6 +104,7 @@ def main(folder: Path) -> int:
     """A rank that `local.run_processes` has started; returns its exit code."""
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # outside of the training, where it is noted
     place = joined(os.environ, int(os.environ["WORLD_SIZE"])) or ALONE
     try:
         with termination():

@@ -23,7 +23,7 @@ def machine_of(calibration: Calibration) -> Machine:
     device = Device(
         name=calibration.name,
         description=_description(calibration),
-        unit="process" if on_cpu else "GPU",
+        unit="CPU worker" if on_cpu else "GPU",
         vendor="unknown",
         architecture=calibration.hardware.device_type,
         peak_flop_per_s=peaks,

@@ -1,5 +1,6 @@
 """Flat arrays of optimizer states: who keeps which rows, and norms that count each element once."""
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -109,9 +110,10 @@ def test_sums_of_each_zero_stage() -> None:
     """Where plans shard states, data becomes a reduce-scatter over shards and an all-reduce over replicas."""
     plan = Plan(data=4, data_shard=2, zero_stage=1, global_batch=4)
 
+    sizes = {"data": 4, "state_shard": 2, "replicate": 2, "tensor_z": 2, "ends": 2}
+
     class Mapping:
         def group(self, name: str) -> Group:
-            sizes = {"data": 4, "state_shard": 2, "replicate": 2, "tensor_z": 2, "ends": 2}
             return Group(name, tuple(range(sizes[name])), 0)
 
     mesh: Mesh = Mapping()  # type: ignore[assignment]
@@ -119,6 +121,10 @@ def test_sums_of_each_zero_stage() -> None:
     names = [[group.name for group in groups] for groups in (found.before, found.after)]
     assert names == [["tensor_z"], ["replicate", "ends"]]
     assert found.scatter is not None and found.scatter.name == "state_shard"
+    sizes["state_shard"] = 1
+    alone = summing(replace(plan, data_shard=1), mesh, ("tensor_z", "data", "ends"))
+    assert [group.name for group in alone.before] == ["tensor_z", "replicate", "ends"]
+    assert alone.scatter is None and alone.after == ()
     for stage in (0, 3):
         plain = summing(Plan(data=4, zero_stage=stage, global_batch=4), mesh, ("data",))
         assert [group.name for group in plain.before] == ["data"] and plain.scatter is None
