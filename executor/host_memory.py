@@ -4,7 +4,7 @@ import ctypes
 import sys
 from contextlib import suppress
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 """Parameters of mallopt(3) of glibc."""
 _NEVER = 2**31 - 1
 
@@ -22,7 +22,9 @@ def keep_freed_memory() -> bool:
         library = ctypes.CDLL(None)
         mapped = library.mallopt(ctypes.c_int(_MMAP_THRESHOLD), ctypes.c_int(_NEVER))
         trimmed = library.mallopt(ctypes.c_int(_TRIM_THRESHOLD), ctypes.c_int(_NEVER))
-        return bool(mapped and trimmed)
+        # threads of collectives otherwise keep what they free for themselves
+        shared = library.mallopt(ctypes.c_int(_ARENA_MAX), ctypes.c_int(1))
+        return bool(mapped and trimmed and shared)
     return False
 
 

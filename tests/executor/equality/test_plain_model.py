@@ -173,7 +173,13 @@ def plain_run(one: Case) -> tuple[list[float], list[float], Weights]:
     return losses, norms, {name: value.detach() for name, value in w.items()}
 
 
-@pytest.mark.parametrize(("model", "dropout"), [*((name, 0.0) for name in MODELS), ("gpt", 0.1)])
+FAST = (("llama", 0.0), ("gpt", 0.1))
+SLOW = tuple((name, 0.0) for name in MODELS if name != "llama")
+
+
+@pytest.mark.parametrize(
+    ("model", "dropout"), [*FAST, *(pytest.param(*each, marks=pytest.mark.slow) for each in SLOW)]
+)
 def test_one_process_trains_like_plain_pytorch(model: str, dropout: float) -> None:
     one = case("plain", model, micro_batch=4, global_batch=4, dropout=dropout)
     outcome = run(one)

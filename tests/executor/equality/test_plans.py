@@ -11,9 +11,11 @@ from towtank.executor.equality.random_plans import random_case
 
 pytestmark = pytest.mark.slow
 
-RANDOM = tuple(random_case(seed, devices) for seed, devices in ((1, 4), (2, 4), (3, 4), (1, 8)))
-LOSS = {"fp32": 1e-5, "bf16": 1e-2}
-"""Relative. bf16 has 8 bits: what is summed in another order differs by up to 2^-9 of it each time."""
+RANDOM = tuple(random_case(seed, devices) for seed, devices in ((1, 4), (2, 4), (0, 8)))
+LOSS = {"fp32": 1e-5, "bf16": 2e-3}
+GRADIENT_NORM = {"fp32": 1e-5, "bf16": 5e-2}
+"""Relative, ten times and five times what was measured in bf16 (2e-4 and 1e-2; in fp32 1e-7 and 3e-7): it has 8 bits,
+and what is summed in another order differs by up to 2^-9 of it each time. A sum left out changes losses by 7e-3."""
 
 
 def named(case: Case) -> str:
@@ -64,10 +66,11 @@ def test_a_plan_trains_like_one_process(case: Case, found: Mapping[str, Differen
 
 
 @pytest.mark.parametrize("case", NARROW_CASES, ids=named)
-def test_a_plan_in_few_bits_has_the_losses_of_one_process(
+def test_a_plan_in_few_bits_trains_nearly_like_one_process(
     case: Case, found: Mapping[str, Difference]
 ) -> None:
     difference = found[named(case)]
     assert difference.fault == ""
     assert difference.copies == 0.0
     assert difference.loss <= LOSS[case.dtype]
+    assert difference.gradient_norm <= GRADIENT_NORM[case.dtype]
