@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 SOFT = 0.1
 """Logarithm of predicted over measured from which on a sample counts less than its square (soft L1 loss)."""
+_LEAST = 1e-9
+"""Predicted over measured time that stands for 0, which has no logarithm."""
 _NINETY = 1.645
 """Standard deviations of 90 % of a normal distribution, on both sides."""
 
@@ -91,27 +93,34 @@ def non_negative_terms(features: "Floats", seconds: "Floats", weights: "Floats")
     """Terms of 0 or more, shape [features], with their standard deviations.
 
     Minimises the sum over samples of w rho(r^2) with r = log(f . x / t) and rho the soft L1 loss, by scipy's
-    trust-region reflective least squares; samples count alike whatever their length, and one that is disturbed moves
+    bounded least squares (dogleg); samples count alike whatever their length, and one that is disturbed moves
     the rest little whether it is too long or too short. Each feature must be above 0 in some sample.
     """
     from scipy.optimize import least_squares, nnls
 
-    scale = features.max(axis=0)
-    scaled = features / scale
-    relative = scaled / seconds[:, None]
+    # in units in which terms are of the order of 1
+    unit = float(np.median(seconds))
+    scale = features.max(axis=0) / unit
+    relative = features / scale / seconds[:, None]
     root = np.sqrt(weights)
     # every term begins above 0: where all of a sample's are 0 there is no logarithm
-    start = np.maximum(nnls(relative * root[:, None], root)[0], 1e-3 * np.median(seconds))
+    start = np.maximum(nnls(relative * root[:, None], root)[0], 1e-3)
+
+    def times(x: "Floats") -> "Floats":
+        result: Floats = np.maximum(relative @ x, _LEAST)
+        return result
+
     found: Any = least_squares(
-        lambda x: np.log(relative @ x) * root,
+        lambda x: np.log(times(x)) * root,
         start,
-        jac=lambda x: relative / (relative @ x)[:, None] * root[:, None],
+        jac=lambda x: relative / times(x)[:, None] * root[:, None],
         bounds=(0.0, np.inf),
+        method="dogbox",
         loss="soft_l1",
         f_scale=SOFT,
         max_nfev=200,
     )
-    values = np.where(found.x < 1e-9 * seconds.max(), 0.0, found.x)
+    values = np.where(found.x < 1e-9, 0.0, found.x)
     return values / scale, _deviations(relative * root[:, None], relative @ values - 1.0) / scale
 
 
