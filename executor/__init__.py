@@ -1,1 +1,1 @@
-"""Floor 4: run a plan on real devices. Nothing is built here yet; importing it offers no names."""
+"""Floor 4: plans run on real devices: training, measured records, calibration. `training.train` is the way in."""

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from towtank.executor.batch import MicroBatch, cut, sequence_numbers
 from towtank.executor.data import Data
-from towtank.executor.mesh import Mesh
+from towtank.executor.distributed.mesh import Mesh
+from towtank.executor.layers.batch import MicroBatch, cut, sequence_numbers
 from towtank.executor.settings import RunSettings
-from towtank.executor.trainer import StepResult, Trainer
+from towtank.executor.step.trainer import StepResult, Trainer
 
 
 def batches_of(

@@ -15,7 +15,7 @@ from towtank.executor.calibrate.calls import Call, collective_call, kernel_call,
 from towtank.executor.calibrate.points import CollectivePoint, KernelPoint
 from towtank.executor.calibrate.steps import Steps, train
 from towtank.executor.errors import ExecutorError
-from towtank.executor.host_memory import keep_freed_memory
+from towtank.executor.measured.host_memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-    from towtank.executor.batch import MicroBatch
+    from towtank.executor.distributed.mesh import Mesh
+    from towtank.executor.layers.batch import MicroBatch
     from towtank.executor.measured.gather import Gathered
-    from towtank.executor.mesh import Mesh
     from towtank.executor.settings import RunSettings
 
 
@@ -31,14 +31,14 @@ def train(order: Steps, device: torch.device) -> Gathered | None:
     """Train under the process group that is in force; rank 0 gets what all measured."""
     import gc
 
-    from towtank.executor import recorder
-    from towtank.executor.clocks import clock_of
-    from towtank.executor.host_memory import give_back_memory
+    from towtank.executor.distributed.mesh import Mesh
+    from towtank.executor.measured import recorder
+    from towtank.executor.measured.clocks import clock_of
     from towtank.executor.measured.gather import gather
+    from towtank.executor.measured.host_memory import give_back_memory
     from towtank.executor.measured.memory import PeakMemory
-    from towtank.executor.mesh import Mesh
-    from towtank.executor.recorder import Recorder
-    from towtank.executor.trainer import Trainer
+    from towtank.executor.measured.recorder import Recorder
+    from towtank.executor.step.trainer import Trainer
 
     mesh = Mesh(order.settings.plan, device)
     memory = PeakMemory(device.type)
@@ -60,7 +60,7 @@ def batches(settings: RunSettings, mesh: Mesh, positions: torch.Tensor, step: in
     """This device's micro-batches of random tokens."""
     import torch
 
-    from towtank.executor.batch import cut, sequence_numbers
+    from towtank.executor.layers.batch import cut, sequence_numbers
 
     plan, length = settings.plan, settings.sizes.sequence
     found = []

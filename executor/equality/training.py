@@ -7,11 +7,11 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 
-from towtank.executor.batch import IGNORED, MicroBatch, cut, sequence_numbers
+from towtank.executor.distributed.mesh import Mesh
 from towtank.executor.equality.cases import Case
-from towtank.executor.mesh import Mesh
+from towtank.executor.layers.batch import IGNORED, MicroBatch, cut, sequence_numbers
 from towtank.executor.settings import RunSettings
-from towtank.executor.trainer import Trainer
+from towtank.executor.step.trainer import Trainer
 
 
 @dataclass(slots=True)

@@ -6,23 +6,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from towtank.executor.batch import MicroBatch, cut, sequence_numbers
-from towtank.executor.clocks import clock_of
 from towtank.executor.data import Data, load_data
 from towtank.executor.errors import DataError, NonFiniteLossError
-from towtank.executor.host_memory import give_back_memory
 from towtank.executor.launching.environment import Process
 from towtank.executor.launching.progress import StepProgress
 from towtank.executor.launching.request import RunOutcome, RunRequest
 from towtank.executor.launching.results import outcome_of
 from towtank.executor.launching.signals import Termination, termination
+from towtank.executor.layers.batch import MicroBatch, cut, sequence_numbers
+from towtank.executor.measured.clocks import clock_of
+from towtank.executor.measured.host_memory import give_back_memory
 from towtank.executor.measured.memory import PeakMemory
+from towtank.executor.measured.recorder import Recorder, recording
 from towtank.executor.measured.run_record import MeasuredStep
-from towtank.executor.recorder import Recorder, recording
 
 if TYPE_CHECKING:
-    from towtank.executor.mesh import Mesh
-    from towtank.executor.trainer import Trainer
+    from towtank.executor.distributed.mesh import Mesh
+    from towtank.executor.step.trainer import Trainer
 
 
 def train_request(request: RunRequest, place: Process, device: Any, threads: int) -> RunOutcome | None:
@@ -32,8 +32,8 @@ def train_request(request: RunRequest, place: Process, device: Any, threads: int
         ExecutorError: data or checkpoint cannot be used.
         NonFiniteLossError: the loss of a step is no number.
     """
-    from towtank.executor.mesh import Mesh
-    from towtank.executor.trainer import Trainer
+    from towtank.executor.distributed.mesh import Mesh
+    from towtank.executor.step.trainer import Trainer
 
     settings = request.settings
     data = load_data(
@@ -104,7 +104,7 @@ class Run:
         request = self.request
         if not request.resume or request.checkpoint is None:
             return 0, 0
-        from towtank.executor import checkpoint
+        from towtank.executor.checkpoint import folder as checkpoint
 
         path = checkpoint.latest(request.checkpoint)
         if path is None:

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from towtank.executor.errors import ExecutorError, LostRankError, RunError
-from towtank.executor.host_memory import keep_freed_memory
 from towtank.executor.launching.environment import ALONE, Process, joined
 from towtank.executor.launching.heartbeat import Heartbeat
 from towtank.executor.launching.local import OUTCOME, REQUEST, failure_file, portable, threads_of
 from towtank.executor.launching.request import RunOutcome, RunRequest
 from towtank.executor.launching.signals import die_with_parent, termination
+from towtank.executor.measured.host_memory import keep_freed_memory
 
 _PATIENCE: Final = timedelta(minutes=30)
 """Of a collective; ranks that vanish are found earlier, by whoever started them or by the heartbeat."""

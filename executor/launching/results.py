@@ -7,9 +7,9 @@ from towtank import __version__
 from towtank.executor.launching.request import RunOutcome, RunRequest
 from towtank.executor.measured.gather import Gathered, gather, gather_traces, peak_of_all, warm_up_of
 from towtank.executor.measured.machine_facts import versions
+from towtank.executor.measured.recorder import Recorder
 from towtank.executor.measured.run_record import SCHEMA, MeasuredStep, RunFacts, RunRecord
 from towtank.executor.measured.trace import write_measured_trace
-from towtank.executor.recorder import Recorder
 
 
 def outcome_of(

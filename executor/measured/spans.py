@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from towtank.simulator.operations import Phase
 
 if TYPE_CHECKING:
-    from towtank.executor.clocks import Clock
-    from towtank.executor.recorder import Issued
+    from towtank.executor.measured.clocks import Clock
+    from towtank.executor.measured.recorder import Issued
 
 
 class Key(NamedTuple):

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from tests.executor.tiny import alone, tiny_batches, tiny_model, tiny_settings
 
-from towtank.executor import recorder
 from towtank.executor.launching.local import run_processes
 from towtank.executor.launching.request import RunRequest
-from towtank.executor.recorder import Recorder
+from towtank.executor.measured import recorder
+from towtank.executor.measured.recorder import Recorder
 from towtank.simulator.models.records import ModelSpec
 from towtank.simulator.plan import Plan
 from towtank.simulator.program import lower

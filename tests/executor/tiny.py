@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 
-from towtank.executor.batch import MicroBatch, cut, sequence_numbers
-from towtank.executor.mesh import Mesh
+from towtank.executor.distributed.mesh import Mesh
+from towtank.executor.layers.batch import MicroBatch, cut, sequence_numbers
 from towtank.executor.settings import RunSettings
-from towtank.executor.trainer import Trainer
+from towtank.executor.step.trainer import Trainer
 from towtank.simulator.models.load import load_model
 from towtank.simulator.models.records import Attention, ModelSpec
 from towtank.simulator.plan import Plan

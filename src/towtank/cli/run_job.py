@@ -155,7 +155,7 @@ def _check_numbers(asked: Asked, inputs: Inputs) -> None:
 
 def _check_files(asked: Asked, inputs: Inputs) -> None:
     """What is to be written can be, and options that need a folder of checkpoints have one."""
-    from towtank.executor.checkpoint import latest
+    from towtank.executor.checkpoint.folder import latest
     from towtank.executor.data import files_of
 
     if asked.training.data is not None:

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch.nn import functional
 
-from towtank.executor.dropout import kept, stream_key
+from towtank.executor.distributed.mesh import Mesh
 from towtank.executor.equality.cases import Case, case
 from towtank.executor.equality.models import MODELS
 from towtank.executor.equality.training import full_weights, run, tokens_of
-from towtank.executor.mesh import Mesh
-from towtank.executor.trainer import Trainer
+from towtank.executor.layers.dropout import kept, stream_key
+from towtank.executor.step.trainer import Trainer
 from towtank.simulator.models.layers import is_expert_layer, layer_window
 from towtank.simulator.models.records import Attention, ModelSpec
 

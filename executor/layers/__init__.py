@@ -1,0 +1,1 @@
+"""Layers of a model as one device of a plan computes them: forward, backward and their collectives."""

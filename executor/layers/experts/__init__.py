@@ -1,0 +1,1 @@
+"""Expert parallelism: routing, dispatch, the experts of a device and their weights."""
