@@ -17,17 +17,35 @@ def machine_of(calibration: Calibration) -> Machine:
     collectives on the cores that compute, so that neither hides the other.
     """
     source = Source(calibration.described, "calibration")
-    processes = max(calibration.process_counts)
+    return Machine(
+        name=calibration.name,
+        description=f"this machine as calibrated: {_description(calibration)}",
+        site="here",
+        device=_device(calibration, source),
+        num_nodes=1,
+        node=_node(calibration),
+        network=Network("none", "unknown", None, None, None, None, None),
+        power_usage_effectiveness=None,
+        system_power_w=None,
+        price_per_device_hour_usd=None,
+        measured_bus_bandwidth_bytes_per_s={},
+        sources=dict.fromkeys(_MEASURED, source),
+        calibration=calibration,
+    )
+
+
+def _device(calibration: Calibration, source: Source) -> Device:
     on_cpu = calibration.hardware.device_type == "cpu"
     peaks = _peaks(calibration)
-    device = Device(
+    return Device(
         name=calibration.name,
         description=_description(calibration),
         unit="CPU worker" if on_cpu else "GPU",
         vendor="unknown",
         architecture=calibration.hardware.device_type,
         peak_flop_per_s=peaks,
-        memory_capacity_bytes=calibration.hardware.memory_bytes / (processes if on_cpu else 1),
+        memory_capacity_bytes=calibration.hardware.memory_bytes
+        / (max(calibration.process_counts) if on_cpu else 1),
         memory_bandwidth_bytes_per_s=calibration.memory_bandwidth_bytes_per_s,
         multiprocessors=None,
         tdp_w=None,
@@ -41,9 +59,12 @@ def machine_of(calibration: Calibration) -> Machine:
         },
         kernel_queues=1 if on_cpu else None,
     )
+
+
+def _node(calibration: Calibration) -> Node:
     bandwidth, latency_s = _links(calibration)
-    node = Node(
-        devices=processes,
+    return Node(
+        devices=max(calibration.process_counts),
         fabric="switch",
         pair_bandwidth_max_bytes_per_s=bandwidth,
         pair_bandwidth_min_bytes_per_s=bandwidth,
@@ -52,21 +73,6 @@ def machine_of(calibration: Calibration) -> Machine:
         nics=0,
         nic_bandwidth_bytes_per_s=None,
         injection_bytes_per_s=None,
-    )
-    return Machine(
-        name=calibration.name,
-        description=f"this machine as calibrated: {_description(calibration)}",
-        site="here",
-        device=device,
-        num_nodes=1,
-        node=node,
-        network=Network("none", "unknown", None, None, None, None, None),
-        power_usage_effectiveness=None,
-        system_power_w=None,
-        price_per_device_hour_usd=None,
-        measured_bus_bandwidth_bytes_per_s={},
-        sources=dict.fromkeys(_MEASURED, source),
-        calibration=calibration,
     )
 
 

@@ -92,6 +92,7 @@ def test_members_of_a_group_wait_for_each_other() -> None:
     assert {(each.collective, each.size, each.processes) for each in found} == {
         ("all-reduce", 2, 4),
         ("all-reduce", 4, 4),
+        ("all-gather", 2, 4),
     }
     tables = (CollectiveTimes("all-reduce", 2, 4, (1.0, 100.0), (1.0, 1.0)),)
     late = [CollectiveSample("all-reduce", 2, 4, 10.0, seconds) for seconds in (1.5, 1.25, 9.0)]
