@@ -29,7 +29,7 @@ def test_every_floor_is_in_the_layers_contract_and_banned_as_bare_name(
     tool = pyproject["tool"]
     layers = tool["importlinter"]["contracts"][0]["layers"]
     named = {name.strip() for layer in layers for name in layer.split("|")}
-    assert named == {"towtank.cli", *(f"towtank.{floor}" for floor in floors)}
+    assert named == {"towtank.cli", "towtank.pages", *(f"towtank.{floor}" for floor in floors)}
     assert sorted(tool["ruff"]["lint"]["flake8-tidy-imports"]["banned-api"]) == floors
 
 

@@ -22,6 +22,7 @@ from towtank.cli import (
     scale,
     stacks,
     tune,
+    ui,
     validate,
     why,
 )
@@ -62,6 +63,7 @@ app.command("tune", epilog=tune.EXAMPLES)(tune.tune)
 app.command("why", epilog=why.EXAMPLES)(why.why)
 app.command("explain", epilog=explain.EXAMPLES)(explain.explain)
 app.command("report", epilog=report.EXAMPLES)(report.report)
+app.command("ui", epilog=ui.EXAMPLES)(ui.ui)
 app.command("compare", epilog=compare.EXAMPLES)(compare.compare)
 app.command("scale", epilog=scale.EXAMPLES)(scale.scale)
 app.command("capacity", epilog=capacity.EXAMPLES)(capacity.capacity)
