@@ -1,7 +1,7 @@
 """What a form asks for: its fields, checked, and the job or the task that they name. All faults are told at once."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -56,6 +56,8 @@ class Wish:
     """Sequences."""
     sequence: int | None = None
     """Tokens."""
+    faults: tuple[str, ...] = ()
+    """What is wrong with the fields themselves; such a field counts as not filled in."""
 
     def fields(self) -> dict[str, str]:
         """The fields that are filled in, as text."""
@@ -64,10 +66,10 @@ class Wish:
 
 
 def wish_of(fields: Any) -> Wish:
-    """Read the fields of a form.
+    """Read the fields of a form; what is wrong with one is told with what is wrong with the records that it names.
 
     Raises:
-        WrongForm: a field is not known, too long, no number where one belongs, or missing.
+        WrongForm: it is no mapping.
     """
     if not isinstance(fields, Mapping):
         raise WrongForm(["a form is a mapping of fields to values"])
@@ -80,17 +82,14 @@ def wish_of(fields: Any) -> Wish:
     values: dict[str, Any] = {}
     for name, most in TEXTS.items():
         text = fields.get(name) or ""
-        faults += _text_faults(name, text, most)
-        values[name] = text.strip() if isinstance(text, str) else ""
+        wrong = _text_faults(name, text, most)
+        values[name] = "" if wrong else text.strip()
+        faults += wrong
     for name, most in COUNTS.items():
         values[name] = _count(name, fields.get(name), most, faults)
     values["stack"] = values["stack"] or USUAL_STACK
-    faults += [
-        f"{name} must be filled in" for name in ("model", "machine") if not values[name] and not faults
-    ]
-    if faults:
-        raise WrongForm(faults)
-    return Wish(**values)
+    faults += [f"{name} must be filled in" for name in ("model", "machine") if not fields.get(name)]
+    return Wish(**values, faults=tuple(faults))
 
 
 def _text_faults(name: str, text: object, most: int) -> list[str]:
@@ -166,9 +165,12 @@ def loads_of(wish: Wish, folder: Path) -> Loads:
     Raises:
         WrongForm: everything that is wrong.
     """
-    faults: list[str] = []
-    model = _take(faults, lambda: load_model(inside("model", wish.model, folder)))
-    machine = _take(faults, lambda: load_machine(inside("machine", wish.machine, folder)))
+    faults = list(wish.faults)
+    model = machine = None
+    if wish.model:
+        model = _take(faults, lambda: load_model(inside("model", wish.model, folder)))
+    if wish.machine:
+        machine = _take(faults, lambda: load_machine(inside("machine", wish.machine, folder)))
     stack = _take(faults, lambda: load_stack(inside("stack", wish.stack, folder)))
     plan = _take(faults, lambda: _plan(wish))
     if faults or model is None or machine is None or stack is None or plan is None:
@@ -218,7 +220,7 @@ def task_of(wish: Wish, folder: Path) -> TuningTask:
     Raises:
         WrongForm: everything that is wrong.
     """
-    found = loads_of(Wish(wish.model, wish.machine, wish.stack), folder)
+    found = loads_of(replace(wish, plan="", devices=None), folder)
     devices = wish.devices if wish.devices is not None else found.machine.num_devices
     faults = [] if wish.global_batch else ["global_batch must be filled in: a search needs the batch"]
     if devices is None:
