@@ -54,6 +54,10 @@ COMMANDS = {
         "--define", "--devices", "--from", "--help", "--json", "--machine", "--model", "--output", "--set", "--stack",
         "-h", "-o", "FILE",
     ],
+    "report": [
+        "--csv", "--help", "--html", "--machine", "--markdown", "--model", "--profiles", "--stack", "-h", "PLAN.yaml",
+    ],
+    "ui": ["--help", "--no-browser", "--port", "-h"],
     "demo": ["--help", "--json", "-h"],
     "validate": ["--help", "--html", "--jobs", "--json", "--runs", "--where", "-h"],
     "network": [

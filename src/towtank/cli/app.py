@@ -25,6 +25,7 @@ from towtank.cli import (
     scale,
     stacks,
     tune,
+    ui,
     validate,
     verify,
     why,
@@ -66,6 +67,7 @@ app.command("tune", epilog=tune.EXAMPLES)(tune.tune)
 app.command("why", epilog=why.EXAMPLES)(why.why)
 app.command("explain", epilog=explain.EXAMPLES)(explain.explain)
 app.command("report", epilog=report.EXAMPLES)(report.report)
+app.command("ui", epilog=ui.EXAMPLES)(ui.ui)
 app.command("compare", epilog=compare.EXAMPLES)(compare.compare)
 app.command("run", epilog=run.EXAMPLES)(run.run)
 app.command("diff", epilog=diff.EXAMPLES)(diff.diff)

@@ -9,7 +9,12 @@ from string import Template
 from towtank.pages.records import Cell, Page, Plot, Section, Table
 
 _LINE = "\n"
-_TEMPLATE = Path(__file__).parent / "page.html"
+_FOLDER = Path(__file__).parent
+
+
+def page_file(name: str) -> str:
+    """A file of this folder: `page.css`, the look of every page, for one."""
+    return (_FOLDER / name).read_text(encoding="utf-8")
 
 
 def html_of(page: Page, *, plotly: str | None = None) -> str:
@@ -23,7 +28,9 @@ def html_of(page: Page, *, plotly: str | None = None) -> str:
     )
     plots = [section.plot for section in page.sections if section.plot is not None]
     data = {plot.name: {"data": plot.data, "layout": plot.layout} for plot in plots}
-    return Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
+    return Template(page_file("page.html")).substitute(
+        style=page_file("page.css"),
+        script=page_file("page.js"),
         title=escape(page.title),
         subtitle=escape(page.subtitle),
         contents="\n".join(_entry(number, section) for number, section in enumerate(page.sections)),

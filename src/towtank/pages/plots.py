@@ -1,6 +1,7 @@
 """Plots of a predicted step, as data for plotly. Colours come from the page, which knows light and dark."""
 
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,11 @@ def _axis(title: str, **more: Any) -> dict[str, Any]:
     return {"title": {"text": title}, "automargin": True, **more}
 
 
+def _on_lines(name: str) -> str:
+    """A long name of a bar on several lines: on a phone it would leave no room for the bars."""
+    return "<br>".join(wrap(name, 20))
+
+
 def breakdown_plot(prediction: Prediction) -> Plot:
     """Seconds of the step by what they are spent on."""
     parts = sorted(prediction.breakdown_s.items(), key=lambda item: item[1])
@@ -39,7 +45,7 @@ def breakdown_plot(prediction: Prediction) -> Plot:
             {
                 "type": "bar",
                 "orientation": "h",
-                "y": names,
+                "y": [_on_lines(name) for name in names],
                 "x": values,
                 "text": shares,
                 "textposition": "auto",
@@ -265,7 +271,7 @@ def sensitivity_plot(found: Sequence[Sensitivity]) -> Plot:
     return Plot(
         "sensitivities",
         f"Change of the step time for 1 % more of each property; {names[-1]} matters most ({values[-1]:+.2f} %).",
-        [{"type": "bar", "orientation": "h", "y": names, "x": values}],
+        [{"type": "bar", "orientation": "h", "y": [_on_lines(name) for name in names], "x": values}],
         {
             "xaxis": _axis("% of the step time for 1 % more"),
             "yaxis": _axis(""),

@@ -105,10 +105,10 @@ def page_of(report: StepReport) -> Page:
     return Page(title, f"A training step under {prediction.stack.name}, predicted by towtank", sections)
 
 
-def _summary(report: StepReport) -> Section:
-    prediction, interval = report.prediction, report.interval
+def summary_rows(prediction: Prediction, interval: Interval) -> list[tuple[str, str]]:
+    """Figures of a step and the fields of its plan, each with its name."""
     fits = "fits" if prediction.fits else "does NOT fit"
-    rows = [
+    return [
         ("step time", f"{prediction.step_time_s:.4g} s ({interval.low_s:.4g} to {interval.high_s:.4g} s at "
          f"{interval.nominal * 100:.0f} %)"),
         ("tokens a second", f"{prediction.tokens_per_s:,.0f}"),
@@ -116,9 +116,13 @@ def _summary(report: StepReport) -> Section:
         ("MFU, HFU", f"{prediction.mfu * 100:.1f} %, {prediction.hfu * 100:.1f} %"),
         ("memory at the peak", f"{prediction.peak_memory_bytes / GIB:.1f} of "
          f"{prediction.memory_capacity_bytes / GIB:.1f} GiB a device: {fits}"),
-        ("limited by", f"{report.path[0].resource}"),
         *((name, str(value)) for name, value in plan_to_mapping(prediction.plan).items() if name != "schema"),
     ]  # fmt: skip
+
+
+def _summary(report: StepReport) -> Section:
+    rows = summary_rows(report.prediction, report.interval)
+    rows.insert(5, ("limited by", report.path[0].resource))
     return Section("Summary", table=Table(("what", "figure"), rows))
 
 

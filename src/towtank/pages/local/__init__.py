@@ -1,0 +1,1 @@
+"""The local page: `towtank predict`, `tune` and `report` in a browser on the same computer."""

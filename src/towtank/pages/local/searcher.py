@@ -1,0 +1,43 @@
+"""A search in a process of its own: a form on its standard input, progress and answer as lines of JSON.
+
+An interrupt (SIGINT) ends it with the best plans so far, as Ctrl-C does with `towtank tune`.
+"""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from towtank.autotune.search.exact import tune
+from towtank.autotune.search.records import Progress
+from towtank.autotune.search.report import search_report
+from towtank.pages.local.answers import search_answer
+from towtank.pages.local.wish import USER_ERRORS, WrongForm, task_of, wish_of
+
+
+def main() -> None:
+    """Search what the form asks for."""
+    form = json.load(sys.stdin)
+    wish = wish_of(form["fields"])
+    try:
+        result = tune(task_of(wish, Path(form["folder"])), progress=_tell)
+        _say({"result": search_answer(wish, search_report(result))})
+    except KeyboardInterrupt:
+        _say({"faults": ["stopped before the first plan was found"]})
+    except WrongForm as error:
+        _say({"faults": list(error.faults)})
+    except USER_ERRORS as error:
+        _say({"faults": [str(error)]})
+
+
+def _tell(progress: Progress) -> None:
+    _say({"progress": asdict(progress)})
+
+
+def _say(line: dict[str, Any]) -> None:
+    print(json.dumps(line), flush=True)
+
+
+if __name__ == "__main__":
+    main()

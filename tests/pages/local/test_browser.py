@@ -1,0 +1,66 @@
+"""The local page in a real browser, from the form to the report."""
+
+import pytest
+
+pytestmark = pytest.mark.slow
+SMALL = "?model=gpt-5b&machine=selene:nodes=1&stack=megatron-core&global_batch=16&plan=tensor_x%3D2,recompute%3Dfull"
+
+
+@pytest.mark.parametrize("width", [390, 1000])
+def test_predict_tune_and_open_the_report(browser, port: int, width: int) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 800})
+    page = context.new_page()
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    ours = f"http://127.0.0.1:{port}/"
+    context.on(
+        "request", lambda asked: said.append(asked.url) if not asked.url.startswith((ours, "data:")) else None
+    )
+
+    page.goto(ours + SMALL)
+    assert page.locator("[name=model]").input_value() == "gpt-5b"
+    page.locator("[name=devices]").fill("8")
+    page.locator("#predict").focus()
+    page.keyboard.press("Enter")
+    page.locator("#report").wait_for(timeout=60_000)
+    assert "step time" in page.locator("#answer").inner_text()
+    assert "devices=8" in page.url  # the inputs are in the address
+
+    page.locator("#tune").click()
+    page.locator("#answer tbody tr").first.wait_for(timeout=120_000)
+    assert "proven best" in page.locator("#answer").inner_text()
+    page.get_by_role("button", name="Use plan 1", exact=True).click()
+    assert "=" in page.locator("[name=plan]").input_value()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+    page.get_by_role("link", name="Report of plan 1", exact=True).click()
+    page.locator("#plot-breakdown svg .point").first.wait_for(timeout=60_000)
+    empty = "[...document.querySelectorAll('.plot')].filter(e => !e.querySelector('.trace, .point')).map(e => e.id)"
+    assert page.evaluate(empty) == []
+    assert said == []
+    context.close()
+
+
+def test_what_is_wrong_is_said_on_the_page(browser, port: int) -> None:
+    page = browser.new_page()
+    page.goto(f"http://127.0.0.1:{port}/?model=%3Cimg src=x onerror=alert(1)%3E&machine=selen")
+    page.locator("#predict").click()
+    page.locator("#faults li").nth(1).wait_for(timeout=60_000)
+    faults = page.locator("#faults").inner_text()
+    assert "<img src=x" in faults
+    assert "did you mean 'selene'" in faults
+    assert page.locator("#faults img").count() == 0
+    page.close()
+
+
+def test_a_search_is_stopped(browser, port: int) -> None:
+    page = browser.new_page()
+    page.goto(f"http://127.0.0.1:{port}/?model=megatron-1t&machine=selene&devices=3072&global_batch=3072")
+    page.locator("#tune").click()
+    page.locator("#stop").wait_for(timeout=60_000)
+    page.locator("#stop").click()
+    page.locator("#stop").wait_for(state="hidden", timeout=60_000)
+    assert page.locator("#tune").is_enabled()
+    assert page.locator("#faults, #answer").all_inner_texts() != ["", ""]
+    page.close()

@@ -1,0 +1,128 @@
+"""The report of a step: what is on it, that it is safe, and that it needs nothing else."""
+
+import csv
+import io
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from towtank.pages.html import html_of
+from towtank.pages.plain import csv_of, markdown_of
+from towtank.pages.plots import memory_plot
+from towtank.pages.records import Page, Plot, Section, Table
+from towtank.simulator.predict import Prediction
+
+SECTIONS = [
+    "Summary", "Where the time goes", "What limits the step", "Pipeline", "Memory over the step",
+    "Roofline of the operations", "What matters of the machine", "Plans one step away", "Scaling of this plan",
+    "How far to trust it", "Assumptions and sources", "Commands that reproduce this page",
+]  # fmt: skip
+WICKED = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+
+
+def _plot(page: Page, name: str) -> Plot:
+    return next(section.plot for section in page.sections if section.plot and section.plot.name == name)
+
+
+def _without_library(text: str) -> str:
+    return re.sub(r"<script>/\*\*.*?</script>", "", text, count=1, flags=re.DOTALL)
+
+
+def test_the_sections_are_there_in_order(page: Page) -> None:
+    assert [section.title for section in page.sections] == SECTIONS
+
+
+def test_the_parts_of_the_step_sum_to_it(page: Page, prediction: Prediction) -> None:
+    parts = _plot(page, "breakdown").table.rows
+    chain = _plot(page, "critical-path").table.rows
+    assert sum(float(row[1]) for row in parts) == pytest.approx(prediction.step_time_s)
+    assert sum(float(row[2]) for row in chain) == pytest.approx(prediction.step_time_s)
+
+
+def test_the_timeline_counts_every_pass(page: Page) -> None:
+    # 32 sequences / (2 replicas x micro-batch 1) = 16 micro-batches on each of 4 stages
+    rows = {row[0]: row[1] for row in _plot(page, "timeline").table.rows}
+    assert rows["forward"] == 16 * 4
+    # the last backward pass goes layer by layer, 6 a stage, so that its gradients are reduced meanwhile
+    assert rows["backward"] == (15 + 6) * 4
+    assert rows["optimizer"] == 4
+
+
+def test_memory_is_stacked_up_to_the_peak(prediction: Prediction) -> None:
+    plot = memory_plot(prediction)
+    top, capacity = plot.data[-2], plot.data[-1]
+    assert max(top["y"]) == pytest.approx(prediction.peak_memory_bytes / 2**30, rel=1e-4)
+    assert top["y"][0] < max(top["y"])  # no activation is alive before the first pass
+    assert capacity["y"] == [80.0, 80.0]  # A100 with 80 GiB
+
+
+def test_no_operation_is_above_its_roof(page: Page) -> None:
+    # A100: 312 TFLOP/s and 2.039 TB/s
+    rows = _plot(page, "roofline").table.rows
+    assert rows
+    assert [row for row in rows if float(row[2]) > min(312.0, float(row[1]) * 2.039)] == []
+
+
+def test_the_front_is_better_with_every_step(page: Page) -> None:
+    front = _plot(page, "front").data[-1]
+    assert front["x"] == sorted(front["x"])
+    assert front["y"] == sorted(front["y"], reverse=True)
+
+
+def test_scaling_adds_replicas(page: Page) -> None:
+    rows = _plot(page, "scaling").table.rows
+    assert rows[0][0] == 16
+    assert rows[0][2] == "100.0 %"
+
+
+def test_it_is_one_small_file_that_names_no_other(page: Page) -> None:
+    text = html_of(page)
+    ours = _without_library(text)
+    assert len(text.encode()) < 6e6
+    assert len(ours) < 1e6
+    assert re.findall(r"""(?:src|href)=["'](?!#|data:,)[^"']*""", ours) == []
+    assert re.findall(r"@import|url\(", ours) == []
+
+
+class _Tags(HTMLParser):
+    """Opening tags, and text outside of scripts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_no_text_becomes_html() -> None:
+    table = Table((WICKED,), [(WICKED,), (1.0,)])
+    plot = Plot("front", WICKED, [{"type": "scatter", "name": WICKED}], {}, table)
+    section = Section(WICKED, [WICKED], table, plot, [WICKED], [WICKED])
+    wicked = _Tags()
+    wicked.feed(html_of(Page(WICKED, WICKED, [section]), plotly="/" + WICKED))
+    plain = _Tags()
+    simple = Table(("a",), [("a",), (1.0,)])
+    section = Section("a", ["a"], simple, Plot("front", "a", [], {}, simple), ["a"], ["a"])
+    plain.feed(html_of(Page("a", "a", [section]), plotly="/a"))
+    assert wicked.tags == plain.tags
+    # title, h1, subtitle, contents, h2, paragraph, item, caption, two cells of each table, command
+    assert wicked.text.count(WICKED) == 13
+
+
+def test_markdown_and_csv_hold_the_same_figures(page: Page, prediction: Prediction) -> None:
+    text = markdown_of(page)
+    rows = list(csv.DictReader(io.StringIO(csv_of(page))))
+    parts = [row for row in rows if row["section"] == "Where the time goes" and row["column"] == "seconds"]
+    assert [line[3:] for line in text.splitlines() if line.startswith("## ")] == SECTIONS
+    assert sum(float(row["value"]) for row in parts) == pytest.approx(prediction.step_time_s)
+
+
+def test_a_bar_in_a_cell_does_not_end_it() -> None:
+    page = Page("t", "s", [Section("a", table=Table(("x",), [("1|2\n3",)]))])
+    assert "| 1\\|2 3 |" in markdown_of(page)
