@@ -14,12 +14,14 @@ EMPTY = (
 )
 CONTRAST = """() => {
   const numbers = (text) => text.match(/[\\d.]+/g).map(Number);
-  const light = (rgb) => { const [r, g, b] = rgb.slice(0, 3).map((v) => (v /= 255) <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+  const linear = (v) => (v /= 255) <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
+  const light = (rgb) => { const [r, g, b] = rgb.slice(0, 3).map(linear);
     return .2126 * r + .7152 * g + .0722 * b; };
   const ground = (e) => { for (; e; e = e.parentElement) { const c = numbers(getComputedStyle(e).backgroundColor);
     if (c.length < 4 || c[3] > 0) return c; } return [255, 255, 255]; };
   const found = [];
-  for (const e of document.querySelectorAll('h1, h2, p, a, li, td, th, button, figcaption, summary, code, .plot text')) {
+  const texts = 'h1, h2, p, a, li, td, th, button, figcaption, summary, code, .plot text';
+  for (const e of document.querySelectorAll(texts)) {
     if (!e.textContent.trim()) continue;
     const style = getComputedStyle(e), inSvg = e.namespaceURI.includes('svg');
     if (e.classList.contains('bartext')) continue;   // on the bar, not on the page: plotly chooses black or white

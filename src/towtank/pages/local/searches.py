@@ -30,12 +30,13 @@ class Search:
     def follow(self) -> None:
         """Read what the process says until it ends."""
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            told = json.loads(line)
-            if "progress" in told:
-                self.state = {"state": "running", **told}
-            else:
-                self.state = {"state": "done" if "result" in told else "failed", **told}
+        with self.process.stdout as lines:
+            for line in lines:
+                told = json.loads(line)
+                if "progress" in told:
+                    self.state = {"state": "running", **told}
+                else:
+                    self.state = {"state": "done" if "result" in told else "failed", **told}
         self.process.wait()
         if self.state["state"] == "running":
             self.state = {
