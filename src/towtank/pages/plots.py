@@ -138,23 +138,10 @@ def _rounded(values: np.ndarray) -> list[float]:
 
 def memory_plot(prediction: Prediction) -> Plot:
     """Memory of the fullest stage over the step: what stays, and activations as passes come and go."""
-    peak, pipeline, timeline = (
-        prediction.peak_stage,
-        prediction.step.program.pipeline,
-        prediction.step.timeline,
-    )
+    peak = prediction.peak_stage
     activations = sum(size for name, size in peak.parts.items() if name.startswith("activations"))
     each = activations / max(1, peak.alive_micro_batches)
-    events: list[tuple[float, int]] = []
-    for role, change in ((Role.FORWARD, 1), (Role.BACKWARD, -1)):
-        moments = timeline.start_s if change > 0 else timeline.finish_s
-        last: dict[tuple[int, int], float] = {}
-        for task in np.flatnonzero((pipeline.role == role) & (pipeline.stage == peak.stage)):
-            key, when = (int(pipeline.chunk[task]), int(pipeline.micro_batch[task])), float(moments[task])
-            # an unrolled pass begins with its first layer and ends with its last
-            last[key] = (min if change > 0 else max)(last.get(key, when), when)
-        events += [(when, change) for when in last.values()]
-    events.sort()
+    events = _passes(prediction)
     times = [0.0, *(time for time, _ in events), prediction.step_time_s]
     alive = np.minimum(np.cumsum([0, *(change for _, change in events), 0]), peak.alive_micro_batches)
     stays = {name: size for name, size in peak.parts.items() if not name.startswith("activations")}
@@ -181,6 +168,25 @@ def memory_plot(prediction: Prediction) -> Plot:
          "showlegend": True, "legend": _LEGEND},
         Table(("part at the peak", "GiB"), [(name, size / GIB) for name, size in peak.parts.items()]),
     )  # fmt: skip
+
+
+def _passes(prediction: Prediction) -> list[tuple[float, int]]:
+    """When passes of the fullest stage begin to hold activations (+1) and end to (-1), in the order of time."""
+    peak, pipeline, timeline = (
+        prediction.peak_stage,
+        prediction.step.program.pipeline,
+        prediction.step.timeline,
+    )
+    events: list[tuple[float, int]] = []
+    for role, change in ((Role.FORWARD, 1), (Role.BACKWARD, -1)):
+        moments = timeline.start_s if change > 0 else timeline.finish_s
+        last: dict[tuple[int, int], float] = {}
+        for task in np.flatnonzero((pipeline.role == role) & (pipeline.stage == peak.stage)):
+            key, when = (int(pipeline.chunk[task]), int(pipeline.micro_batch[task])), float(moments[task])
+            # an unrolled pass begins with its first layer and ends with its last
+            last[key] = (min if change > 0 else max)(last.get(key, when), when)
+        events += [(when, change) for when in last.values()]
+    return sorted(events)
 
 
 def _areas(when: Sequence[float], sizes: Sequence[tuple[str, np.ndarray]]) -> list[dict[str, Any]]:
