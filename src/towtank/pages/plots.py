@@ -141,7 +141,7 @@ def memory_plot(prediction: Prediction) -> Plot:
     peak = prediction.peak_stage
     activations = sum(size for name, size in peak.parts.items() if name.startswith("activations"))
     each = activations / max(1, peak.alive_micro_batches)
-    events = _passes_come_and_go(prediction, peak.stage)
+    events = _passes(prediction)
     times = [0.0, *(time for time, _ in events), prediction.step_time_s]
     alive = np.minimum(np.cumsum([0, *(change for _, change in events), 0]), peak.alive_micro_batches)
     stays = {name: size for name, size in peak.parts.items() if not name.startswith("activations")}
@@ -170,14 +170,18 @@ def memory_plot(prediction: Prediction) -> Plot:
     )  # fmt: skip
 
 
-def _passes_come_and_go(prediction: Prediction, stage: int) -> list[tuple[float, int]]:
-    """When a micro-batch begins to hold activations on a stage (+1) and when it ends (-1), in order of time."""
-    pipeline, timeline = prediction.step.program.pipeline, prediction.step.timeline
+def _passes(prediction: Prediction) -> list[tuple[float, int]]:
+    """When passes of the fullest stage begin to hold activations (+1) and end to (-1), in the order of time."""
+    peak, pipeline, timeline = (
+        prediction.peak_stage,
+        prediction.step.program.pipeline,
+        prediction.step.timeline,
+    )
     events: list[tuple[float, int]] = []
     for role, change in ((Role.FORWARD, 1), (Role.BACKWARD, -1)):
         moments = timeline.start_s if change > 0 else timeline.finish_s
         last: dict[tuple[int, int], float] = {}
-        for task in np.flatnonzero((pipeline.role == role) & (pipeline.stage == stage)):
+        for task in np.flatnonzero((pipeline.role == role) & (pipeline.stage == peak.stage)):
             key, when = (int(pipeline.chunk[task]), int(pipeline.micro_batch[task])), float(moments[task])
             # an unrolled pass begins with its first layer and ends with its last
             last[key] = (min if change > 0 else max)(last.get(key, when), when)

@@ -87,5 +87,5 @@ def _row(entry: Entry) -> list[str]:
         f"{entry.tokens_per_s:,.0f}",
         f"{entry.mfu * 100:.1f} %",
         f"{ranked.peak_memory_bytes / GIB:.1f}",
-        settings_text(ranked.plan, without=("global_batch", "sequence")),
+        settings_text(ranked.plan, without=("global_batch", "sequence")).replace(",", ", "),
     ]

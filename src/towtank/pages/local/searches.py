@@ -24,18 +24,20 @@ class Search:
     """One search."""
 
     process: subprocess.Popen[str]
+    follower: threading.Thread | None = None
     state: dict[str, Any] = field(default_factory=lambda: {"state": "running"})
     """What the page is told: replaced as a whole, so that a reader sees one or the other."""
 
     def follow(self) -> None:
         """Read what the process says until it ends."""
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            told = json.loads(line)
-            if "progress" in told:
-                self.state = {"state": "running", **told}
-            else:
-                self.state = {"state": "done" if "result" in told else "failed", **told}
+        with self.process.stdout as lines:
+            for line in lines:
+                told = json.loads(line)
+                if "progress" in told:
+                    self.state = {"state": "running", **told}
+                else:
+                    self.state = {"state": "done" if "result" in told else "failed", **told}
         self.process.wait()
         if self.state["state"] == "running":
             self.state = {
@@ -64,7 +66,8 @@ class Searches:
         assert search.process.stdin is not None
         with search.process.stdin as form:
             json.dump({"fields": dict(fields), "folder": str(folder)}, form)
-        threading.Thread(target=search.follow, daemon=True).start()
+        search.follower = threading.Thread(target=search.follow, daemon=True)
+        search.follower.start()
         return name
 
     def state(self, name: str) -> dict[str, Any] | None:
@@ -86,6 +89,8 @@ class Searches:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(search.process.pid, signal.SIGKILL)
                 search.process.wait()
+            if search.follower is not None:
+                search.follower.join()
 
 
 def _process() -> subprocess.Popen[str]:

@@ -1,0 +1,36 @@
+"""`towtank report`: its files, and what it says of wrong ones."""
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> str:
+    path = tmp_path / "plan.yaml"
+    path.write_text("schema: 1\nmodel: gpt-5b\nmachine: selene:nodes=1\ntensor_x: 2\nglobal_batch: 16\n")
+    return str(path)
+
+
+def test_it_writes_every_kind_that_is_asked(towtank, plan: str, tmp_path: Path) -> None:
+    names = {kind: str(tmp_path / f"step.{kind}") for kind in ("html", "markdown", "csv")}
+    outcome = towtank("report", plan, *[word for kind, name in names.items() for word in (f"--{kind}", name)])
+    assert outcome.code == 0
+    assert outcome.out == "".join(f"wrote {name}\n" for name in names.values())
+    assert Path(names["html"]).read_text().startswith("<!DOCTYPE html>")
+    assert Path(names["markdown"]).read_text().startswith("# gpt-5b on 2 devices of selene")
+    assert Path(names["csv"]).read_text().startswith("section,row,column,value\n")
+
+
+def test_wrong_paths_are_told_together_before_the_work(towtank, plan: str, tmp_path: Path) -> None:
+    missing = tmp_path / "none" / "step.html"
+    outcome = towtank("report", plan, "--html", str(missing), "--csv", str(tmp_path))
+    assert outcome.code == 2
+    assert f"{missing}: there is no folder {missing.parent}" in outcome.err
+    assert f"{tmp_path}: is a folder" in outcome.err
+
+
+def test_a_plan_that_is_not_there_is_one_message(towtank, tmp_path: Path) -> None:
+    outcome = towtank("report", str(tmp_path / "none.yaml"))
+    assert outcome.code == 2
+    assert "none.yaml: cannot be read" in outcome.err
