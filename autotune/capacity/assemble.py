@@ -1,5 +1,6 @@
 """From a predicted step and what is known of a machine to the training run that is simulated."""
 
+import math
 from dataclasses import dataclass
 
 from towtank.autotune.capacity.facts import Reliability, Site, reliability, reliability_of, site_of
@@ -18,6 +19,8 @@ from towtank.hardware_profiles.records import Machine
 DAY_S = 86400.0
 CHECKPOINT_BYTES_PER_PARAMETER = 14.0
 """bf16 weights and fp32 master weights and two moments of AdamW."""
+ENOUGH_SPARES = 0.95
+"""Share of the time in which the spare nodes that are assumed suffice."""
 DEFAULT_INTERVAL_S = 3600.0
 """Time between checkpoints where Daly's cannot be worked out."""
 
@@ -67,7 +70,9 @@ def assemble(
         stretches=(*ramp, Stretch(steps, figures.step_time_s)),
         checkpoints=_checkpoints(figures, nodes, causes, write_s, operation, notes),
         causes=causes,
-        recovery=_recovery(operation, notes, failing=bool(causes)),
+        recovery=_recovery(
+            operation, notes, _spares(machine, nodes, causes, operation), failing=bool(causes)
+        ),
         allocation=_allocation(nodes, site, operation, notes),
         maintenance=operation.maintenance,
         evaluation=operation.evaluation,
@@ -158,17 +163,35 @@ def _best_interval_s(made: Checkpoints, nodes: int, causes: tuple[FailureCause, 
     return best
 
 
-def _recovery(operation: Operation, notes: _Notes, *, failing: bool) -> Recovery:
+def _spares(machine: Machine, nodes: int, causes: tuple[FailureCause, ...], operation: Operation) -> int:
+    """Spare nodes as asked, else the 95 % quantile of the nodes that are broken at once (Poisson)."""
+    if operation.spare_nodes is not None:
+        return operation.spare_nodes
+    if operation.elastic_nodes is not None:
+        return 0
+    mean = operation.repair_s * sum(
+        cause.per_node_s * nodes + cause.per_job_s for cause in causes if cause.breaks_node
+    )
+    # far beyond its mean the quantile is known to be within it, so that the sum ends
+    spares, term, total = 0, math.exp(-mean), math.exp(-mean)
+    while total < ENOUGH_SPARES and spares < 10 * mean + 10:
+        spares += 1
+        term *= mean / spares
+        total += term
+    return spares if machine.num_nodes is None else max(0, min(spares, machine.num_nodes - nodes))
+
+
+def _recovery(operation: Operation, notes: _Notes, spare_nodes: int, *, failing: bool) -> Recovery:
     if failing:
         notes.assumptions.append(
             f"{operation.detection_s:g} s to notice a failure, {operation.restart_s:g} s to restart, "
-            f"{operation.repair_s / 3600:g} h until a broken node is replaced, {operation.spare_nodes} spare nodes "
+            f"{operation.repair_s / 3600:g} h until a broken node is replaced, {spare_nodes} spare nodes "
             f"(--detection, --restart, --repair, --spares)"
         )
     return Recovery(
         operation.detection_s,
         operation.restart_s,
-        operation.spare_nodes,
+        spare_nodes,
         operation.repair_s,
         operation.elastic_nodes,
     )
