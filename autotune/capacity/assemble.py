@@ -71,7 +71,7 @@ def assemble(
         checkpoints=_checkpoints(figures, nodes, causes, write_s, operation, notes),
         causes=causes,
         recovery=_recovery(
-            operation, notes, _spares(machine, nodes, causes, operation), failing=bool(causes)
+            operation, notes, _spares(machine, nodes, causes, operation, notes), failing=bool(causes)
         ),
         allocation=_allocation(nodes, site, operation, notes),
         maintenance=operation.maintenance,
@@ -163,7 +163,9 @@ def _best_interval_s(made: Checkpoints, nodes: int, causes: tuple[FailureCause, 
     return best
 
 
-def _spares(machine: Machine, nodes: int, causes: tuple[FailureCause, ...], operation: Operation) -> int:
+def _spares(
+    machine: Machine, nodes: int, causes: tuple[FailureCause, ...], operation: Operation, notes: _Notes
+) -> int:
     """Spare nodes as asked, else the 95 % quantile of the nodes that are broken at once (Poisson)."""
     if operation.spare_nodes is not None:
         return operation.spare_nodes
@@ -178,7 +180,13 @@ def _spares(machine: Machine, nodes: int, causes: tuple[FailureCause, ...], oper
         spares += 1
         term *= mean / spares
         total += term
-    return spares if machine.num_nodes is None else max(0, min(spares, machine.num_nodes - nodes))
+    left = spares if machine.num_nodes is None else max(0, machine.num_nodes - nodes)
+    if left < spares:
+        notes.assumptions.append(
+            f"{machine.name} has {left} nodes left where {spares} spares are wanted: the run waits for repairs; "
+            f"use fewer devices, or --elastic"
+        )
+    return min(spares, left)
 
 
 def _recovery(operation: Operation, notes: _Notes, spare_nodes: int, *, failing: bool) -> Recovery:

@@ -32,14 +32,14 @@ class IntervalStudy:
 def interval_study(job: TrainingJob, seed: int = 0, runs: int = 4) -> IntervalStudy | None:
     """Simulate intervals around Daly's; None without failures or where a checkpoint stops nothing.
 
-    The run is cut to so many of its steps that about FAILURES failures strike it. All intervals see the same luck.
+    The run is as many of its last steps as about FAILURES failures strike. All intervals see the same luck.
     """
     cost, rate = job.checkpoints.blocking_s, job.failures_per_s
     if cost <= 0 or rate <= 0:
         return None
     young, daly = young_interval_s(cost, 1 / rate), daly_interval_s(cost, 1 / rate)
     last = job.stretches[-1]
-    steps = max(1, min(last.steps, round(FAILURES / runs / rate / last.step_time_s)))
+    steps = max(1, round(FAILURES / runs / rate / last.step_time_s))
     simulated = []
     for count in sorted({max(1, round(daly * factor / last.step_time_s)) for factor in FACTORS}):
         cut = replace(

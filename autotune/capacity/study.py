@@ -262,7 +262,7 @@ def plan_run(
 
 
 def _ramp(request: Request, machine: Machine, plan: Plan) -> tuple[Stretch, ...]:
-    """Stretches of smaller batches on the same degrees, each with the largest micro-batch up to the plan's that divides it.
+    """Stretches of smaller batches on the same degrees, each with the largest micro-batch that divides it.
 
     Raises:
         CapacityError: a batch is too small for the replicas.

@@ -1,7 +1,7 @@
 """Predicted device-hours of whole training runs beside the published ones.
 
-`python -m towtank.autotune.capacity.totals` predicts each of `published/totals.yaml` and writes docs/totals.md. Nothing is
-fitted to these rows.
+`python -m towtank.autotune.capacity.totals` predicts each of `published/totals.yaml` and writes docs/totals.md.
+Nothing is fitted to these rows.
 """
 
 import sys
@@ -129,9 +129,9 @@ def document(totals: Sequence[PredictedTotal]) -> str:
     return "\n".join(
         [
             "# Device-hours of whole training runs", "",
-            "Written by `python -m towtank.autotune.capacity.totals`. Nothing is fitted to these runs as a whole. Where a plan was "
-            "published it is predicted, else the tuned one; the interval is that of 5 to 95 % of the simulated runs. "
-            "Hours are those of held devices, idle or at work, but for Pythia, whose hours are those of logged steps.", "",
+            "Written by `python -m towtank.autotune.capacity.totals`. Nothing is fitted to these totals. "
+            "Where a plan was published it is predicted, else the tuned one; the interval is that of 5 to 95 % of the simulated runs. "
+            "Hours are those of held devices, spares too; those of Pythia are of logged steps alone.", "",
             f"{len(totals)} runs, median error {median_error(totals) * 100:.1f} %, the interval holds "
             f"{share_held(totals) * 100:.0f} %.", "",
             "| run | devices | stack | plan | published | predicted | interval | ratio | held |",
@@ -145,7 +145,11 @@ def _plan_words(published: PublishedTotal) -> str:
     return "published" if published.plan else "partly published" if published.known else "tuned"
 
 
-_WHY = ("RESIDUALS",)
+_WHY = (
+    "A ratio below 1 says that the run took longer than predicted. Hours as published hold what no plan knows: "
+    "restarts by hand, phases on fewer devices, tests. Where the plan was not published the tuned one is faster than what "
+    "people ran, and its software may be newer than that of the run.",
+)
 
 
 def main(arguments: Sequence[str]) -> int:

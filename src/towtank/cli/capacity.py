@@ -25,7 +25,8 @@ EXAMPLES = """\
 Examples:
   towtank capacity --model llama3-70b --tokens 2T --machines dgx-h100,alps --deadline 60d
   towtank capacity --model llama2-7b --tokens 2T --machines perlmutter --devices 128..1024 --json
-  towtank capacity --model llama3-405b --tokens 15.6T --machines frontier,alps,dgx-h100 --deadline 90d --html plan.html
+  towtank capacity --model llama3-405b --tokens 15.6T --machines frontier,alps,dgx-h100 \\
+      --deadline 90d --html plan.html
   towtank capacity --model gpt-20b --tokens 400G --machines frontier --failures-per-node-day 0.002 \\
       --storage-bandwidth "4.6 TB/s" --queue 6h --spares 2 --checkpoint async --host-bandwidth "20 GB/s"
 

@@ -201,7 +201,11 @@ def _assumptions(report: CapacityReport) -> list[str]:
     return [
         *report.notes,
         *(f"{_name(plan)} devices: {text}" for plan in report.plans for text in plan.assumptions),
-        *(f"{_name(plan)} devices, beyond what was validated: {text}" for plan in report.plans for text in plan.extrapolated),
+        *(
+            f"{_name(plan)} devices, beyond what was validated: {text}"
+            for plan in report.plans
+            for text in plan.extrapolated
+        ),
     ]  # fmt: skip
 
 
