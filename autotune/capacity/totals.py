@@ -130,7 +130,8 @@ def document(totals: Sequence[PredictedTotal]) -> str:
         [
             "# Device-hours of whole training runs", "",
             "Written by `python -m towtank.autotune.capacity.totals`. Nothing is fitted to these totals. "
-            "Where a plan was published it is predicted, else the tuned one; the interval is that of 5 to 95 % of the simulated runs. "
+            "Where a plan was published it is predicted, else the tuned one; the interval is that of 5 to 95 % of the "
+            "simulated runs. "
             "Hours are those of held devices, spares too; those of Pythia are of logged steps alone.", "",
             f"{len(totals)} runs, median error {median_error(totals) * 100:.1f} %, the interval holds "
             f"{share_held(totals) * 100:.0f} %.", "",
@@ -146,9 +147,11 @@ def _plan_words(published: PublishedTotal) -> str:
 
 
 _WHY = (
-    "A ratio below 1 says that the run took longer than predicted. Hours as published hold what no plan knows: "
-    "restarts by hand, phases on fewer devices, tests. Where the plan was not published the tuned one is faster than what "
-    "people ran, and its software may be newer than that of the run.",
+    "A ratio below 1 says that the run took longer than predicted. Published hours hold what no plan knows: "
+    "restarts by hand, phases on fewer devices, tests. A tuned plan is faster than what people ran, and the "
+    "software of the stack may be newer than theirs. Open-Qwen2VL shows what a language model alone leaves "
+    "out: its image encoder and its reading of images. GPT-NeoX ran with partitioned activations and a "
+    "synchronisation after each layer, which no stack here has.",
 )
 
 

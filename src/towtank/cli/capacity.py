@@ -142,7 +142,7 @@ def _loaded(asked: _Asked) -> "tuple[Request, list[tuple[Machine, int]], Limits,
     from towtank.autotune.capacity.choose import Limits
     from towtank.autotune.capacity.request import Charges, Uncertainty
     from towtank.autotune.capacity.study import Request, candidate_devices
-    from towtank.cli.capacity_inputs import count, factors, operation_of, ramp_of, time_s, watts
+    from towtank.cli.capacity_inputs import above_0, count, factors, operation_of, ramp_of, watts
     from towtank.cli.memory_margin import AUTO, margin_share
     from towtank.cli.scale import device_counts
     from towtank.hardware_profiles.load import load_machine
@@ -152,13 +152,13 @@ def _loaded(asked: _Asked) -> "tuple[Request, list[tuple[Machine, int]], Limits,
     training, paying, inputs = asked.training, asked.paying, Inputs()
     model = inputs.take(lambda: load_model(asked.model))
     tokens = inputs.take(lambda: count("--tokens", asked.tokens))
-    names = [name.strip() for name in asked.machines.split(",") if name.strip()]
+    names = list(dict.fromkeys(name.strip() for name in asked.machines.split(",") if name.strip()))
     machines = [inputs.take(lambda name=name: load_machine(name, asked.profiles)) for name in names]  # type: ignore[misc]
     stack = inputs.take(lambda: load_stack(training.stack))
     counts = inputs.take(lambda: device_counts(training.devices or "1"))
-    deadline = inputs.take(lambda: time_s("--deadline", training.deadline))
+    deadline = inputs.take(lambda: above_0("--deadline", training.deadline))
     power = inputs.take(lambda: watts("--power", training.power))
-    search = inputs.take(lambda: time_s("--search-budget", training.search))
+    search = inputs.take(lambda: above_0("--search-budget", training.search))
     operation = inputs.take(lambda: operation_of(asked.running))
     drawn = inputs.take(lambda: factors(paying.ranges or ()))
     margin = inputs.take(lambda: margin_share(AUTO, None if stack is None else stack.name))

@@ -47,6 +47,18 @@ def time_s(option: str, text: str | None) -> float | None:
     return _quantity(option, text, "seconds", "a time such as 90d, 12h, 30min or 600s")
 
 
+def above_0(option: str, text: str | None) -> float | None:
+    """Seconds of a time that must pass; None stays None.
+
+    Raises:
+        InputError: it is none, or 0.
+    """
+    value = time_s(option, text)
+    if value is not None and value <= 0:
+        raise InputError(f"{option} {text}: must be above 0")
+    return value
+
+
 def watts(option: str, text: str | None) -> float | None:
     """Watts of a power such as 20 MW; None stays None.
 

@@ -28,6 +28,11 @@ def capacity_text(
         table(_rows(found, pareto(plans), chosen)) if found else "",
         "5 to 95 % of the simulated runs in brackets; * on the front of time, money (else device-hours) and energy;\n"
         "> the choice: the cheapest that keeps the limits",
+        "\n".join(
+            paragraph(f"no plan for {one.devices:,} devices of {one.machine.name}: {one.why_not}")
+            for one in found
+            if isinstance(one, NoPlan)
+        ),
         _choice(chosen, plans, limits),
     ]
     for plan in _largest_first(chosen, plans):
@@ -51,7 +56,7 @@ def _rows(
     ]
     for one in found:
         if isinstance(one, NoPlan):
-            rows.append(("", one.machine.name, f"{one.devices:,}", one.why_not))
+            rows.append(("", one.machine.name, f"{one.devices:,}", "no plan", *[""] * 6))
             continue
         mark = ">" if one is chosen else "*" if one in front else ""
         rows.append(

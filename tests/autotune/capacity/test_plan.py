@@ -210,3 +210,11 @@ def test_a_ramp_trains_its_tokens_with_smaller_batches_first() -> None:
 def test_a_ramp_that_does_not_divide_says_so() -> None:
     with pytest.raises(CapacityError, match="96 sequences does not divide among 64 replicas"):
         planned(ramp=((96, 1e10),))
+
+
+def test_without_the_time_of_a_checkpoint_one_in_twenty_intervals_fails_at_most() -> None:
+    # 128 nodes, 0.1 failures of a node and day: 6,750 s between failures
+    made = assemble(load_machine("dgx-h100"), FIGURES, 1000, Operation(failures_per_node_day=0.1))
+    assert made.job.checkpoints.interval_steps == round(6750 / 20 / 10)
+    quiet = assemble(load_machine("dgx-h100"), FIGURES, 1000, Operation(failures_per_node_day=0.0))
+    assert quiet.job.checkpoints.interval_steps == 360
