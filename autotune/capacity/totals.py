@@ -130,8 +130,8 @@ def document(totals: Sequence[PredictedTotal]) -> str:
         [
             "# Device-hours of whole training runs", "",
             "Written by `python -m towtank.autotune.capacity.totals`. Nothing is fitted to these totals. "
-            "Where a plan was published it is predicted, else the tuned one; the interval is that of 5 to 95 % of the "
-            "simulated runs. "
+            "Where a plan was published it is predicted, else the tuned one; the interval is that of 5 to 95 % of "
+            "the simulated runs. "
             "Hours are those of held devices, spares too; those of Pythia are of logged steps alone.", "",
             f"{len(totals)} runs, median error {median_error(totals) * 100:.1f} %, the interval holds "
             f"{share_held(totals) * 100:.0f} %.", "",

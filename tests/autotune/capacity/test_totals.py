@@ -1,6 +1,7 @@
 """Published totals of whole training runs beside their predictions."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -59,3 +60,20 @@ def test_the_total_of_bloom_is_met_with_its_published_plan() -> None:
     found = predict_total("bloom-176b", published_totals().runs["bloom-176b"], runs=40)
     assert found.error < 0.2
     assert found.held
+
+
+def test_the_documented_table_agrees_with_its_sentence_and_the_gate() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "totals.md").read_text(encoding="utf-8")
+    rows = [
+        line.split("|")[1:-1] for line in page.splitlines() if line.startswith("| ") and "---" not in line
+    ][1:]
+    assert {row[0].strip() for row in rows} == set(published_totals().runs)
+    errors = []
+    for row in rows:
+        published, predicted = (float(row[column].replace(",", "")) for column in (4, 5))
+        assert published == published_totals().runs[row[0].strip()].device_hours
+        errors.append(abs(predicted / published - 1))
+    middle = sorted(errors)[len(errors) // 2 - 1 : len(errors) // 2 + 1]
+    assert sum(middle) / 2 <= 0.2
+    held = sum(row[8].strip() == "yes" for row in rows) / len(rows)
+    assert f"the interval holds {held * 100:.0f} %" in page
