@@ -1,5 +1,6 @@
 """From a predicted step and what is known of a machine to the training run that is simulated."""
 
+import math
 from dataclasses import dataclass
 
 from towtank.autotune.capacity.facts import Reliability, Site, reliability, reliability_of, site_of
@@ -18,6 +19,10 @@ from towtank.hardware_profiles.records import Machine
 DAY_S = 86400.0
 CHECKPOINT_BYTES_PER_PARAMETER = 14.0
 """bf16 weights and fp32 master weights and two moments of AdamW."""
+ENOUGH_SPARES = 0.95
+"""Share of the time in which the spare nodes that are assumed suffice."""
+LOST_INTERVALS = 1 / 20
+"""Most failures between two checkpoints where their time is unknown: half of it, 2.5 %, is lost work."""
 DEFAULT_INTERVAL_S = 3600.0
 """Time between checkpoints where Daly's cannot be worked out."""
 
@@ -67,7 +72,9 @@ def assemble(
         stretches=(*ramp, Stretch(steps, figures.step_time_s)),
         checkpoints=_checkpoints(figures, nodes, causes, write_s, operation, notes),
         causes=causes,
-        recovery=_recovery(operation, notes, failing=bool(causes)),
+        recovery=_recovery(
+            operation, notes, _spares(machine, nodes, causes, operation, notes), failing=bool(causes)
+        ),
         allocation=_allocation(nodes, site, operation, notes),
         maintenance=operation.maintenance,
         evaluation=operation.evaluation,
@@ -148,27 +155,54 @@ def _checkpoints(
 def _best_interval_s(made: Checkpoints, nodes: int, causes: tuple[FailureCause, ...], notes: _Notes) -> float:
     rate = sum(cause.per_node_s * nodes + cause.per_job_s for cause in causes)
     if rate == 0 or made.write_s == 0:
+        interval = DEFAULT_INTERVAL_S if rate == 0 else min(DEFAULT_INTERVAL_S, LOST_INTERVALS / rate)
         notes.assumptions.append(
-            "a checkpoint every hour (no optimum without failures and time of a checkpoint)"
+            f"a checkpoint every {interval / 60:.3g} min (no optimum without failures and time of a checkpoint)"
         )
-        return DEFAULT_INTERVAL_S
+        return interval
     # checkpoints cannot follow each other faster than they are written
     best = max(daly_interval_s(max(made.blocking_s, 1e-3), 1 / rate), made.write_s)
     notes.assumptions.append(f"a checkpoint every {best / 60:.3g} min (Daly 2006, higher order)")
     return best
 
 
-def _recovery(operation: Operation, notes: _Notes, *, failing: bool) -> Recovery:
+def _spares(
+    machine: Machine, nodes: int, causes: tuple[FailureCause, ...], operation: Operation, notes: _Notes
+) -> int:
+    """Spare nodes as asked, else the 95 % quantile of the nodes that are broken at once (Poisson)."""
+    if operation.spare_nodes is not None:
+        return operation.spare_nodes
+    if operation.elastic_nodes is not None:
+        return 0
+    mean = operation.repair_s * sum(
+        cause.per_node_s * nodes + cause.per_job_s for cause in causes if cause.breaks_node
+    )
+    # far beyond its mean the quantile is known to be within it, so that the sum ends
+    spares, term, total = 0, math.exp(-mean), math.exp(-mean)
+    while total < ENOUGH_SPARES and spares < 10 * mean + 10:
+        spares += 1
+        term *= mean / spares
+        total += term
+    left = spares if machine.num_nodes is None else max(0, machine.num_nodes - nodes)
+    if left < spares:
+        notes.assumptions.append(
+            f"{machine.name} has {left} nodes left where {spares} spares are wanted: the run waits for repairs; "
+            f"use fewer devices, or --elastic"
+        )
+    return min(spares, left)
+
+
+def _recovery(operation: Operation, notes: _Notes, spare_nodes: int, *, failing: bool) -> Recovery:
     if failing:
         notes.assumptions.append(
             f"{operation.detection_s:g} s to notice a failure, {operation.restart_s:g} s to restart, "
-            f"{operation.repair_s / 3600:g} h until a broken node is replaced, {operation.spare_nodes} spare nodes "
+            f"{operation.repair_s / 3600:g} h until a broken node is replaced, {spare_nodes} spare nodes "
             f"(--detection, --restart, --repair, --spares)"
         )
     return Recovery(
         operation.detection_s,
         operation.restart_s,
-        operation.spare_nodes,
+        spare_nodes,
         operation.repair_s,
         operation.elastic_nodes,
     )

@@ -15,7 +15,8 @@ class Operation:
     """Name of published failure rates."""
     detection_s: float = 120.0
     restart_s: float = 600.0
-    spare_nodes: int = 0
+    spare_nodes: int | None = None
+    """None: as many as are broken at once in all but one of twenty moments, as far as the machine has nodes."""
     repair_s: float = 86400.0
     elastic_nodes: int | None = None
     checkpoint_mode: CheckpointMode = "sync"

@@ -9,11 +9,12 @@ import numpy as np
 from towtank.autotune.capacity.assemble import StepFigures, assemble
 from towtank.autotune.capacity.charges import Bill, bill, device_power
 from towtank.autotune.capacity.draws import StepInterval, draw_factors, importance, job_with
+from towtank.autotune.capacity.errors import CapacityError
 from towtank.autotune.capacity.request import Charges, Operation, Uncertainty
 from towtank.autotune.capacity.run.monte_carlo import Outcomes, simulate_each
-from towtank.autotune.capacity.run.records import TrainingJob
+from towtank.autotune.capacity.run.records import Stretch, TrainingJob
 from towtank.autotune.scaling.series import ScalePoint
-from towtank.autotune.scaling.study import Study, TunedPoint, tune_points
+from towtank.autotune.scaling.study import INTERRUPTED, Study, TunedPoint, tune_points
 from towtank.autotune.study.measures import busy_share
 from towtank.hardware_profiles.records import Machine
 from towtank.simulator.models.count import parameters
@@ -44,6 +45,8 @@ class Request:
     search_budget_s: float | None = 30.0
     memory_margin: float = 0.0
     profile_dirs: tuple[Path, ...] = ()
+    ramp: tuple[tuple[int, float], ...] = ()
+    """Sequences of a step and tokens trained with so many, before the batch is full."""
 
     @property
     def tokens_per_step(self) -> int:
@@ -52,8 +55,8 @@ class Request:
 
     @property
     def steps(self) -> int:
-        """Steps of the whole run, the last one counted in full."""
-        return max(1, -int(-self.tokens // self.tokens_per_step))
+        """Steps with the full batch, the last one counted in full."""
+        return max(1, -int(-(self.tokens - sum(tokens for _, tokens in self.ramp)) // self.tokens_per_step))
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,19 +156,31 @@ def plan_capacity(
     """A capacity plan for each machine and number of devices, in their order.
 
     Raises:
-        CapacityError: what was asked for could never end, or names an unknown reliability.
         UnknownFigure: a machine's profile lacks what a prediction needs.
     """
     tell = progress or (lambda what, done, total: None)
     found: list[CapacityPlan | NoPlan] = []
     tuned = _tuned(request, candidates, jobs, tell)
+    runs = request.uncertainty.runs
+    total, stopped = len(candidates) * runs, False
     for number, ((machine, devices), point) in enumerate(zip(candidates, tuned, strict=True)):
-        tell("runs simulated", number, len(candidates))
-        if point.found is None:
-            found.append(NoPlan(machine, devices, point.why_not))
-        else:
-            found.append(plan_run(request, machine, point.found.plan))
-    tell("runs simulated", len(candidates), len(candidates))
+        if point.found is None or stopped:
+            found.append(NoPlan(machine, devices, point.why_not or INTERRUPTED))
+            continue
+        try:
+            found.append(
+                plan_run(
+                    request, machine, point.found.plan,
+                    lambda done, before=number * runs: tell("runs simulated", before + done, total),  # type: ignore[misc]
+                )
+            )  # fmt: skip
+        except CapacityError as error:
+            found.append(NoPlan(machine, devices, str(error)))
+        except KeyboardInterrupt:
+            # what is done stays worth having, as after a stopped search
+            stopped = True
+            found.append(NoPlan(machine, devices, INTERRUPTED))
+    tell("runs simulated", total, total)
     return found
 
 
@@ -184,6 +199,12 @@ def _tuned(
         )  # fmt: skip
         points = [ScalePoint(candidates[place][1], request.model, request.global_batch) for place in places]
         before = len(result)
+        if any(point.why_not == INTERRUPTED for point in result.values()):
+            result.update(
+                (place, TunedPoint(point, None, INTERRUPTED))
+                for place, point in zip(places, points, strict=True)
+            )
+            continue
         found = tune_points(
             study, points, jobs=jobs,
             progress=lambda done, total, before=before: tell("searches", before + done, len(candidates)),  # type: ignore[misc]
@@ -192,7 +213,9 @@ def _tuned(
     return [result[place] for place in range(len(candidates))]
 
 
-def plan_run(request: Request, machine: Machine, plan: Plan) -> CapacityPlan:
+def plan_run(
+    request: Request, machine: Machine, plan: Plan, progress: Callable[[int], None] | None = None
+) -> CapacityPlan:
     """The run that one plan makes on a machine, simulated as often as asked.
 
     Raises:
@@ -200,7 +223,9 @@ def plan_run(request: Request, machine: Machine, plan: Plan) -> CapacityPlan:
     """
     prediction = predict(request.model, machine, plan, stack=request.stack, profile_dirs=request.profile_dirs)
     interval = attach_interval(prediction)
-    made = assemble(machine, _figures(prediction), request.steps, request.operation)
+    made = assemble(
+        machine, _figures(prediction), request.steps, request.operation, _ramp(request, machine, plan)
+    )
     spread = StepInterval(interval.low_s / prediction.step_time_s, interval.high_s / prediction.step_time_s)
     factors = draw_factors(spread, request.uncertainty)
     runs = request.uncertainty.runs
@@ -208,9 +233,9 @@ def plan_run(request: Request, machine: Machine, plan: Plan) -> CapacityPlan:
         job_with(made.job, {name: float(values[run]) for name, values in factors.items()})
         for run in range(runs)
     ]
-    outcomes = simulate_each(drawn, request.uncertainty.seed)
+    outcomes = simulate_each(drawn, request.uncertainty.seed, progress)
     power = device_power(machine, busy_share(prediction.breakdown_s), request.charges)
-    spares = request.operation.spare_nodes
+    spares = made.job.recovery.spare_nodes
     bills = tuple(
         bill(one, machine, plan.num_devices, spares, power, request.charges) for one in outcomes.runs
     )
@@ -234,6 +259,30 @@ def plan_run(request: Request, machine: Machine, plan: Plan) -> CapacityPlan:
         assumptions=made.assumptions,
         unknown=tuple(unknown),
     )
+
+
+def _ramp(request: Request, machine: Machine, plan: Plan) -> tuple[Stretch, ...]:
+    """Stretches of smaller batches on the same degrees, each with the largest micro-batch that divides it.
+
+    Raises:
+        CapacityError: a batch is too small for the replicas.
+    """
+    stretches = []
+    for batch, tokens in request.ramp:
+        share, rest = divmod(batch, plan.data * plan.tensor_z)
+        if rest or not share:
+            raise CapacityError(
+                [
+                    f"a ramp-up batch of {batch:,} sequences does not divide among {plan.data * plan.tensor_z:,} "
+                    f"replicas; give a multiple, or fewer devices"
+                ]
+            )
+        micro_batch = max(size for size in range(1, plan.micro_batch + 1) if share % size == 0)
+        small = replace(plan, global_batch=batch, micro_batch=micro_batch)
+        found = predict(request.model, machine, small, stack=request.stack, profile_dirs=request.profile_dirs)
+        steps = -int(-tokens // (batch * (request.sequence or request.model.sequence)))
+        stretches.append(Stretch(steps, found.step_time_s))
+    return tuple(stretches)
 
 
 def _figures(prediction: Prediction) -> StepFigures:

@@ -29,3 +29,29 @@ def test_the_command_tells_all_faults(towtank) -> None:
     assert outcome.code == 2
     for text in ("--tokens 2x", "perlmutte", "--restart 5", "foo is unknown", "--pue 0", "--maintenance 3d"):
         assert text in outcome.err
+
+
+def test_ramp_and_files_that_cannot_be_are_refused(towtank) -> None:
+    common = ("capacity", "--model", "llama2-7b", "--tokens", "1T", "--machines", "dgx-h100")
+    outcome = towtank(*common, "--ramp", "64:2T,abc")
+    assert outcome.code == 2
+    assert "takes all of the 1e+12 tokens" in outcome.err and "--ramp abc" in outcome.err
+    outcome = towtank(*common, "--html", "/no/such/folder/plan.html", "--deadline", "0d")
+    assert outcome.code == 2 and "there is no folder" in outcome.err
+    assert towtank(*common, "--deadline", "0d").err.strip().endswith("--deadline 0d: must be above 0")
+
+
+def test_more_devices_than_the_machine_has_is_no_plan_and_no_fault(towtank) -> None:
+    outcome = towtank(
+        "capacity",
+        "--model",
+        "llama2-7b",
+        "--tokens",
+        "1T",
+        "--machines",
+        "frontier",
+        "--devices",
+        "100000000",
+    )
+    assert outcome.code == 0, outcome.err
+    assert "no plan for 100,000,000 devices of frontier" in outcome.out and "no plan fits" in outcome.out

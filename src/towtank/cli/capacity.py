@@ -1,19 +1,22 @@
 """`towtank capacity`: what a whole training run takes on each machine, and the chance to make its deadline."""
 
+import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from towtank.cli.capacity_options import Paying, Running, Training
-from towtank.cli.failure import InputError, Inputs
+from towtank.cli.capacity_options import Paying, Running, Training, Written
+from towtank.cli.failure import INTERRUPTED, InputError, Inputs
 from towtank.cli.options import Json, Profiles
 from towtank.cli.records_as_options import with_records
+from towtank.cli.report import check_files
 
 if TYPE_CHECKING:
     from towtank.autotune.capacity.choose import Limits
-    from towtank.autotune.capacity.study import Request
+    from towtank.autotune.capacity.study import CapacityPlan, NoPlan, Request
     from towtank.hardware_profiles.records import Machine
     from towtank.simulator.models.records import ModelSpec
 
@@ -22,14 +25,15 @@ EXAMPLES = """\
 Examples:
   towtank capacity --model llama3-70b --tokens 2T --machines dgx-h100,alps --deadline 60d
   towtank capacity --model llama2-7b --tokens 2T --machines perlmutter --devices 128..1024 --json
-  towtank capacity --model llama3-405b --tokens 15.6T --machines frontier,alps,dgx-h100 --deadline 90d
+  towtank capacity --model llama3-405b --tokens 15.6T --machines frontier,alps,dgx-h100 \\
+      --deadline 90d --html plan.html
   towtank capacity --model gpt-20b --tokens 400G --machines frontier --failures-per-node-day 0.002 \\
       --storage-bandwidth "4.6 TB/s" --queue 6h --spares 2 --checkpoint async --host-bandwidth "20 GB/s"
 
 \b
 Numbers of devices: 64..16384 doubles, 64..1024:64 goes in steps, 64,96 lists; by default around what the deadline
 asks for. What nobody knows is left out and listed as unknown. Times are written like 90d, 12h, 30min, 600s.
-Exit codes: 0 also where no plan keeps the limits, 2 wrong input, 130 stopped by Ctrl-C.
+Exit codes: 0 also where no plan keeps the limits, 2 wrong input, 130 stopped by Ctrl-C with what was done.
 """
 
 SMALL_BATCH_TOKENS = 4_194_304
@@ -66,6 +70,7 @@ def capacity(
     training: Training,
     running: Running,
     paying: Paying,
+    written: Written,
 ) -> None:
     """Plan a whole training run: devices, days, node-hours, energy, money, carbon and the chance to be in time.
 
@@ -73,21 +78,59 @@ def capacity(
     run simulated over weeks with failures, checkpoints, restarts and the limits of the centre.
     """
     asked = _Asked(model, tokens, machines, training, running, paying, tuple(profiles or ()))
+    check_files(written.html, written.markdown, written.csv)
     request, places, limits, notes = _loaded(asked)
-    _run(request, places, limits, notes, json)
+    found = _found(request, places)
+    _show(request, found, limits, notes, json)
+    _write(written, request, found, limits, notes)
+    _end_of_interrupted(found)
 
 
-def _run(
-    request: "Request", places: "list[tuple[Machine, int]]", limits: "Limits", notes: list[str], json: bool
-) -> None:
+def _end_of_interrupted(found: "list[CapacityPlan | NoPlan]") -> None:
+    from towtank.autotune.capacity.study import NoPlan
+    from towtank.autotune.scaling.study import INTERRUPTED as STOPPED
+
+    if any(isinstance(one, NoPlan) and one.why_not == STOPPED for one in found):
+        raise typer.Exit(INTERRUPTED)
+
+
+def _found(request: "Request", places: "list[tuple[Machine, int]]") -> "list[CapacityPlan | NoPlan]":
     from towtank.autotune.capacity.study import plan_capacity
-    from towtank.cli.capacity_text import capacity_text, capacity_to_mapping
     from towtank.cli.progress import progress_bar
-    from towtank.cli.text import emit, emit_json
 
-    found = plan_capacity(
+    return plan_capacity(
         request, places, progress=lambda what, done, total: progress_bar(what, done=done, total=total)
     )
+
+
+def _write(
+    written: Written,
+    request: "Request",
+    found: "list[CapacityPlan | NoPlan]",
+    limits: "Limits",
+    notes: list[str],
+) -> None:
+    if written == Written():
+        return
+    from towtank.pages.capacity_report import CapacityReport, capacity_page
+    from towtank.pages.html import html_of
+    from towtank.pages.plain import csv_of, markdown_of
+
+    page = capacity_page(
+        CapacityReport(request, found, limits, notes, (shlex.join(["towtank", *sys.argv[1:]]),))
+    )
+    for path, make in ((written.html, html_of), (written.markdown, markdown_of), (written.csv, csv_of)):
+        if path is not None:
+            path.write_text(make(page), encoding="utf-8")
+            sys.stderr.write(f"wrote {path}\n")
+
+
+def _show(
+    request: "Request", found: "list[CapacityPlan | NoPlan]", limits: "Limits", notes: list[str], json: bool
+) -> None:
+    from towtank.cli.capacity_text import capacity_text, capacity_to_mapping
+    from towtank.cli.text import emit, emit_json
+
     if json:
         emit_json(capacity_to_mapping(request, found, limits, notes))
     else:
@@ -99,7 +142,7 @@ def _loaded(asked: _Asked) -> "tuple[Request, list[tuple[Machine, int]], Limits,
     from towtank.autotune.capacity.choose import Limits
     from towtank.autotune.capacity.request import Charges, Uncertainty
     from towtank.autotune.capacity.study import Request, candidate_devices
-    from towtank.cli.capacity_inputs import count, factors, operation_of, time_s, watts
+    from towtank.cli.capacity_inputs import above_0, count, factors, operation_of, ramp_of, watts
     from towtank.cli.memory_margin import AUTO, margin_share
     from towtank.cli.scale import device_counts
     from towtank.hardware_profiles.load import load_machine
@@ -109,13 +152,13 @@ def _loaded(asked: _Asked) -> "tuple[Request, list[tuple[Machine, int]], Limits,
     training, paying, inputs = asked.training, asked.paying, Inputs()
     model = inputs.take(lambda: load_model(asked.model))
     tokens = inputs.take(lambda: count("--tokens", asked.tokens))
-    names = [name.strip() for name in asked.machines.split(",") if name.strip()]
+    names = list(dict.fromkeys(name.strip() for name in asked.machines.split(",") if name.strip()))
     machines = [inputs.take(lambda name=name: load_machine(name, asked.profiles)) for name in names]  # type: ignore[misc]
     stack = inputs.take(lambda: load_stack(training.stack))
     counts = inputs.take(lambda: device_counts(training.devices or "1"))
-    deadline = inputs.take(lambda: time_s("--deadline", training.deadline))
+    deadline = inputs.take(lambda: above_0("--deadline", training.deadline))
     power = inputs.take(lambda: watts("--power", training.power))
-    search = inputs.take(lambda: time_s("--search-budget", training.search))
+    search = inputs.take(lambda: above_0("--search-budget", training.search))
     operation = inputs.take(lambda: operation_of(asked.running))
     drawn = inputs.take(lambda: factors(paying.ranges or ()))
     margin = inputs.take(lambda: margin_share(AUTO, None if stack is None else stack.name))
@@ -123,10 +166,11 @@ def _loaded(asked: _Asked) -> "tuple[Request, list[tuple[Machine, int]], Limits,
     inputs.check()
     assert model and tokens and stack and operation and drawn is not None and margin is not None and counts
     batch, notes = _batch(training, model)
+    ramp = ramp_of(training.ramp, tokens, batch)
     request = Request(
         model, tokens, batch, stack, training.sequence, operation,
         Charges(paying.price, paying.carbon, paying.pue), Uncertainty(paying.runs, paying.seed, drawn),
-        deadline, search, margin, asked.profiles,
+        deadline, search, margin, asked.profiles, ramp,
     )  # fmt: skip
     places = [
         (machine, devices)

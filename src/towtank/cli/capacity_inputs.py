@@ -47,6 +47,18 @@ def time_s(option: str, text: str | None) -> float | None:
     return _quantity(option, text, "seconds", "a time such as 90d, 12h, 30min or 600s")
 
 
+def above_0(option: str, text: str | None) -> float | None:
+    """Seconds of a time that must pass; None stays None.
+
+    Raises:
+        InputError: it is none, or 0.
+    """
+    value = time_s(option, text)
+    if value is not None and value <= 0:
+        raise InputError(f"{option} {text}: must be above 0")
+    return value
+
+
 def watts(option: str, text: str | None) -> float | None:
     """Watts of a power such as 20 MW; None stays None.
 
@@ -114,6 +126,31 @@ def _positive(text: str) -> float | None:
     except ValueError:
         return None
     return value if 0 < value < float("inf") else None
+
+
+def ramp_of(text: str | None, tokens: float | None, full: int | None) -> tuple[tuple[int, float], ...]:
+    """Stretches of SEQUENCES:TOKENS,... before the full batch; None: none.
+
+    Raises:
+        InputError: a part is none, is not smaller than the full batch, or they take all tokens.
+    """
+    found, faults = [], []
+    for part in (text or "").split(",") if text is not None else ():
+        batch, _, size = part.strip().partition(":")
+        if not batch.isdecimal() or int(batch) < 1 or not size:
+            faults.append(f"--ramp {part}: must be SEQUENCES:TOKENS, such as 256:50G")
+            continue
+        if full is not None and int(batch) >= full:
+            faults.append(f"--ramp {part}: {batch} sequences are not fewer than the full batch of {full:,}")
+        try:
+            found.append((int(batch), count("--ramp", size)))
+        except InputError as error:
+            faults.append(str(error))
+    if tokens is not None and sum(size for _, size in found) >= tokens:
+        faults.append(f"--ramp {text}: takes all of the {tokens:.4g} tokens; leave some for the full batch")
+    if faults:
+        raise InputError("; ".join(faults))
+    return tuple(found)
 
 
 def operation_of(running: "Running") -> "Operation":

@@ -1,6 +1,7 @@
 """Options of `towtank capacity`, as the user gives them: texts carry their units."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -25,6 +26,12 @@ class Training:
             "--global-batch",
             "N",
             "Sequences of a step; default: 4 Mi tokens, 16 Mi for models of 100 billion.",
+        ),
+    ] = None
+    ramp: Annotated[
+        str | None,
+        _option(
+            "--ramp", "256:50G,512:100G", "Smaller batches before the full one: sequences and their tokens."
         ),
     ] = None
     sequence: Annotated[
@@ -55,7 +62,9 @@ class Running:
     detection: Annotated[str, _defaulted("--detection", "TIME", "To notice a failure.")] = "120s"
     restart: Annotated[str, _defaulted("--restart", "TIME", "To start again.")] = "600s"
     repair: Annotated[str, _defaulted("--repair", "TIME", "Until a broken node is replaced.")] = "24h"
-    spares: Annotated[int, _defaulted("--spares", "N", "Spare nodes of the job.", min=0)] = 0
+    spares: Annotated[
+        int | None, _option("--spares", "N", "Spare nodes of the job; default: what breaks at once.", min=0)
+    ] = None
     elastic: Annotated[
         int | None, _option("--elastic", "NODES", "Go on with so many nodes fewer after a failure.", min=1)
     ] = None
@@ -106,3 +115,12 @@ class Paying:
             "Factors between which step_time, failure_rate, restart, storage or queue may lie. Repeatable.",
         ),
     ] = None  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Written:
+    """Files that a capacity plan is written to."""
+
+    html: Annotated[Path | None, _option("--html", "FILE", "Write the report as one HTML file.")] = None
+    markdown: Annotated[Path | None, _option("--markdown", "FILE", "Write the report as Markdown.")] = None
+    csv: Annotated[Path | None, _option("--csv", "FILE", "Write all figures of the report as CSV.")] = None

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from towtank.autotune.capacity import choose
 from towtank.autotune.capacity.choose import Limits, faults_of, one_more_day, pareto
+from towtank.autotune.capacity.intervals import interval_study
 from towtank.autotune.capacity.study import CapacityPlan, NoPlan, Quantiles, Request
 from towtank.cli.text import paragraph, percent, seconds, significant, table
 
@@ -27,6 +28,11 @@ def capacity_text(
         table(_rows(found, pareto(plans), chosen)) if found else "",
         "5 to 95 % of the simulated runs in brackets; * on the front of time, money (else device-hours) and energy;\n"
         "> the choice: the cheapest that keeps the limits",
+        "\n".join(
+            paragraph(f"no plan for {one.devices:,} devices of {one.machine.name}: {one.why_not}")
+            for one in found
+            if isinstance(one, NoPlan)
+        ),
         _choice(chosen, plans, limits),
     ]
     for plan in _largest_first(chosen, plans):
@@ -50,7 +56,7 @@ def _rows(
     ]
     for one in found:
         if isinstance(one, NoPlan):
-            rows.append(("", one.machine.name, f"{one.devices:,}", one.why_not))
+            rows.append(("", one.machine.name, f"{one.devices:,}", "no plan", *[""] * 6))
             continue
         mark = ">" if one is chosen else "*" if one in front else ""
         rows.append(
@@ -93,6 +99,12 @@ def _choice(chosen: CapacityPlan | None, plans: Sequence[CapacityPlan], limits: 
     )
     interruptions = sum(run.num_interruptions for run in chosen.outcomes.runs) / len(chosen.outcomes.runs)
     lines.append(f"goodput {percent(chosen.outcomes.mean_goodput)}, {interruptions:,.1f} interruptions a run")
+    if study := interval_study(chosen.job):
+        lines.append(
+            f"checkpoints: the best of the simulated intervals is {study.best_s / 60:.3g} min (Young "
+            f"{study.young_s / 60:.3g}, Daly {study.daly_s / 60:.3g} min); used are "
+            f"{chosen.job.checkpoints.interval_steps * chosen.step_time_s / 60:.3g} min"
+        )
     if chosen.matters:
         lines.append(
             "what matters most: " + ", ".join(f"{name} ({rank:+.2f})" for name, rank in chosen.matters[:3])

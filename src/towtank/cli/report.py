@@ -50,7 +50,7 @@ def report(
         html = Path("report.html")
     folders = tuple(profiles or ())
     job = load_job(plan, model, machine, stack, folders)
-    _check_folders(html, markdown, csv)
+    check_files(html, markdown, csv)
     words = [f"{name} {shlex.quote(value)}" for name, value in (
         ("--model", model), ("--machine", machine), ("--stack", stack)) if value]  # fmt: skip
     options = " ".join([shlex.quote(str(plan)), *words])
@@ -62,7 +62,7 @@ def report(
             emit(f"wrote {path}")
 
 
-def _check_folders(*paths: Path | None) -> None:
+def check_files(*paths: Path | None) -> None:
     """Whether the files can be written: before the work, not after it."""
     faults = [
         f"{path}: there is no folder {path.parent}" for path in paths if path and not path.parent.is_dir()

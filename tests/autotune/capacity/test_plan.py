@@ -184,3 +184,37 @@ def test_candidates_lie_around_what_the_deadline_asks_for() -> None:
     long = candidate_devices(request(deadline_s=60 * DAY), machine)
     assert max(long) < max(short)
     assert all(devices % machine.node.devices == 0 and devices <= machine.num_devices for devices in short)
+
+
+def test_spares_that_are_not_asked_for_suffice_in_nineteen_of_twenty_moments() -> None:
+    # 1,024 devices are 128 nodes; 0.01 failures of a node and day, a day of repair: 1.28 broken on average.
+    # Poisson: 0.278 + 0.356 + 0.228 + 0.097 = 0.959 up to 3
+    made = assemble(load_machine("dgx-h100"), FIGURES, 10, Operation(failures_per_node_day=0.01))
+    assert made.job.recovery.spare_nodes == 3
+    full = assemble(load_machine("dgx-h100:nodes=129"), FIGURES, 10, Operation(failures_per_node_day=0.01))
+    assert full.job.recovery.spare_nodes == 1
+    assert (
+        assemble(load_machine("dgx-h100"), FIGURES, 10, Operation(spare_nodes=7)).job.recovery.spare_nodes
+        == 7
+    )
+
+
+def test_a_ramp_trains_its_tokens_with_smaller_batches_first() -> None:
+    plan = planned(ramp=((64, 1e10),))
+    first, last = plan.job.stretches
+    assert first.steps == -int(-1e10 // (64 * 4096)) and last.steps == -int(-9e10 // (256 * 4096))
+    # a step of fewer sequences is shorter, but not by as much as it has fewer
+    assert last.step_time_s / 4 <= first.step_time_s < last.step_time_s
+
+
+def test_a_ramp_that_does_not_divide_says_so() -> None:
+    with pytest.raises(CapacityError, match="96 sequences does not divide among 64 replicas"):
+        planned(ramp=((96, 1e10),))
+
+
+def test_without_the_time_of_a_checkpoint_one_in_twenty_intervals_fails_at_most() -> None:
+    # 128 nodes, 0.1 failures of a node and day: 6,750 s between failures
+    made = assemble(load_machine("dgx-h100"), FIGURES, 1000, Operation(failures_per_node_day=0.1))
+    assert made.job.checkpoints.interval_steps == round(6750 / 20 / 10)
+    quiet = assemble(load_machine("dgx-h100"), FIGURES, 1000, Operation(failures_per_node_day=0.0))
+    assert quiet.job.checkpoints.interval_steps == 360

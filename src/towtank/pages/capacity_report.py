@@ -1,0 +1,215 @@
+"""The report of a capacity plan: what is on it, section by section."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from towtank.autotune.capacity import choose
+from towtank.autotune.capacity.choose import Limits, device_hours, faults_of, one_more_day, pareto
+from towtank.autotune.capacity.run.records import PARTS
+from towtank.autotune.capacity.study import CapacityPlan, NoPlan, Quantiles, Request
+from towtank.pages.records import Cell, Page, Plot, Section, Table
+from towtank.simulator.plan_file import plan_to_mapping
+
+GIB = 2.0**30
+_LEGEND = {"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0}
+_BILLS = (
+    ("node-hours", "node_hours"), ("device-hours", "device_hours"), ("energy in kWh", "energy_kwh"),
+    ("USD", "cost_usd"), ("t CO2", "carbon_t"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class CapacityReport:
+    """Everything that the report of a capacity plan shows."""
+
+    request: Request
+    found: Sequence[CapacityPlan | NoPlan]
+    limits: Limits
+    notes: Sequence[str]
+    commands: Sequence[str]
+    """Lines that reproduce the page."""
+
+    @property
+    def plans(self) -> list[CapacityPlan]:
+        """Candidates that have a plan."""
+        return [one for one in self.found if isinstance(one, CapacityPlan)]
+
+
+def capacity_page(report: CapacityReport) -> Page:
+    """The page of a capacity plan."""
+    plans, request = report.plans, report.request
+    chosen = choose.choose(plans, report.limits)
+    sections = [_summary(report, chosen), _candidates(report, chosen)]
+    if plans:
+        sections += [
+            Section("Days against device-hours", plot=_front_plot(plans, chosen)),
+            Section("Where the time of the run goes", plot=_parts_plot(plans)),
+        ]
+    if chosen is not None:
+        rows = [
+            (name, str(value)) for name, value in plan_to_mapping(chosen.plan).items() if name != "schema"
+        ]
+        sections.append(Section("The chosen plan", table=Table(("field", "value"), rows)))
+    sections += [
+        Section("Assumptions", items=_assumptions(report)),
+        Section("Unknown", ["What nobody knows is not counted."], items=_unknown(plans)),
+        Section("Commands that reproduce this page", commands=report.commands),
+    ]
+    return Page(
+        f"{request.model.name}, {request.tokens:.4g} tokens",
+        f"A capacity plan under {request.stack.name}, predicted by towtank",
+        sections,
+    )
+
+
+def spread(value: Quantiles | None) -> str:
+    """Median with the 5 and 95 % quantiles; unknown where it is."""
+    return "unknown" if value is None else f"{value.median:,.4g} ({value.low:,.4g} to {value.high:,.4g})"
+
+
+def _name(plan: CapacityPlan) -> str:
+    return f"{plan.machine.name}, {plan.devices:,}"
+
+
+def _summary(report: CapacityReport, chosen: CapacityPlan | None) -> Section:
+    request = report.request
+    said = [
+        f"{request.steps:,} steps of {request.tokens_per_step:,} tokens. "
+        "Figures are medians of the simulated runs with their 5 and 95 % quantiles in brackets."
+    ]
+    if chosen is None:
+        items = [
+            f"{_name(plan)} devices: {'; '.join(faults_of(plan, report.limits))}" for plan in report.plans
+        ]
+        return Section("Summary", [*said, "No plan keeps the limits."], items=items)
+    if trade := one_more_day(chosen, report.plans):
+        said.append(
+            f"One more day of deadline saves {trade.device_hours_per_day:,.0f} device-hours: "
+            f"{trade.cheaper.devices:,} devices take {trade.more_days:.1f} days longer."
+        )
+    rows = [
+        ("machine", chosen.machine.name),
+        ("devices, nodes", f"{chosen.devices:,}, {chosen.nodes:,} and {chosen.job.recovery.spare_nodes:,} spare"),
+        ("days", spread(chosen.days)),
+        *([("chance to be in time", f"{chosen.chance * 100:.0f} %")] if chosen.chance is not None else []),
+        *((title, spread(chosen.billed(name))) for title, name in _BILLS),
+        ("step time", f"{chosen.step_time_s:.4g} s ({chosen.step_low_s:.4g} to {chosen.step_high_s:.4g} s)"),
+        ("MFU", f"{chosen.mfu * 100:.1f} %"),
+        ("memory at the peak", f"{chosen.peak_memory_bytes / GIB:.1f} GiB a device"),
+        ("goodput", f"{chosen.outcomes.mean_goodput * 100:.1f} %"),
+        ("what matters most", ", ".join(f"{name} ({rank:+.2f})" for name, rank in chosen.matters[:3])),
+    ]  # fmt: skip
+    return Section("Summary", said, table=Table(("what", "figure"), rows))
+
+
+def _candidates(report: CapacityReport, chosen: CapacityPlan | None) -> Section:
+    front, rows = pareto(report.plans), list[Sequence[Cell]]()
+    for one in report.found:
+        if isinstance(one, NoPlan):
+            rows.append((one.machine.name, one.devices, one.why_not, *[""] * (2 + len(_BILLS))))
+            continue
+        mark = "chosen" if one is chosen else "on the front" if one in front else ""
+        rows.append(
+            (
+                one.machine.name, one.devices, mark, spread(one.days),
+                "" if one.chance is None else f"{one.chance * 100:.0f} %",
+                *(spread(one.billed(name)) for _, name in _BILLS),
+            )
+        )  # fmt: skip
+    columns = ("machine", "devices", "", "days", "chance", *(title for title, _ in _BILLS))
+    return Section("All candidates", table=Table(columns, rows))
+
+
+def _front_plot(plans: Sequence[CapacityPlan], chosen: CapacityPlan | None) -> Plot:
+    front = pareto(plans)
+    traces, rows, knees = [], [], []
+    for machine in dict.fromkeys(plan.machine.name for plan in plans):
+        own = sorted(
+            (plan for plan in plans if plan.machine.name == machine), key=lambda plan: plan.days.median
+        )
+        bend = choose.knee([plan for plan in own if plan in front])
+        knees += [f"{machine} with {bend.devices:,} devices"] if bend is not None else []
+        days = [plan.days for plan in own]
+        traces.append(
+            {
+                "type": "scatter", "mode": "lines+markers", "name": machine,
+                "x": [one.median for one in days], "y": [device_hours(plan) for plan in own],
+                "error_x": {
+                    "type": "data", "symmetric": False, "array": [one.high - one.median for one in days],
+                    "arrayminus": [one.median - one.low for one in days],
+                },
+                "marker": {
+                    "size": [14 if plan is chosen else 9 for plan in own],
+                    "symbol": [
+                        "star" if plan is chosen else "diamond" if plan is bend else "circle" if plan in front
+                        else "circle-open" for plan in own
+                    ],
+                },
+                "text": [f"{plan.devices:,} devices" for plan in own],
+            }
+        )  # fmt: skip
+        rows += [
+            (machine, plan.devices, plan.days.median, device_hours(plan),
+             ", ".join(word for word, holds in (("chosen", plan is chosen), ("knee", plan is bend),
+                                                ("front", plan in front)) if holds))
+            for plan in own
+        ]  # fmt: skip
+    knee_words = f"; the knee is {' and '.join(knees)}" if knees else ""
+    return Plot(
+        "capacity-front",
+        f"Days against device-hours of {len(plans)} plans, {len(front)} of them on the Pareto front{knee_words}. "
+        "Stars: chosen, diamonds: knee, filled: on the front.",
+        traces,
+        {
+            "xaxis": {"title": {"text": "days"}, "type": "log", "automargin": True},
+            "yaxis": {"title": {"text": "device-hours"}, "type": "log", "automargin": True},
+            "height": 460, "showlegend": True, "legend": _LEGEND,
+        },
+        Table(("machine", "devices", "days", "device-hours", ""), rows),
+    )  # fmt: skip
+
+
+def _parts_plot(plans: Sequence[CapacityPlan]) -> Plot:
+    means = [plan.outcomes.mean_parts_s() for plan in plans]
+    totals = [sum(each.values()) for each in means]
+    names = [_name(plan) for plan in plans]
+    shown = [part for part in PARTS if any(part in each for each in means)]
+    shares = {
+        part: [each.get(part, 0.0) / total * 100 for each, total in zip(means, totals, strict=True)]
+        for part in shown
+    }
+    worst = min(shares["training"])
+    return Plot(
+        "capacity-parts",
+        f"Bars of the time of {len(plans)} runs by what it is spent on; training is {worst:.1f} % of it or more.",
+        [
+            {"type": "bar", "orientation": "h", "name": part, "y": names, "x": values}
+            for part, values in shares.items()
+        ],
+        {
+            "barmode": "stack", "xaxis": {"title": {"text": "% of the time of the run"}, "automargin": True},
+            "yaxis": {"automargin": True}, "height": 180 + 30 * len(plans), "showlegend": True, "legend": _LEGEND,
+        },
+        Table(
+            ("machine, devices", *shown),
+            [(name, *(f"{shares[part][row]:.2f} %" for part in shown)) for row, name in enumerate(names)],
+        ),
+    )  # fmt: skip
+
+
+def _assumptions(report: CapacityReport) -> list[str]:
+    return [
+        *report.notes,
+        *(f"{_name(plan)} devices: {text}" for plan in report.plans for text in plan.assumptions),
+        *(
+            f"{_name(plan)} devices, beyond what was validated: {text}"
+            for plan in report.plans
+            for text in plan.extrapolated
+        ),
+    ]  # fmt: skip
+
+
+def _unknown(plans: Sequence[CapacityPlan]) -> list[str]:
+    return list(dict.fromkeys(text for plan in plans for text in plan.unknown)) or [
+        "Nothing that is asked for."
+    ]
