@@ -228,10 +228,9 @@ def plan_run(
     )
     spread = StepInterval(interval.low_s / prediction.step_time_s, interval.high_s / prediction.step_time_s)
     factors = draw_factors(spread, request.uncertainty)
-    runs = request.uncertainty.runs
     drawn = [
         job_with(made.job, {name: float(values[run]) for name, values in factors.items()})
-        for run in range(runs)
+        for run in range(request.uncertainty.runs)
     ]
     outcomes = simulate_each(drawn, request.uncertainty.seed, progress)
     power = device_power(machine, busy_share(prediction.breakdown_s), request.charges)

@@ -150,6 +150,8 @@ def _require(operation: str, backend: str, dtype: torch.dtype, device: str) -> N
     for name in OPERATIONS[operation]:
         kernel, chosen = find(name, backend, device)
         text = str(dtype).removeprefix("torch.")
+        if text not in chosen.dtypes:
+            raise KernelError(f"{name} has no {backend} kernel in {text}; it has {', '.join(chosen.dtypes)}")
         _right(kernel, chosen, text, device, chosen.tiles({**kernel.options, **kernel.cases[0]}, text))
 
 

@@ -9,18 +9,16 @@ HELP = ["--help", "-h"]
 COMMANDS = {
     "": ["--help", "--version", "-h"],
     "predict": [
-        "--variability",
-        "--background", "--breakdown", "--devices", "--engine", "--help", "--ignore-config-key", "--json",
-        "--machine", "--model", "--placement", "--plan", "--profiles", "--quantiles", "--seed", "--set", "--stack",
-        "--trace", "-h",
+        "--variability", "--background", "--breakdown", "--devices", "--engine", "--help", "--ignore-config-key",
+        "--json", "--machine", "--model", "--placement", "--plan", "--profiles", "--quantiles", "--seed", "--set",
+        "--stack", "--trace", "-h",
     ],
     "tune": [
-        "--budget", "--devices", "--finalists", "--finalists-engine", "--fix", "--force", "--free", "--global-batch",
-        "--help", "--json", "--machine", "--max", "--method", "--min", "--model", "--output", "--profiles",
-        "--sequence", "--stack", "--top", "--workers", "-h", "-o",
-        "--measure", "--or-devices", "--price-per-device-hour", "--trials", "--sampler", "--seed", "--study",
-        "--storage", "--worker", "--lease", "--slurm", "--slurm-nodes", "--slurm-workers", "--slurm-time",
-        "--slurm-option", "--memory-margin",
+        "--budget", "--devices", "--finalists", "--finalists-engine", "--fix", "--force", "--free",
+        "--global-batch", "--help", "--json", "--machine", "--max", "--method", "--min", "--model", "--output",
+        "--profiles", "--sequence", "--stack", "--top", "--workers", "-h", "-o", "--measure", "--or-devices",
+        "--price-per-device-hour", "--trials", "--sampler", "--seed", "--study", "--storage", "--worker", "--lease",
+        "--slurm", "--slurm-nodes", "--slurm-workers", "--slurm-time", "--slurm-option", "--memory-margin",
     ],
     "why": [
         "--against", "--devices", "--help", "--json", "--machine", "--memory-margin", "--model", "--profiles",
@@ -36,12 +34,12 @@ COMMANDS = {
         "--stack", "-h",
     ],
     "capacity": [
-        "--budget-usd", "--carbon-intensity", "--chance", "--checkpoint", "--checkpoint-interval", "--deadline",
-        "--detection", "--devices", "--elastic", "--evaluation", "--failures-per-node-day", "--global-batch",
-        "--help", "--host-bandwidth", "--job-limit", "--json", "--machines", "--maintenance", "--model", "--power",
-        "--price-per-device-hour", "--profiles", "--pue", "--queue", "--range", "--reliability", "--repair",
-        "--restart", "--runs", "--search-budget", "--seed", "--sequence", "--spares", "--stack",
-        "--storage-bandwidth", "--stragglers", "--tokens", "-h",
+        "--budget-usd", "--carbon-intensity", "--chance", "--checkpoint", "--checkpoint-interval", "--csv",
+        "--deadline", "--detection", "--devices", "--elastic", "--evaluation", "--failures-per-node-day",
+        "--global-batch", "--help", "--host-bandwidth", "--html", "--job-limit", "--json", "--machines",
+        "--maintenance", "--markdown", "--model", "--power", "--price-per-device-hour", "--profiles", "--pue",
+        "--queue", "--ramp", "--range", "--reliability", "--repair", "--restart", "--runs", "--search-budget",
+        "--seed", "--sequence", "--spares", "--stack", "--storage-bandwidth", "--stragglers", "--tokens", "-h",
     ],
     "explain": [
         "--help", "--json", "--machine", "--model", "--profiles", "--set", "--stack", "--top", "-h", "PLAN.yaml",
@@ -51,11 +49,12 @@ COMMANDS = {
         "--set", "--stack", "--to", "-h", "-o", "PLAN",
     ],
     "import": [
-        "--define", "--devices", "--from", "--help", "--json", "--machine", "--model", "--output", "--set", "--stack",
-        "-h", "-o", "FILE",
+        "--define", "--devices", "--from", "--help", "--json", "--machine", "--model", "--output", "--set",
+        "--stack", "-h", "-o", "FILE",
     ],
     "report": [
-        "--csv", "--help", "--html", "--machine", "--markdown", "--model", "--profiles", "--stack", "-h", "PLAN.yaml",
+        "--csv", "--help", "--html", "--machine", "--markdown", "--model", "--profiles", "--stack", "-h",
+        "PLAN.yaml",
     ],
     "ui": ["--help", "--no-browser", "--port", "-h"],
     "demo": ["--help", "--json", "-h"],
@@ -78,7 +77,7 @@ COMMANDS = {
         "--profile", "--shape", "--trials", "-h",
     ],
     "kernels validate": [
-        "--all-tiles", "--backend", "--device", "--dtype", "--help", "--json", "--kernel", "--seed", "-h"
+        "--all-tiles", "--backend", "--device", "--dtype", "--help", "--jobs", "--json", "--kernel", "--seed", "-h",
     ],
     "machines": ["--help", "--json", "--profiles", "-h"],
     "machines show": ["--help", "--json", "--profiles", "-h", "NAME"],
@@ -88,6 +87,24 @@ COMMANDS = {
     "models show": ["--help", "--json", "-h", "NAME"],
     "stacks": ["--help", "--json", "-h"],
     "stacks show": ["--help", "--json", "-h", "NAME"],
+    "run": [
+        "--checkpoint", "--data", "--device", "--dropout", "--dtype", "--goldfish", "--goldfish-context",
+        "--gradient-clip", "--help", "--json", "--learning-rate", "--machine", "--model", "--profiles", "--record",
+        "--resume", "--save-every", "--seed", "--set", "--stack", "--steps", "--threads", "--trace", "--warm-up",
+        "--weight-decay", "-h", "PLAN.yaml",
+    ],
+    "diff": [
+        "--each-layer", "--help", "--json", "--machine", "--model", "--profiles", "--record", "--set", "--stack",
+        "--top", "-h", "PLAN.yaml",
+    ],
+    "calibrate": [
+        "--from", "--full", "--help", "--json", "--out", "--processes", "--quick", "-h", "[RECORD]...",
+    ],
+    "verify": [
+        "--devices", "--fix", "--global-batch", "--help", "--json", "--machine", "--memory-margin", "--model",
+        "--rounds", "--sequence", "--stack", "--steps", "--top", "-h",
+    ],
+    "kernels compare": ["--backend", "--device", "--dtype", "--help", "--json", "--kernel", "--shape", "-h"],
 }  # fmt: skip
 DEFAULTS = {"engine": "compiled", "placement": "contiguous"}
 """Of predict; the stack is megatron-core where neither option nor plan file names one."""

@@ -166,11 +166,10 @@ def _loaded(asked: _Asked) -> "tuple[Request, list[tuple[Machine, int]], Limits,
     inputs.check()
     assert model and tokens and stack and operation and drawn is not None and margin is not None and counts
     batch, notes = _batch(training, model)
-    ramp = ramp_of(training.ramp, tokens, batch)
     request = Request(
         model, tokens, batch, stack, training.sequence, operation,
         Charges(paying.price, paying.carbon, paying.pue), Uncertainty(paying.runs, paying.seed, drawn),
-        deadline, search, margin, asked.profiles, ramp,
+        deadline, search, margin, asked.profiles, ramp_of(training.ramp, tokens, batch),
     )  # fmt: skip
     places = [
         (machine, devices)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from towtank.autotune.capacity import choose
 from towtank.autotune.capacity.choose import Limits, device_hours, faults_of, one_more_day, pareto
@@ -129,25 +130,7 @@ def _front_plot(plans: Sequence[CapacityPlan], chosen: CapacityPlan | None) -> P
         )
         bend = choose.knee([plan for plan in own if plan in front])
         knees += [f"{machine} with {bend.devices:,} devices"] if bend is not None else []
-        days = [plan.days for plan in own]
-        traces.append(
-            {
-                "type": "scatter", "mode": "lines+markers", "name": machine,
-                "x": [one.median for one in days], "y": [device_hours(plan) for plan in own],
-                "error_x": {
-                    "type": "data", "symmetric": False, "array": [one.high - one.median for one in days],
-                    "arrayminus": [one.median - one.low for one in days],
-                },
-                "marker": {
-                    "size": [14 if plan is chosen else 9 for plan in own],
-                    "symbol": [
-                        "star" if plan is chosen else "diamond" if plan is bend else "circle" if plan in front
-                        else "circle-open" for plan in own
-                    ],
-                },
-                "text": [f"{plan.devices:,} devices" for plan in own],
-            }
-        )  # fmt: skip
+        traces.append(_machine_points(machine, own, front, bend, chosen))
         rows += [
             (machine, plan.devices, plan.days.median, device_hours(plan),
              ", ".join(word for word, holds in (("chosen", plan is chosen), ("knee", plan is bend),
@@ -167,6 +150,37 @@ def _front_plot(plans: Sequence[CapacityPlan], chosen: CapacityPlan | None) -> P
         },
         Table(("machine", "devices", "days", "device-hours", ""), rows),
     )  # fmt: skip
+
+
+def _machine_points(
+    machine: str,
+    own: Sequence[CapacityPlan],
+    front: Sequence[CapacityPlan],
+    bend: CapacityPlan | None,
+    chosen: CapacityPlan | None,
+) -> dict[str, Any]:
+    """Plans of one machine, by their places on the front."""
+    days = [plan.days for plan in own]
+    symbols = [
+        "star"
+        if plan is chosen
+        else "diamond"
+        if plan is bend
+        else "circle"
+        if plan in front
+        else "circle-open"
+        for plan in own
+    ]
+    return {
+        "type": "scatter", "mode": "lines+markers", "name": machine,
+        "x": [one.median for one in days], "y": [device_hours(plan) for plan in own],
+        "error_x": {
+            "type": "data", "symmetric": False, "array": [one.high - one.median for one in days],
+            "arrayminus": [one.median - one.low for one in days],
+        },
+        "marker": {"size": [14 if plan is chosen else 9 for plan in own], "symbol": symbols},
+        "text": [f"{plan.devices:,} devices" for plan in own],
+    }  # fmt: skip
 
 
 def _parts_plot(plans: Sequence[CapacityPlan]) -> Plot:
