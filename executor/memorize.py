@@ -31,6 +31,8 @@ from towtank.simulator.stacks.load import load_stack
 
 HEAD_SIZE: Final = 32
 _THREADS: Final = 2
+_BETAS: Final = (0.9, 0.99)
+"""Of AdamW: with one document a step, squares of gradients want a longer mean than that of large batches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class Experiment:
     """What is read how often, by which model. Checked by `faults`."""
 
     data: Path | None = None
-    """Text that documents are cut from; None: random letters."""
+    """Text that documents are cut from; None: random bytes."""
     seed: int = 0
     """Of documents, their order and initial weights."""
     times: tuple[int, ...] = (0, 1, 4, 6)
@@ -130,7 +132,7 @@ def settings_of(experiment: Experiment, steps: int) -> RunSettings:
     plan = Plan(micro_batch=1, global_batch=1, precision="fp32")
     return RunSettings(
         model, plan, load_stack("towtank-executor"), "fp32",
-        seed=experiment.seed, steps=steps, learning_rate=experiment.learning_rate, weight_decay=0.0,
+        seed=experiment.seed, steps=steps, learning_rate=experiment.learning_rate, weight_decay=0.0, betas=_BETAS,
     )  # fmt: skip
 
 

@@ -10,8 +10,9 @@ import numpy as np
 from towtank.executor.data import END_OF_TEXT, Text, Tokens
 from towtank.executor.errors import DataError
 
-LETTERS: Final = range(33, 127)
-"""Bytes of random documents: what prints."""
+BYTES: Final = range(1, 256)
+"""Of random documents: so many that two in a row are seldom those of another place; not 0, which would make the
+product of the goldfish hash 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +31,13 @@ def corpus_of(
     """Draw documents.
 
     Args:
-        path: text that they are cut from, in places that do not overlap; None: random letters, all alike probable, so
+        path: text that they are cut from, in places that do not overlap; None: random bytes, all alike probable, so
             that nothing but memory can tell how one goes on.
         buckets: how many.
         documents: of each bucket.
         unrelated: those of the warm-up.
         length: tokens of each.
-        seed: of the letters, or of which pieces of the text are taken.
+        seed: of the bytes, or of which pieces of the text are taken.
 
     Raises:
         DataError: the text cannot be read, or is too short.
@@ -44,7 +45,7 @@ def corpus_of(
     total = buckets * documents + unrelated
     generator = np.random.default_rng(seed)
     if path is None:
-        found = generator.integers(LETTERS.start, LETTERS.stop, size=(total, length))
+        found = generator.integers(BYTES.start, BYTES.stop, size=(total, length))
     else:
         found = _pieces(path, total, length, generator)
     end = buckets * documents

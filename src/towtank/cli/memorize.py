@@ -30,7 +30,7 @@ _Data = Annotated[
     _option(
         "--data",
         "PATH",
-        "Text that documents are cut from: file or folder. Default: random letters.",
+        "Text that documents are cut from: file or folder. Default: random bytes.",
         default=False,
     ),
 ]

@@ -20,7 +20,7 @@ def loss_name(outcome: "Outcome") -> str:
 
 def text(experiment: "Experiment", outcomes: "list[Outcome]") -> str:
     """A table for each loss."""
-    source = "random letters" if experiment.data is None else str(experiment.data)
+    source = "random bytes" if experiment.data is None else str(experiment.data)
     parts = [
         paragraph(
             f"Documents of {experiment.length} bytes from {source}; exact: the greedy continuation of the first "
