@@ -80,6 +80,15 @@ class Chunk:
             The hidden state after the last layer, or, where the model ends, the sum of the losses of the tokens that
             count (the same on all devices of x and y).
         """
+        hidden = self._hidden(hidden, batch)
+        if self._head is None:
+            return hidden
+        logits = self._logits(self._head, hidden)
+        first = self._head.table.pieces[0].box.offset[0]
+        return cross_entropy(logits, batch.targets, self._vocabulary, first)
+
+    def _hidden(self, hidden: torch.Tensor | None, batch: MicroBatch) -> torch.Tensor:
+        """The hidden state after the last layer."""
         if self._embedding is not None:
             self.about_to_use(FIRST)
         if self._overlaps_gather and self._first_linear is not None:
@@ -93,14 +102,25 @@ class Chunk:
         assert hidden is not None
         for index, layer in enumerate(self._layers, self._first):
             hidden = self._run(layer, index, hidden, batch)
-        if self._head is None:
-            return hidden
+        return hidden
+
+    def _logits(self, head: Head, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits [tokens, local vocabulary] of the state after the last layer."""
         self.about_to_use(LAST)
         if self._final_norm is not None:
             hidden = self._final_norm(hidden)
-        logits = self._head(hidden)
-        first = self._head.table.pieces[0].box.offset[0]
-        return cross_entropy(logits, batch.targets, self._vocabulary, first)
+        return head(hidden)
+
+    @torch.no_grad()
+    def logits(self, batch: MicroBatch) -> torch.Tensor:
+        """Logits [tokens, local vocabulary] of a chunk that is the whole model; nothing is kept for a backward pass.
+
+        Raises:
+            ValueError: the chunk lacks the embedding or the head.
+        """
+        if self._embedding is None or self._head is None:
+            raise ValueError(f"{self.layers} is not the whole model: it has no logits of tokens")
+        return self._logits(self._head, self._hidden(None, batch))
 
     def _run(
         self, layer: Callable[..., torch.Tensor], index: int, hidden: torch.Tensor, batch: MicroBatch

@@ -59,6 +59,10 @@ COMMANDS = {
     "ui": ["--help", "--no-browser", "--port", "-h"],
     "demo": ["--help", "--json", "-h"],
     "validate": ["--help", "--html", "--jobs", "--json", "--runs", "--where", "-h"],
+    "memorize": [
+        "--answer", "--data", "--documents", "--goldfish", "--goldfish-context", "--help", "--hidden", "--json",
+        "--layers", "--learning-rate", "--length", "--plot", "--seed", "--times", "--unrelated", "--warm-up", "-h",
+    ],
     "network": [
         "--background", "--bytes", "--collective", "--detours", "--group", "--help", "--islands", "--json",
         "--library", "--machine", "--map", "--matrix", "--nodes", "--placement", "--plot", "--profiles", "--seed",

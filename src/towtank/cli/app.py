@@ -17,6 +17,7 @@ from towtank.cli import (
     import_plan,
     kernels,
     machines,
+    memorize,
     models,
     network,
     predict,
@@ -76,6 +77,7 @@ app.command("capacity", epilog=capacity.EXAMPLES)(capacity.capacity)
 app.command("export", epilog=export.EXAMPLES)(export.export)
 app.command("import", epilog=import_plan.EXAMPLES)(import_plan.import_plan)
 app.command("calibrate", epilog=calibrate.EXAMPLES)(calibrate.calibrate)
+app.command("memorize", epilog=memorize.EXAMPLES)(memorize.memorize)
 app.command("demo")(demo.demo)
 app.command("validate", epilog=validate.EXAMPLES)(validate.validate)
 app.command("verify", epilog=verify.EXAMPLES)(verify.verify)
