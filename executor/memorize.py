@@ -56,7 +56,7 @@ class Experiment:
     warm_up: int = 34
     """How often those are seen before the first document of a bucket."""
     layers: int = 2
-    hidden: int = 128
+    hidden: int = 192
     learning_rate: float = 1e-3
 
     def faults(self) -> list[str]:

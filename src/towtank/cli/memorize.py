@@ -68,7 +68,7 @@ class Model:
     """What reads it, and how it learned to."""
 
     layers: _Layers = 2
-    hidden: _Hidden = 128
+    hidden: _Hidden = 192
     learning_rate: _Rate = 1e-3
     unrelated: _Unrelated = 48
     warm_up: _WarmUp = 34
