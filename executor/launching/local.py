@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final
 
 from towtank.executor.errors import ExecutorError, LaunchError, LostRankError, RunError
 from towtank.executor.launching.environment import Process
 from towtank.executor.launching.request import RunOutcome, RunRequest
+from towtank.executor.launching.signals import Termination, terminations_held_back
 from towtank.executor.measured.machine_facts import usable_cores
 
 REQUEST: Final = "request.pickle"
@@ -81,16 +83,21 @@ def _started(folder: Path, size: int, threads: int) -> Iterator[Sequence[_Rank]]
     """Start the ranks; whatever happens, none is left behind."""
     port = _free_port()
     ranks: list[_Rank] = []
+    asked = Termination()
 
-    def pass_on(number: int, frame: object) -> None:
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        asked.ask(number, frame)
         for one in ranks:
             one.process.send_signal(signal.SIGTERM)
 
     before = signal.signal(signal.SIGTERM, pass_on)
     try:
-        for rank in range(size):
-            place = Process(rank, size, rank, size, "127.0.0.1", port, "towtank")
-            ranks.append(_Rank(rank, _start(folder, place, threads)))
+        with terminations_held_back():
+            for rank in range(size):
+                place = Process(rank, size, rank, size, "127.0.0.1", port, "towtank")
+                ranks.append(_Rank(rank, _start(folder, place, threads)))
+        if asked.asked:  # which those did not hear that were not there yet
+            pass_on(signal.SIGTERM, None)
         yield ranks
     finally:
         for one in ranks:

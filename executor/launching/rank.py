@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from towtank.executor.errors import ExecutorError, LostRankError, RunError
 from towtank.executor.launching.environment import ALONE, Process, joined
 from towtank.executor.launching.heartbeat import Heartbeat
 from towtank.executor.launching.local import OUTCOME, REQUEST, failure_file, portable, threads_of
 from towtank.executor.launching.request import RunOutcome, RunRequest
-from towtank.executor.launching.signals import die_with_parent, termination
+from towtank.executor.launching.signals import die_with_parent, let_terminations_in, termination
 from towtank.executor.measured.host_memory import keep_freed_memory
 
 _PATIENCE: Final = timedelta(minutes=30)
@@ -104,10 +104,12 @@ def main(folder: Path) -> int:
     """A rank that `local.run_processes` has started; returns its exit code."""
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # outside of the training, where it is noted
+    # outside of the training, where it is noted; SIG_IGN would throw away the one that has come already
+    signal.signal(signal.SIGTERM, lambda number, frame: None)
     place = joined(os.environ, int(os.environ["WORLD_SIZE"])) or ALONE
     try:
         with termination():
+            let_terminations_in()
             request: RunRequest = pickle.loads((folder / REQUEST).read_bytes())
             outcome = run_rank(request, place)
     except Exception as error:
@@ -131,5 +133,16 @@ def _write(path: Path, content: object) -> None:
     partial.rename(path)
 
 
+def leave(code: int) -> NoReturn:
+    """End this process, whose work is done and written, without tearing down the interpreter.
+
+    A thread of gloo that lets go of a tensor while the interpreter is torn down wants its lock and aborts the process
+    (pytorch pull request 179291), so that a run that ended well would be reported as a lost rank.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    leave(main(Path(sys.argv[1])))

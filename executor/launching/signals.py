@@ -38,6 +38,22 @@ def termination() -> Iterator[Termination]:
         _SHARED.asked = False
 
 
+@contextmanager
+def terminations_held_back() -> Iterator[None]:
+    """Keep SIGTERM waiting. Processes started meanwhile are born so: what reaches them before they can note it waits
+    until they let it in."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def let_terminations_in() -> None:
+    """Deliver SIGTERM again, also one that has waited since this process was started."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
 def die_with_parent() -> None:
     """Let the kernel kill this process when the one that started it ends, however it ends. Linux only."""
     if sys.platform == "linux":

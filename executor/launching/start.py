@@ -21,3 +21,12 @@ def start(request: RunRequest) -> RunOutcome | None:
     from towtank.executor.launching.rank import run_rank
 
     return run_rank(request, place)
+
+
+def end(request: RunRequest, code: int) -> None:
+    """What a process does last: one that is a rank of another launcher's run ends here, any other goes on."""
+    place = joined(os.environ, request.settings.plan.num_devices)
+    if place is not None and place.world_size != ALONE.world_size:
+        from towtank.executor.launching.rank import leave
+
+        leave(code)

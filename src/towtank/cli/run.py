@@ -81,7 +81,7 @@ def run(
     from towtank.cli.run_job import Asked, prepare
     from towtank.cli.run_report import report
     from towtank.executor.errors import RunError
-    from towtank.executor.launching.start import start
+    from towtank.executor.launching.start import end, start
 
     folders = tuple(profiles or ())
     references = (model, machine, stack)
@@ -93,6 +93,8 @@ def run(
         from towtank.cli.failure import complain
 
         complain(str(error))
+        end(request, error.code)
         raise typer.Exit(error.code) from error
     if outcome is not None:  # else another rank reports
         report(outcome, request, job, measuring.record, json=json)
+    end(request, 0)

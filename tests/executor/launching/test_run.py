@@ -146,6 +146,16 @@ def test_sigterm_saves_and_ends_well_and_another_plan_goes_on(folder: Path) -> N
     assert [step for step, _, _ in losses(out)] == [done + 1, done + 2]
 
 
+def test_sigterm_before_the_ranks_listen_ends_the_run_after_its_first_step(folder: Path) -> None:
+    with started(folder, "--steps", "200", "--json", "--checkpoint", "ckpt") as process:
+        while len(ranks_of(process)) < 2:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0, err
+    assert (json.loads(out)["ended"], len(json.loads(out)["steps"])) == ("terminated", 1)
+
+
 def test_ctrl_c_ends_all_processes(folder: Path) -> None:
     with started(folder, "--steps", "20") as process:
         wait_for_step(process, 1)
