@@ -1,7 +1,9 @@
 """Honest times of calls on a device: warmed up, waited for, interleaved, and as medians.
 
 On a GPU the times between events on its stream, on a CPU those of the monotonic clock. Calls that are compared take
-turns, so that a clock that changes or a neighbour that wakes up is met by all of them.
+turns, so that a clock that changes or a neighbour that wakes up is met by all of them. On a CPU the threads of one
+library spin for some milliseconds after a call, in case there is another: whose turn comes next would lack their
+cores, so each turn begins with a pause and a call that does not count.
 """
 
 import time
@@ -17,6 +19,8 @@ Call = Callable[[], object]
 SHORTEST_SAMPLE_S = 5e-4
 """Calls are repeated within a sample until it takes this long: the clocks' own time is then below a percent."""
 WARM_UP = 2
+SETTLE_S = 0.03
+"""Pause before a turn on a CPU: OpenMP's threads have gone to sleep by then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,7 @@ def timings(calls: Sequence[Call], device: str, *, samples: int = 9, budget_s: f
     `budget_s` bounds the time for all samples of all calls: there are fewer than `samples`, but 3 at least, where
     they would take longer.
     """
-    clock = _event_sample if device == "cuda" else _clock_sample
+    clock = _event_sample if device == "cuda" else _settled_sample if len(calls) > 1 else _clock_sample
     for call in calls:
         for _ in range(WARM_UP):
             call()
@@ -58,6 +62,12 @@ def _clock_sample(call: Call, number: int) -> float:
     for _ in range(number):
         call()
     return (time.perf_counter() - start) / number
+
+
+def _settled_sample(call: Call, number: int) -> float:
+    time.sleep(SETTLE_S)
+    call()
+    return _clock_sample(call, number)
 
 
 def _event_sample(call: Call, number: int) -> float:
