@@ -1,9 +1,7 @@
 """Honest times of calls on a device: warmed up, waited for, interleaved, and as medians.
 
 On a GPU the times between events on its stream, on a CPU those of the monotonic clock. Calls that are compared take
-turns, so that a clock that changes or a neighbour that wakes up is met by all of them. On a CPU the threads of one
-library spin for some milliseconds after a call, in case there is another: whose turn comes next would lack their
-cores, so each turn begins with a pause and a call that does not count.
+turns, so that a clock that changes or a neighbour that wakes up is met by all of them.
 """
 
 import time
@@ -20,7 +18,7 @@ SHORTEST_SAMPLE_S = 5e-4
 """Calls are repeated within a sample until it takes this long: the clocks' own time is then below a percent."""
 WARM_UP = 2
 SETTLE_S = 0.03
-"""Pause before a turn on a CPU: OpenMP's threads have gone to sleep by then."""
+"""Pause after which threads of OpenMP have gone to sleep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +32,18 @@ class Timing:
     """Calls in one sample, by whose number it is divided."""
 
 
-def timings(calls: Sequence[Call], device: str, *, samples: int = 9, budget_s: float = 2.0) -> list[Timing]:
+def timings(
+    calls: Sequence[Call], device: str, *, samples: int = 9, budget_s: float = 2.0, settle: bool = False
+) -> list[Timing]:
     """Times of several calls that take turns, in their order.
+
+    `settle`: each turn on a CPU begins with a pause and a call that does not count, for calls of several libraries:
+    threads of one spin for some milliseconds after a call, and whose turn comes next would lack their cores.
 
     `budget_s` bounds the time for all samples of all calls: there are fewer than `samples`, but 3 at least, where
     they would take longer.
     """
-    clock = _event_sample if device == "cuda" else _settled_sample if len(calls) > 1 else _clock_sample
+    clock = _event_sample if device == "cuda" else _settled_sample if settle else _clock_sample
     for call in calls:
         for _ in range(WARM_UP):
             call()
