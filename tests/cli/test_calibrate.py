@@ -31,6 +31,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             ["verify", "--model", "tiny-llama", "--global-batch", "4", "--machine", "nothing"],
             "no machine is named",
         ),
+        (
+            ["verify", "--model", "tiny-llama", "--global-batch", "4", "--study", "a", "--seed", "1"],
+            "--seed, --study: not read without --trials N",
+        ),
+        (
+            ["verify", "--model", "tiny-llama", "--global-batch", "4", "--trials", "4", "--sampler", "tpee"],
+            "sampler tpee is unknown; did you mean 'tpe'",
+        ),
     ],
 )
 def test_wrong_input_is_one_message(
