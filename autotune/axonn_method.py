@@ -198,7 +198,7 @@ def with_fixed(plan: Plan, constraints: Constraints) -> Plan:
 def _most_cached(plan: Plan, constraints: Constraints) -> int:
     """Layers of a plan with cached weights at most: none are cached but for recomputation."""
     cached = plan.cached_layers if plan.recompute == "full" else 0
-    wanted = constraints.fixed.get("cached_layers", (cached,))
+    wanted: tuple[int, ...] = constraints.fixed.get("cached_layers", (cached,))
     return min(cached, max(wanted), constraints.most.get("cached_layers", cached))
 
 
