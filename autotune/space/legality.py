@@ -118,6 +118,8 @@ def nothing_legal(task: TuningTask, tallies: Iterable[Tally]) -> str:
     last = None
     for tally in tallies:
         last = tally
+        if not tally.combinations:
+            lines.append(f"    {', '.join(tally.names)}: the constraints leave no values that go together")
         broken = [
             f"{text} ({count:,})"
             for text, count in tally.broken.items()

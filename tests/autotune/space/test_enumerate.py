@@ -191,6 +191,10 @@ def test_what_leaves_no_plan_is_said() -> None:
             "pipeline = 192 or 256 .* it may be 1, 2",
         ),
         (
+            {"constraints": Constraints({"schedule": ("interleaved",), "virtual_stages": (1,)})},
+            "virtual_stages, schedule: the constraints leave no values that go together",
+        ),
+        (
             {"constraints": Constraints({"tensor_x": (8,), "data": (1024,)})},
             "the other degrees leave data = 1, 2, 3, ",
         ),
