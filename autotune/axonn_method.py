@@ -179,7 +179,8 @@ def _as_the_stack_names_it(plan: Plan, stack: Stack) -> Plan:
 
 
 def with_fixed(plan: Plan, constraints: Constraints) -> Plan:
-    """The plan with the fields that are fixed to one value and that neither grid nor batch decide."""
+    """The plan with the fields that are fixed to one value and that neither grid nor batch decide, and no more layers
+    with cached weights than allowed."""
     switches = {
         name.removeprefix("overlap."): values[0]
         for name, values in constraints.fixed.items()
@@ -190,7 +191,15 @@ def with_fixed(plan: Plan, constraints: Constraints) -> Plan:
         for name, values in constraints.fixed.items()
         if name not in _DECIDED and not name.startswith("overlap.") and len(values) == 1
     }
-    return replace(plan, overlap=replace(plan.overlap, **switches), **others)
+    plan = replace(plan, overlap=replace(plan.overlap, **switches), **others)
+    return replace(plan, cached_layers=_most_cached(plan, constraints))
+
+
+def _most_cached(plan: Plan, constraints: Constraints) -> int:
+    """Layers of a plan with cached weights at most: none are cached but for recomputation."""
+    cached = plan.cached_layers if plan.recompute == "full" else 0
+    wanted: tuple[int, ...] = constraints.fixed.get("cached_layers", (cached,))
+    return min(cached, max(wanted), constraints.most.get("cached_layers", cached))
 
 
 def _bounded(task: TuningTask, grid: Grid) -> tuple[list[tuple[float, Plan]], str]:
@@ -216,7 +225,7 @@ def _fastest(task: TuningTask, plans: Sequence[tuple[float, Plan]], below_s: flo
         if least_s >= below_s:
             break
         fitting = with_cache(task.model, task.machine, task.stack, plan)
-        if fitting is None:
+        if fitting is None or broken_constraints(fitting, task):
             continue
         found = predict(task.model, task.machine, fitting, stack=task.stack, profile_dirs=task.profile_dirs)
         if found.step_time_s < below_s:

@@ -16,7 +16,8 @@ from towtank.simulator.plan import Overlap, Plan
 
 CANDIDATES = 12
 """Plans that a search lists for each that runs: the others differ from one of these in switches alone."""
-_WARM_UP = 2
+WARM_UP = 2
+"""Steps before those that are measured."""
 
 Progress = Callable[[int, int], None]
 
@@ -92,7 +93,7 @@ def chosen(
         plain = replace(ranked.plan, overlap=Overlap())
         if len(found) == top or plain in seen:
             continue
-        settings = _settings(task, ranked.plan)
+        settings = settings_of(task, ranked.plan)
         faults = supported.faults(settings)
         if faults:
             left_out.append(f"plan {ranked.rank}: {'; '.join(faults)}")
@@ -102,11 +103,18 @@ def chosen(
     return found, left_out
 
 
-def _settings(task: TuningTask, plan: Plan) -> RunSettings:
+def settings_of(task: TuningTask, plan: Plan) -> RunSettings:
+    """How a plan of a task runs on the machine that the task is about."""
     calibration = task.machine.calibration
     device = "cpu" if calibration is not None and calibration.hardware.device_type == "cpu" else "cuda"
     dtype = default_dtype(plan)
     return RunSettings(task.model, plan, task.stack, dtype, device="cpu" if device == "cpu" else "cuda")
+
+
+def threads_for(task: TuningTask) -> int:
+    """Threads of each process of a run, as a calibration with as many processes has them."""
+    calibration = task.machine.calibration
+    return threads_of(None if calibration is None else calibration.hardware.cores, task.devices)
 
 
 def verify(
@@ -120,15 +128,14 @@ def verify(
     plans, left_out = chosen(task, result, top)
     if not plans:
         raise VerifyError("; ".join(["none of the plans can run", *left_out]))
-    calibration = task.machine.calibration
-    threads = threads_of(None if calibration is None else calibration.hardware.cores, task.devices)
+    threads = threads_for(task)
     seconds: list[list[float]] = [[] for _ in plans]
     memory: list[float | None] = [None for _ in plans]
     with Pool((task.devices,), plans[0][1].device) as pool:
         for number in range(rounds):
             for place, (_, settings) in enumerate(plans):
                 progress(number * len(plans) + place, rounds * len(plans))
-                found = pool.train(settings, threads, steps, _WARM_UP)
+                found = pool.train(settings, threads, steps, WARM_UP)
                 seconds[place].append(found.step.step_time_s)
                 memory[place] = memory[place] or found.step.peak_memory_bytes
     progress(rounds * len(plans), rounds * len(plans))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from towtank.autotune.space.table import PlanTable
-from towtank.simulator.plan import Dimension, Plan
+from towtank.simulator.plan import Plan
 
 Codes = tuple[NDArray[np.integer], int]
 """A column as codes from 0 to below a count."""
@@ -113,17 +113,6 @@ class Columns:
         groups = grouped([*self.fields(*names), *more])
         found = [function(self.table.plan(int(row))) for row in groups.first]
         return np.array(found, np.float64).reshape(len(groups.first), -1)[groups.group]
-
-    def stride(self, dimension: Dimension) -> NDArray[np.int64]:
-        """Distance in ranks between neighbours along a dimension, shape [rows]: see Plan.stride."""
-        orders = self.table.choices.get("rank_order", (self.table.base.rank_order,))
-        codes = self.codes("rank_order")[0]
-        result = np.ones(self.table.num_rows, np.int64)
-        for number, order in enumerate(orders):
-            rows = slice(None) if len(orders) == 1 else codes == number
-            for inner in order[: order.index(dimension)]:
-                result[rows] *= self.number(inner)[rows]
-        return result
 
 
 def masked(values: NDArray[np.int64], where: NDArray[np.bool_]) -> Codes:

@@ -3,7 +3,7 @@
 explain(task, plan, winner).text   # "14 % slower: data-parallel all-reduce exposed 210 ms longer, ..."
 """
 
-from towtank.autotune.reasons.explain import explain, reason, reason_between, reason_to_mapping
+from towtank.autotune.reasons.explain import explain, reason_between, reason_to_mapping
 from towtank.autotune.reasons.records import Reason, Verdict
 
-__all__ = ["Reason", "Verdict", "explain", "reason", "reason_between", "reason_to_mapping"]
+__all__ = ["Reason", "Verdict", "explain", "reason_between", "reason_to_mapping"]

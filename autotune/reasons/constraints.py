@@ -9,14 +9,15 @@ from towtank.simulator.plan import Plan
 
 
 def broken_constraints(plan: Plan, task: TuningTask) -> list[str]:
-    """Constraints that a plan breaks, as sentences; of switches and defaults counts what is in force."""
+    """Constraints that a plan breaks, as sentences; of switches and defaults counts what is in force, or what is
+    written where a constraint asks for None, the default."""
     limits = task.constraints
     value = in_force(plan, task.stack) | {"data_shard": plan.shard_degree}
     return [
         *(
             f"{name} = {value[name]}, but it is fixed to {_either(wanted)}"
             for name, wanted in limits.fixed.items()
-            if value[name] not in wanted
+            if value[name] not in wanted and _written(plan, name) not in wanted
         ),
         *(
             f"{name} = {value[name]}, but it must be {least} or more"
@@ -29,6 +30,12 @@ def broken_constraints(plan: Plan, task: TuningTask) -> list[str]:
             if value[name] > most
         ),
     ]
+
+
+def _written(plan: Plan, name: str) -> Any:
+    field, _, switch = name.partition(".")
+    value = getattr(plan, field)
+    return getattr(value, switch) if switch else value
 
 
 def _either(values: Sequence[Any]) -> str:

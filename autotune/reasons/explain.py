@@ -17,11 +17,6 @@ _PARTS = 3
 """Parts of the memory that a sentence names."""
 
 
-def reason(task: TuningTask, plan: Plan, winner: Prediction) -> str:
-    """Why `plan` lost against the winner of a search, as one sentence; see `explain`."""
-    return explain(task, plan, winner).text
-
-
 def explain(task: TuningTask, plan: Plan, winner: Prediction) -> Reason:
     """Why `plan` lost against the winner of a search: the first of illegal (or outside of the constraints), does
     not fit, slower that holds.

@@ -2,7 +2,9 @@
 
 import signal
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from os import cpu_count
@@ -22,6 +24,8 @@ from towtank.simulator.stacks.records import Stack
 
 INTERRUPTED = "interrupted"
 """Why there is no plan where the user stopped the study before."""
+DIED = "the process that searched it was ended from outside; perhaps the host ran out of memory: try fewer --jobs"
+"""Why there is no plan where the operating system ended the search."""
 Progress = Callable[[int, int], None]
 """Called with points done and points in all."""
 Search = Callable[[TuningTask, float | None], SearchResult]
@@ -109,21 +113,49 @@ def tune_points(
     """
     tell = progress or (lambda done, total: None)
     jobs = min(jobs or cpu_count() or 1, len(points))
-    if jobs == 1:
+    if jobs <= 1:
         return _one_by_one(study, points, search, tell)
     found: dict[int, TunedPoint] = {}
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_ignore_interrupt) as pool:
-        # the largest take longest: they go first
-        order = sorted(range(len(points)), key=lambda place: -points[place].devices)
-        tasks = {pool.submit(tune_point, study, points[place], search): place for place in order}
-        try:
-            for done in as_completed(tasks):
-                found[tasks[done]] = done.result()
-                tell(len(found), len(points))
-        except KeyboardInterrupt:
-            pool.shutdown(wait=False, cancel_futures=True)
-            _end(pool)
+
+    def note(place: int, point: TunedPoint) -> None:
+        found[place] = point
+        tell(len(found), len(points))
+
+    # the largest take longest: they go first
+    left = sorted(range(len(points)), key=lambda place: -points[place].devices)
+    try:
+        _in_processes(study, points, left, search, jobs, note)
+        # what a process that died has taken along goes on alone: so it shows which search ends its process
+        while left := [place for place in left if place not in found]:
+            _in_processes(study, points, left, search, 1, note)
+            if first := [place for place in left if place not in found][:1]:
+                note(first[0], TunedPoint(points[first[0]], None, DIED))
+    except KeyboardInterrupt:
+        pass
     return [found.get(place, _interrupted(point)) for place, point in enumerate(points)]
+
+
+def _in_processes(
+    study: Study,
+    points: Sequence[ScalePoint],
+    places: Sequence[int],
+    search: Search,
+    jobs: int,
+    note: Callable[[int, TunedPoint], None],
+) -> None:
+    """Search the points of some places, in this order, and note each; one that a dying process takes along is not."""
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_ignore_interrupt) as pool:
+        tasks: dict[Future[TunedPoint], int] = {}
+        try:
+            with suppress(BrokenProcessPool):
+                for place in places:
+                    tasks[pool.submit(tune_point, study, points[place], search)] = place
+            for done in as_completed(tasks):
+                with suppress(BrokenProcessPool):
+                    note(tasks[done], done.result())
+        except KeyboardInterrupt:
+            _end(pool)
+            raise
 
 
 def _one_by_one(
@@ -150,7 +182,11 @@ def _ignore_interrupt() -> None:
 
 def _end(pool: ProcessPoolExecutor) -> None:
     """End workers in the middle of a search: nobody waits for their answers."""
-    for process in list((getattr(pool, "_processes", None) or {}).values()):
+    processes = list(
+        (getattr(pool, "_processes", None) or {}).values()
+    )  # the pool forgets them at its shutdown
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
         process.terminate()
 
 

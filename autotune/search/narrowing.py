@@ -144,8 +144,9 @@ def narrowed(
     try:
         _coarse_bounds(task, table, known.floor_s, going, tell, coarse)
     except KeyboardInterrupt:
-        if not known.seconds:
+        if not known.seconds or known.floor_s is None:
             raise
+        coarse = np.maximum(coarse, known.floor_s())  # plans that were not reached have none of their own
         return _Narrowing(crew, table, top, coarse, seconds=known.seconds).result(interrupted=True)
     found = _Narrowing(crew, table, top, coarse, seconds=known.seconds)
     try:

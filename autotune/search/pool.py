@@ -155,7 +155,10 @@ class Crew:
     def call(self) -> None:
         """Start the workers, who get ready while this process does something else."""
         if self._pool is None and self._workers > 1:
-            self._pool = Workers(self._task, self._workers)
+            try:
+                self._pool = Workers(self._task, self._workers)
+            except (OSError, NotImplementedError):  # no further processes, or no semaphores to talk to them
+                self._workers = 1
 
     def times(self, table: PlanTable, places: Places, going: Callable[[], bool]) -> Iterator[Done]:
         """Step times of the plans at `places`, in pieces; ends early once `going()` is false."""

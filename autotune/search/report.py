@@ -8,9 +8,7 @@ from towtank.autotune.reasons.explain import missing_memory
 from towtank.autotune.reasons.near_misses import NearMiss, near_misses
 from towtank.autotune.reasons.neighbours import change
 from towtank.autotune.search.records import Counts, RankedPlan, SearchResult
-from towtank.simulator.cost.compute import peak
 from towtank.simulator.memory import stage_memories
-from towtank.simulator.models.flop import model_flop_per_token
 from towtank.simulator.plan import Plan
 from towtank.simulator.plan_file import plan_to_mapping
 from towtank.simulator.predict import Prediction, predict
@@ -84,19 +82,15 @@ def _predicted(result: SearchResult, plan: Plan) -> Prediction:
 
 
 def _entry(result: SearchResult, ranked: RankedPlan, winner: Prediction) -> Entry:
-    task, plan = result.task, ranked.plan
-    sequence = plan.sequence or task.model.sequence
-    tokens = plan.global_batch * sequence
-    flop = tokens * model_flop_per_token(task.model, sequence, causal=False)
-    possible = ranked.step_time_s * plan.num_devices * peak(task.machine.device, plan.precision)
     first = ranked.rank == 1
+    found = winner if first else _predicted(result, ranked.plan)
     return Entry(
         ranked=ranked,
         behind=ranked.step_time_s / winner.step_time_s - 1,
-        tokens_per_s=tokens / ranked.step_time_s,
-        mfu=flop / possible,
-        change="" if first else change(winner.plan, plan, task.stack),
-        reason=None if first else reason_between(_predicted(result, plan), winner),
+        tokens_per_s=found.tokens_per_s,
+        mfu=found.mfu,
+        change="" if first else change(winner.plan, ranked.plan, result.task.stack),
+        reason=None if first else reason_between(found, winner),
     )
 
 
@@ -106,7 +100,7 @@ def _obstacle(result: SearchResult) -> Reason | None:
         return None
     program = lower(result.task.model, result.closest, result.task.stack)
     fullest = max(stage_memories(program), key=lambda stage: stage.peak_bytes)
-    return missing_memory(fullest, result.memory_limit_bytes)
+    return missing_memory(fullest, result.memory_limit_bytes, result.task.memory_margin)
 
 
 def report_to_mapping(report: SearchReport, version: str) -> dict[str, Any]:

@@ -72,7 +72,6 @@ class TraceMemo(Generic[Answer]):
     def __init__(self, function: Callable[..., Answer]) -> None:
         self._function = function
         self._roots: dict[Hashable, Any] = {}
-        self.num_answers = 0
 
     def __call__(self, sizes: Sizes, key: Hashable = None, *arguments: Any) -> Answer:
         """Answer of `function(sizes, *arguments)`."""
@@ -95,5 +94,4 @@ class TraceMemo(Generic[Answer]):
                 raise AssertionError(f"{self._function} read {path} where it has read something else before")
             holder, at = node.branches, node.read(sizes)
         holder[at] = _Leaf(answer)
-        self.num_answers += 1
         return answer

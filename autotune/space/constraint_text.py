@@ -5,7 +5,7 @@ from typing import Any, get_args
 
 from towtank.autotune.errors import TuningError
 from towtank.autotune.space.constraints import Constraints
-from towtank.autotune.space.dimensions import BY_NAME
+from towtank.autotune.space.dimensions import BY_NAME, LARGEST_COUNT
 from towtank.hardware_profiles.nearest import did_you_mean
 from towtank.simulator.plan import DEFAULT_RANK_ORDER, Precision, Recompute, ScheduleName
 
@@ -100,9 +100,10 @@ def _value(name: str, text: str) -> Any:
 
 def _number(name: str, text: str) -> int:
     smallest = 0 if name in _FROM_ZERO else 1
-    if not text.isascii() or not text.isdigit() or int(text) < smallest:
-        raise ValueError(f"must be a whole number of {smallest} or more")
-    return int(text)
+    number = int(text) if text.isascii() and text.isdigit() else -1
+    if not smallest <= number <= LARGEST_COUNT:
+        raise ValueError(f"must be a whole number from {smallest} to {LARGEST_COUNT}")
+    return number
 
 
 def _count(option: str, name: str, text: str, faults: list[str]) -> int:

@@ -24,6 +24,10 @@ USUAL_RANK_ORDERS: tuple[tuple[Degree, ...], ...] = (
 """Orders that are searched where a stack has all: tensor ranks innermost, beside them in the node context, data or
 pipeline; x inside of y; and shards inside of the tensor ranks (AxoNN's runs for SC'24 could have depth innermost)."""
 
+LARGEST_COUNT = 2**31 - 1
+"""Devices, sequences of a step, tokens of a sequence and degrees at most: products of two of them are 64-bit
+integers."""
+
 MOST_TENSOR_NODES = 8
 """Nodes that the ranks of x and y fill at most, unless a constraint names tensor_y."""
 

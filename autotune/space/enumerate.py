@@ -44,8 +44,8 @@ _NAMES: dict[str, tuple[Callable[[TuningTask, Draft], Mask], ...]] = {
 MOST_PLANS = 20_000_000
 """Rows that a search can hold: about a gigabyte."""
 
-_BLOCK = 1 << 18
-"""Rows that one step extends at once, so that masks of rows times options stay small."""
+_BLOCK, _LARGEST_MASK = 1 << 18, 1 << 26
+"""Rows that one step extends at once, and rows times options, so that masks stay small."""
 
 
 _DECIDE_COMPUTE = (
@@ -159,11 +159,12 @@ def _grown(
 ) -> Draft | None:
     """The rows with each option of a step that its rules allow, each plan by one name; None if `going()` is false."""
     options = step.options(task)
+    block = max(1, min(_BLOCK, _LARGEST_MASK // max(1, len(options))))
     parts, total = [], 0
-    for start in range(0, draft.num_rows, _BLOCK):
+    for start in range(0, draft.num_rows, block):
         if going is not None and not going():
             return None
-        part = draft.take(slice(start, start + _BLOCK)) if draft.num_rows > _BLOCK else draft
+        part = draft.take(slice(start, start + block)) if draft.num_rows > block else draft
         keep = np.ones((part.num_rows, len(options)), np.bool_)
         for _, held in step.rules(task, part, options):
             keep &= held

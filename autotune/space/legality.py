@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from towtank.autotune.space.dimensions import BY_NAME, divisors, values
+from towtank.autotune.space.dimensions import BY_NAME, LARGEST_COUNT, divisors, values
 from towtank.autotune.space.draft import Draft
 from towtank.autotune.space.steps import OF_DEVICES, sequence_of
 from towtank.autotune.task import TuningTask
@@ -30,13 +30,15 @@ class Tally:
 
 def task_faults(task: TuningTask) -> list[str]:
     """Why no plan at all can be legal, whatever its degrees; empty if one may be."""
-    faults = [
-        f"{name} = {count}, but it must be 1 or more"
-        for name, count in (
-            ("devices", task.devices), ("global_batch", task.global_batch), ("sequence", sequence_of(task))
-        )
-        if count < 1
-    ]  # fmt: skip
+    counts = {
+        "devices": task.devices, "global_batch": task.global_batch, "sequence": sequence_of(task)
+    }  # fmt: skip
+    faults = [f"{name} = {count}, but it must be 1 or more" for name, count in counts.items() if count < 1]
+    faults += [
+        f"{name} = {count}, but it must be {LARGEST_COUNT} or less"
+        for name, count in counts.items()
+        if count > LARGEST_COUNT
+    ]
     if faults:
         return faults
     model, available = task.model, task.machine.num_devices
@@ -116,6 +118,8 @@ def nothing_legal(task: TuningTask, tallies: Iterable[Tally]) -> str:
     last = None
     for tally in tallies:
         last = tally
+        if not tally.combinations:
+            lines.append(f"    {', '.join(tally.names)}: the constraints leave no values that go together")
         broken = [
             f"{text} ({count:,})"
             for text, count in tally.broken.items()

@@ -1,6 +1,6 @@
 """Plans as columns: a million of them fit into some tens of megabytes and are judged by numpy."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -55,25 +55,6 @@ class PlanTable:
     def take(self, rows: NDArray[Any] | slice) -> "PlanTable":
         """The rows of a mask, of an index array or of a slice."""
         return PlanTable(self.base, self.choices, {name: codes[rows] for name, codes in self.codes.items()})
-
-    def groups(self, fields: Sequence[str]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Rows that agree in `fields`: (one row of each group, group of every row)."""
-        key = np.zeros(self.num_rows, np.int64)
-        for name in fields:
-            if name in self.codes:
-                key = key * len(self.choices[name]) + self.codes[name]
-        _, first, group = np.unique(key, return_index=True, return_inverse=True)
-        return first, group
-
-    def by_key(
-        self, fields: Sequence[str], function: Callable[[Plan], float | Sequence[float]]
-    ) -> NDArray[np.float64]:
-        """Figures that depend on some fields only, worked out once for each combination of these.
-
-        Shape [rows], or [rows, n] where `function` gives n figures.
-        """
-        first, group = self.groups(fields)
-        return np.array([function(self.plan(int(row))) for row in first], np.float64)[group]
 
     def row_of(self, plan: Plan) -> int | None:
         """The row of a plan that is written as the rows of this table are; None where it is not among them."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,16 @@ class Prices:
     """What the machine's profile does not know and the user does."""
 
     per_device_hour_usd: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the figures.
+
+        Raises:
+            StudyError: a price is negative or no number.
+        """
+        price = self.per_device_hour_usd
+        if price is not None and not 0 <= price < inf:
+            raise StudyError(f"price_per_device_hour = {price:g}, but it must be a number of 0 or more")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from towtank.autotune.reasons.constraints import broken_constraints
 from towtank.autotune.space.canonical import canonical
 from towtank.autotune.study.measures import (
     Prices,
@@ -20,7 +21,6 @@ from towtank.autotune.study.plan_space import PlanSpace, plan_space
 from towtank.autotune.study.records import Measure, Outcome, Parameter, Parameters, RefusedError, StudyError
 from towtank.autotune.task import TuningTask
 from towtank.simulator.errors import PlanError
-from towtank.simulator.lowering.sizes import resolve_overlap
 from towtank.simulator.plan import Plan
 from towtank.simulator.plan_file import plan_from_mapping, plan_to_mapping
 from towtank.simulator.plan_rules import faults_of
@@ -147,7 +147,7 @@ class PlanObjective:
         faults = faults_of(task.model, task.machine, plan, task.stack)
         if plan.num_devices not in self._clocks:
             faults.append(f"the plan occupies {plan.num_devices} devices")
-        faults += _outside(task, plan)
+        faults += broken_constraints(plan, task)
         if faults:
             raise RefusedError("; ".join(faults))
         return canonical(task.model, task.machine, task.stack, plan)
@@ -189,33 +189,3 @@ def records_digest(task: TuningTask) -> str:
     """Digest of model, machine and stack as loaded: workers with other profiles would measure something else."""
     text = repr((task.model, task.machine, task.stack))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _outside(task: TuningTask, plan: Plan) -> list[str]:
-    """Constraints of the user that the plan does not keep."""
-    constraints = task.constraints
-    faults = []
-    for name, values in constraints.fixed.items():
-        if not any(value in values for value in _readings(task, plan, name)):
-            faults.append(f"{name} is fixed")
-    for name, least in constraints.least.items():
-        if _field(plan, name) < least:
-            faults.append(f"{name} is at least {least}")
-    for name, most in constraints.most.items():
-        if _field(plan, name) > most:
-            faults.append(f"{name} is at most {most}")
-    return faults
-
-
-def _readings(task: TuningTask, plan: Plan, name: str) -> tuple[Any, ...]:
-    """What a field of the plan says; of a switch also what it comes to under the stack."""
-    outer, _, switch = name.partition(".")
-    value = getattr(plan, outer)
-    if not switch:
-        return (value,)
-    return getattr(value, switch), getattr(resolve_overlap(plan, task.stack), switch)
-
-
-def _field(plan: Plan, name: str) -> int:
-    value: int = getattr(plan, name)
-    return value

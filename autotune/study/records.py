@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Literal, Protocol
 
 from towtank.autotune.errors import TuningError
@@ -125,6 +126,18 @@ class Settings:
     seed: int = 0
     lease_s: float = 60.0
     """A worker on another node whose sign of life has not changed for so long is taken for dead."""
+
+    def __post_init__(self) -> None:
+        """Check the figures.
+
+        Raises:
+            StudyError: everything that is wrong with them.
+        """
+        faults = [f"trials = {self.trials}, but it must be 1 or more"] if self.trials < 1 else []
+        if not 1 <= self.lease_s < inf:
+            faults.append(f"lease = {self.lease_s:g} s, but it must be a time of 1 s or more")
+        if faults:
+            raise StudyError(*faults)
 
 
 @dataclass(frozen=True, slots=True)

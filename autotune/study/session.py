@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -69,8 +70,40 @@ def create_or_continue(place: str, name: str, objective: Objective, settings: Se
         len(objective.measures),
         finite=not any(isinstance(parameter, Real) for parameter in objective.space.values()),
     )
+    with _closed_on_failure(place) as storage:
+        study = _study(storage, place, name, objective)
+        _claim(study, place, objective, settings)
+        opened = OpenStudy(study, storage, place, settings)
+        _queue_seeds(opened, objective)
+    return opened
+
+
+@contextmanager
+def _closed_on_failure(place: str) -> "Iterator[BaseStorage]":
+    """The opened storage; closed where the block ends by an error.
+
+    Raises:
+        StudyError: the storage cannot be opened, or was lost in the block.
+    """
+    from optuna.exceptions import StorageInternalError
+
     storage = open_storage(place)
-    study = _study(storage, place, name, objective)
+    try:
+        yield storage
+    except BaseException as error:
+        close_storage(storage)
+        if isinstance(error, StorageInternalError):
+            raise StudyError(f"storage {shown(place)}: {reason_of(error)}") from error
+        raise
+
+
+def _claim(study: "Study", place: str, objective: Objective, settings: Settings) -> None:
+    """Note in a study what it searches and how, or check that it is the same that it searches already.
+
+    Raises:
+        StudyError: it is not, or the study is of another program.
+    """
+    name = study.study_name
     identity = _plain({"schema": SCHEMA, **objective.identity()})
     has_trials = bool(
         study.get_trials(deepcopy=False)
@@ -86,9 +119,6 @@ def create_or_continue(place: str, name: str, objective: Objective, settings: Se
     else:
         study.set_user_attr(IDENTITY, identity)
     study.set_user_attr(SETTINGS, _settings_record(settings))
-    opened = OpenStudy(study, storage, place, settings)
-    _queue_seeds(opened, objective)
-    return opened
 
 
 def find(place: str, name: str) -> tuple[OpenStudy, Mapping[str, Any]]:
@@ -97,19 +127,23 @@ def find(place: str, name: str) -> tuple[OpenStudy, Mapping[str, Any]]:
     Raises:
         StudyError: there is none, or another program or version made it.
     """
-    import optuna
-
     if not exists(place):
         raise StudyError(
             f"there is no {shown(place)}; make it with `towtank tune --study {name} --storage {shown(place)}` and "
             "the model, or name the storage of a study that is there"
         )
-    storage = open_storage(place)
+    with _closed_on_failure(place) as storage:
+        found = _found(storage, place, name)
+    return found
+
+
+def _found(storage: "BaseStorage", place: str, name: str) -> tuple[OpenStudy, Mapping[str, Any]]:
+    import optuna
+
     try:
         study = optuna.load_study(study_name=name, storage=storage, sampler=_no_sampler())
     except KeyError:
         names = ", ".join(sorted(optuna.get_all_study_names(storage))) or "none"
-        close_storage(storage)
         raise StudyError(
             f"{shown(place)} has no study {name} (there: {names}); make it with `towtank tune --study {name} "
             f"--storage {shown(place)}` and the model, or give the name of one that is there"
@@ -144,7 +178,7 @@ def plans_of(place: str, name: str) -> list[Plan]:
 
 
 def _study(storage: "BaseStorage", place: str, name: str, objective: Objective) -> "Study":
-    """The study of that name, made if it is not there, with its direction checked."""
+    """The study of that name, made if it is not there."""
     import optuna
 
     directions = [measure.direction for measure in objective.measures]

@@ -68,6 +68,16 @@ def exists(storage: str) -> bool:
     return storage.startswith("postgresql") or Path(storage.removeprefix("sqlite:///")).exists()
 
 
+def check_place(storage: str) -> None:
+    """Check that the file of a storage can be made or written; databases are not asked.
+
+    Raises:
+        StudyError: it cannot, with the reason.
+    """
+    if storage != MEMORY and not storage.startswith("postgresql"):
+        _check_file(Path(storage.removeprefix("sqlite:///")))
+
+
 def open_storage(storage: str) -> "BaseStorage":
     """Open what `storage_of` has named; a file or tables that are not there yet are made.
 
@@ -115,10 +125,15 @@ def _check_file(path: Path) -> None:
 def _open_sqlite(storage: str) -> "BaseStorage":
     path = Path(storage.removeprefix("sqlite:///"))
     _check_file(path)
-    if path.exists() and path.stat().st_size and path.read_bytes()[:15] != b"SQLite format 3":
+    if path.exists() and path.stat().st_size and not _is_sqlite(path):
         raise StudyError(f"storage {path} is not a SQLite file; name another one")
-    opened = _relational(storage, {"connect_args": {"timeout": _SQLITE_PATIENCE_S}}, _one_writer_at_a_time)
-    return opened
+    return _relational(storage, {"connect_args": {"timeout": _SQLITE_PATIENCE_S}}, _one_writer_at_a_time)
+
+
+def _is_sqlite(path: Path) -> bool:
+    first = b"SQLite format 3"
+    with open(path, "rb") as file:
+        return file.read(len(first)) == first
 
 
 def _one_writer_at_a_time(engine: Any) -> None:

@@ -170,7 +170,7 @@ class KernelTimes:
         low, high = self._low[kernel].terms, self._high[kernel].terms
         return {
             name: low.get(name, 0.0) + (high.get(name, 0.0) - low.get(name, 0.0)) * self._share
-            for name in {*low, *high}
+            for name in {**low, **high}
         }
 
 

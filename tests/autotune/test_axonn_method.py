@@ -127,6 +127,27 @@ def test_fields_that_the_grid_does_not_decide_are_fixed() -> None:
     assert plan.tensor_x == 8
 
 
+def test_cached_layers_are_as_many_as_allowed_and_none_without_recomputation() -> None:
+    plan = Plan(tensor_z=8, recompute="full", cached_layers=24)
+
+    assert with_fixed(plan, Constraints()).cached_layers == 24
+    assert with_fixed(plan, Constraints(fixed={"cached_layers": (0,)})).cached_layers == 0
+    assert with_fixed(plan, Constraints(most={"cached_layers": 5})).cached_layers == 5
+    without = with_fixed(plan, Constraints(fixed={"recompute": ("none",)}))
+    assert (without.recompute, without.cached_layers) == ("none", 0)
+
+
+@pytest.mark.parametrize(("field", "value"), [("cached_layers", 0), ("recompute", "none")])
+def test_grids_run_without_caches_and_without_recomputation(field: str, value: int | str) -> None:
+    fixed = {field: (value,), "micro_batch": (1,)}
+    ranking = axonn_ranking(
+        replace(_task("gpt-5b", 8, batch=64), constraints=Constraints(fixed=fixed)), top=1
+    )
+
+    assert ranking.chosen.prediction is not None
+    assert getattr(ranking.chosen.prediction.plan, field) == value
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("model", "devices"), [("gpt-20b", 32), ("gpt-40b", 64)])
 def test_the_simulators_best_grid_is_among_axonns_first_ten(

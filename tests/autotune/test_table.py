@@ -28,17 +28,6 @@ def test_columns_hold_values(table: PlanTable) -> None:
     assert table.column("global_batch").tolist() == [8, 8, 8, 8]
 
 
-def test_a_figure_is_worked_out_once_for_each_key(table: PlanTable) -> None:
-    asked: list[int] = []
-
-    def area(plan: Plan) -> tuple[float, float]:
-        asked.append(plan.tensor_x)
-        return plan.tensor_x, plan.tensor_x**2
-
-    assert table.by_key(["tensor_x"], area).tolist() == [[1, 1], [2, 4], [4, 16], [4, 16]]
-    assert asked == [1, 2, 4]
-
-
 def test_a_plan_is_found_by_its_row(table: PlanTable) -> None:
     assert [table.row_of(table.plan(row)) for row in range(4)] == [0, 1, 2, 3]
     assert table.row_of(Plan(tensor_x=8, global_batch=8)) is None  # no such value

@@ -106,7 +106,8 @@ COMMANDS = {
     ],
     "verify": [
         "--devices", "--fix", "--global-batch", "--help", "--json", "--machine", "--memory-margin", "--model",
-        "--rounds", "--sequence", "--stack", "--steps", "--top", "-h",
+        "--rounds", "--sampler", "--seed", "--sequence", "--stack", "--steps", "--storage", "--study", "--top",
+        "--trials", "-h",
     ],
     "kernels compare": ["--backend", "--device", "--dtype", "--help", "--json", "--kernel", "--shape", "-h"],
 }  # fmt: skip

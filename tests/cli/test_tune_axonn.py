@@ -55,3 +55,10 @@ def test_a_model_that_axonn_does_not_know_is_told(towtank, tmp_path: Path) -> No
 
     assert outcome.code == 2
     assert "unknown to AxoNN's communication model" in outcome.err
+
+
+def test_what_axonns_method_does_not_read_is_told(towtank) -> None:
+    for option, value in (("--budget", "60s"), ("--memory-margin", "0.1")):
+        outcome = towtank(*JOB, "--method", "axonn", option, value)
+        assert outcome.code == 2
+        assert f"{option} does not go with --method axonn" in outcome.err

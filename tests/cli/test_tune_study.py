@@ -95,6 +95,9 @@ def test_a_front_over_several_numbers_of_devices_says_how_many_each_plan_has(tow
             "mysql://me:***@host/d is of a kind that is not known",
         ),
         ([*STUDY, "--storage", "no/such/folder.journal"], "does not exist; make it first"),
+        ([*STUDY, "--slurm", "no/such/folder.sh"], "--slurm no/such/folder.sh: there is no folder no/such"),
+        ([*STUDY, "--lease", "nan"], "lease = nan s, but it must be a time of 1 s or more"),
+        ([*STUDY, "--price-per-device-hour", "nan"], "price_per_device_hour = nan, but it must be a number"),
         ([*STUDY, "--study", "a/b"], "--study 'a/b' must be of letters"),
         (
             [*STUDY, "--measure", "cost"],
@@ -171,12 +174,12 @@ def test_a_worker_gives_back_what_it_has_in_hand_when_it_is_told_to_stop(towtank
     arguments = [sys.executable, "-m", "towtank.cli", "tune", "--worker", "--json"]
     worker = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     journal = folder / "tune.journal"
-    for _ in range(600):
-        if '"state":1' in journal.read_text():  # a trial is complete
-            break
+    give_up = time.monotonic() + 300  # only ends a test that hangs
+    while '"state":1' not in journal.read_text():  # no trial is complete
+        assert worker.poll() is None and time.monotonic() < give_up
         time.sleep(0.1)
     os.kill(worker.pid, signal.SIGTERM)
-    out, err = worker.communicate(timeout=60)
+    out, err = worker.communicate(timeout=300)
     assert worker.returncode == 130
     assert "what is done is kept" in err
     counts = json.loads(out)["counts"]

@@ -232,7 +232,7 @@ def _range(first: int, last: int | None = None, step: int | None = None) -> list
     if last < first:
         raise InputError(f"--devices {first}..{last}: the second number must not be below the first")
     if step is not None:
-        return list(range(first, last + 1, step))[: _MOST_POINTS + 1]
+        return list(range(first, last + 1, step)[: _MOST_POINTS + 1])
     found = [first]
     while found[-1] * 2 <= last:
         found.append(found[-1] * 2)

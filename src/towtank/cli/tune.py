@@ -378,6 +378,8 @@ def _by_axonn(task: "TuningTask", top: int, question: Question, json: bool) -> N
 
     if question.memory_margin != AUTO:
         raise InputError("--memory-margin does not go with --method axonn, which goes by the memory itself")
+    if question.budget is not None:
+        raise InputError("--budget does not go with --method axonn, which simulates few plans; leave it out")
     ranking = axonn_ranking(task, top, lambda done, total: progress_bar("grids", done=done, total=total))
     chosen = min(ranking.rows, key=lambda row: row.step_time_s)
     if chosen.prediction is not None:

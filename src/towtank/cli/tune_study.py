@@ -109,18 +109,21 @@ def _run_study(
 def _check_wish(wish: StudyWish) -> None:
     """Everything that is wrong with measures, sampler and storage, before the exact search takes its time."""
     from towtank.autotune.errors import TuningError
-    from towtank.autotune.study.measures import measures_named
+    from towtank.autotune.study.measures import Prices, measures_named
     from towtank.autotune.study.samplers import check_sampler
     from towtank.autotune.study.slurm import check_job, check_shared
-    from towtank.autotune.study.storage import storage_of
+    from towtank.autotune.study.storage import check_place, storage_of
 
     checks: list[Callable[[], object]] = [
         lambda: measures_named(wish.measures),
+        lambda: Prices(wish.price),
+        lambda: _settings(wish),
         lambda: check_sampler(wish.sampler, len(wish.measures)),
-        lambda: storage_of(wish.storage, wish.study),
+        lambda: check_place(storage_of(wish.storage, wish.study)),
     ]
     if wish.slurm is not None:
-        job = _job(wish)
+        job, script = _job(wish), wish.slurm
+        checks.append(lambda: _check_script(script))
         checks.append(lambda: check_job(job))
         checks.append(lambda: check_shared(storage_of(wish.storage, wish.study), job.nodes))
     faults = []
@@ -131,6 +134,15 @@ def _check_wish(wish: StudyWish) -> None:
             faults += [fault for fault in error.faults if fault not in faults]
     if faults:
         raise TuningError(faults)
+
+
+def _check_script(path: Path) -> None:
+    from towtank.autotune.study.records import StudyError
+
+    if path.is_dir():
+        raise StudyError(f"--slurm {path}: is a folder; name a file in it")
+    if not path.parent.is_dir():
+        raise StudyError(f"--slurm {path}: there is no folder {path.parent}; make it first")
 
 
 def _settings(wish: StudyWish) -> Any:

@@ -7,13 +7,17 @@ import typer
 
 from towtank.cli.memory_margin import AUTO, MemoryMarginOption
 from towtank.cli.options import Json
+from towtank.cli.verify_trials import TrialsWish, place_of, run_trials
 
 if TYPE_CHECKING:
+    from towtank.autotune.search.records import SearchResult
+    from towtank.autotune.task import TuningTask
     from towtank.executor.verify import Verification
+    from towtank.simulator.plan import Plan
 
 EXAMPLES = (
-    "Example: `towtank calibrate`, then `towtank verify --model tiny-llama --devices 4 --global-batch 8 --top 5`. "
-    "Leave the machine alone meanwhile."
+    "Example: `towtank calibrate`, then `towtank verify --model tiny-llama --devices 4 --global-batch 8 --top 5`, or "
+    "`--trials 40` in place of `--top 5`. Leave the machine alone meanwhile."
 )
 
 
@@ -43,6 +47,41 @@ def verify(
     rounds: Annotated[int, _option("--rounds", "N", "How often the plans take turns.", min=1)] = 3,
     steps: Annotated[int, _option("--steps", "N", "Measured steps in each round.", min=1)] = 4,
     memory_margin: MemoryMarginOption = AUTO,
+    trials: Annotated[
+        int | None,
+        _option(
+            "--trials",
+            "N",
+            "Run so many plans in all as trials of a study of Optuna: the best predicted ones, then what its sampler "
+            "changes on them (splits of layers, recompute intervals, switches).",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
+    sampler: Annotated[
+        str | None, _option("--sampler", "NAME", "Sampler of the study; default: tpe.", show_default=False)
+    ] = None,
+    seed: Annotated[
+        int | None, _option("--seed", "N", "Seed of the sampler; default: 0.", min=0, show_default=False)
+    ] = None,
+    study: Annotated[
+        str | None,
+        _option(
+            "--study",
+            "NAME",
+            "Name of the study; the same name goes on with it; default: verify.",
+            show_default=False,
+        ),
+    ] = None,
+    storage: Annotated[
+        str | None,
+        _option(
+            "--storage",
+            "WHERE",
+            "Where the study is kept, as in tune; default: STUDY.journal here.",
+            show_default=False,
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Search plans as `towtank tune` does, run the best ones a few steps each, and rank them by measured time.
@@ -52,25 +91,52 @@ def verify(
     """
     from towtank.cli.progress import progress_bar
     from towtank.cli.tune import Question, tuning_task
-    from towtank.cli.tune_progress import search_bar
     from towtank.executor import verify as verification
     from towtank.hardware_profiles.load import load_machine
 
+    wish = TrialsWish(trials, sampler, seed, study, storage)
+    if wish.is_asked:
+        place_of(wish)  # before the search takes its time
     verification.check_machine(load_machine(machine))
     question = Question(
         model, machine, stack, devices, global_batch, sequence, _fixed(fix or [], machine), (), (), (), None, None,
         "simpy", Path("plan.yaml"), True, (), memory_margin,
     )  # fmt: skip
     task = tuning_task(question)
-    from towtank.autotune.search.exact import tune as search
+    if wish.is_asked:
+        from towtank.autotune.study.plan_objective import References
 
-    with search_bar() as show:
-        result = search(task, top=top * verification.CANDIDATES, progress=show, finalists=0)
+        references = References(model, machine, stack)
+        return run_trials(task, lambda: _best(task, top), references, steps, wish, json=json)
+    result = _searched(task, top)
     found = verification.verify(
         task, result, top=top, rounds=rounds, steps=steps,
         progress=lambda done, total: progress_bar("runs", done=done, total=total),
     )  # fmt: skip
     _print(found, as_json=json)
+
+
+def _searched(task: "TuningTask", top: int) -> "SearchResult":
+    from towtank.autotune.search.exact import tune
+    from towtank.cli.tune_progress import search_bar
+    from towtank.executor.verify import CANDIDATES
+
+    with search_bar() as show:
+        return tune(task, top=top * CANDIDATES, progress=show, finalists=0)
+
+
+def _best(task: "TuningTask", top: int) -> "list[Plan]":
+    """The best predicted plans that run here.
+
+    Raises:
+        VerifyError: none of them can.
+    """
+    from towtank.executor.verify import VerifyError, chosen
+
+    plans, left_out = chosen(task, _searched(task, top), top)
+    if not plans:
+        raise VerifyError("; ".join(["none of the plans can run", *left_out]))
+    return [ranked.plan for ranked, _ in plans]
 
 
 def _fixed(fix: list[str], machine: str) -> list[str]:

@@ -32,21 +32,6 @@ def test_what_does_not_matter_is_alike():
     assert (codes.tolist(), count) == ([1, 0, 1, 0], 2)
 
 
-def test_strides_are_those_of_the_plans():
-    orders = (Plan().rank_order, ("data", "tensor_x", "pipeline", "tensor_z", "context", "tensor_y"))
-    choices = {"tensor_x": (1, 2, 4), "data": (8, 3), "rank_order": orders}
-    codes = {"tensor_x": [0, 1, 2, 2], "data": [0, 0, 1, 1], "rank_order": [0, 1, 0, 1]}
-    table = PlanTable(
-        Plan(tensor_y=5, pipeline=7),
-        choices,
-        {name: np.array(each, np.int16) for name, each in codes.items()},
-    )
-    columns = Columns(table)
-    for dimension in ("tensor_x", "tensor_y", "data", "pipeline"):
-        expected = [table.plan(row).stride(dimension) for row in range(4)]
-        assert columns.stride(dimension).tolist() == expected
-
-
 def test_figures_are_worked_out_once_for_each_key():
     asked = []
 

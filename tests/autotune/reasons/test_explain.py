@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from towtank.autotune.reasons import explain, reason, reason_to_mapping
+from towtank.autotune.reasons import explain, reason_to_mapping
 from towtank.autotune.task import TuningTask
 from towtank.hardware_profiles.load import load_machine
 from towtank.simulator.models.load import load_model
@@ -65,7 +65,7 @@ def test_the_differences_of_a_slower_plan_sum_to_the_difference_of_the_steps(
 
 
 def test_the_winner_is_as_fast_as_itself(task: TuningTask, winner: Prediction) -> None:
-    assert reason(task, PLAN, winner) == "as fast"
+    assert explain(task, PLAN, winner).text == "as fast"
 
 
 def test_a_reason_as_plain_data_has_only_what_applies(task: TuningTask, winner: Prediction) -> None:

@@ -1,5 +1,9 @@
 """A search of one plan, which workers find too."""
 
+import os
+import signal
+import time
+
 from towtank.autotune.search.records import Counts, RankedPlan, SearchResult
 from towtank.autotune.task import TuningTask
 from towtank.simulator.errors import PlanError
@@ -30,4 +34,18 @@ def interrupted_at_4(task: TuningTask, budget_s: float | None) -> SearchResult:
     """The user presses Ctrl-C while the second point is searched."""
     if task.devices == 4:
         raise KeyboardInterrupt
+    return one_plan(task, budget_s)
+
+
+def killed_at_8(task: TuningTask, budget_s: float | None) -> SearchResult:
+    """The operating system ends the process that searches the point of 8 devices."""
+    if task.devices == 8:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return one_plan(task, budget_s)
+
+
+def endless_at_8(task: TuningTask, budget_s: float | None) -> SearchResult:
+    """The search of the point of 8 devices goes on for ever."""
+    while task.devices == 8:
+        time.sleep(60)
     return one_plan(task, budget_s)

@@ -1,14 +1,15 @@
 """The best plan of every point of a study."""
 
+import multiprocessing
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 
 import pytest
-from stand_in import interrupted_at_4, one_plan
+from stand_in import endless_at_8, interrupted_at_4, killed_at_8, one_plan
 
 from towtank.autotune.scaling.plot import scale_plot
 from towtank.autotune.scaling.series import scale_points
-from towtank.autotune.scaling.study import Study, TunedPoint, efficiencies, tune_points
+from towtank.autotune.scaling.study import DIED, Study, TunedPoint, efficiencies, tune_points
 from towtank.hardware_profiles.load import load_machine
 from towtank.simulator.models.load import load_model
 from towtank.simulator.plan import Plan
@@ -81,6 +82,32 @@ def test_workers_find_the_same() -> None:
     assert tune_points(STUDY, points, search=one_plan, jobs=2) == tune_points(
         STUDY, points, search=one_plan, jobs=1
     )
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_takes_its_point_alone_along() -> None:
+    points = scale_points("strong", [MODEL], (2, 4, 8, 16), 48)
+    told: list[int] = []
+    found = tune_points(
+        STUDY, points, search=killed_at_8, jobs=2, progress=lambda done, total: told.append(done)
+    )
+    assert [each.why_not for each in found] == ["", "", DIED, ""]
+    assert told == [1, 2, 3, 4]
+
+
+@pytest.mark.slow
+def test_an_interrupt_ends_the_workers_in_the_middle_of_their_searches() -> None:
+    points = scale_points("strong", [MODEL], (2, 4, 8), 48)
+
+    def stop(done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    found = tune_points(STUDY, points, search=endless_at_8, jobs=2, progress=stop)
+    assert [each.why_not for each in found] == ["", "", "interrupted"]
+    for process in multiprocessing.active_children():
+        process.join(60)
+    assert multiprocessing.active_children() == []
 
 
 def test_a_long_reason_is_told_in_short() -> None:

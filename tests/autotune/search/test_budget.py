@@ -8,7 +8,7 @@ import pytest
 
 from towtank import load_machine, load_model, load_stack, predict
 from towtank.autotune.judge.memory import peak_memory_bytes
-from towtank.autotune.search import judging, probing
+from towtank.autotune.search import judging, narrowing, probing
 from towtank.autotune.search.budget import Budget
 from towtank.autotune.search.exact import tune
 from towtank.autotune.search.pool import Crew
@@ -127,6 +127,22 @@ def test_an_interrupt_keeps_the_probes(large):
     result = tune(task, top=3, budget_s=1e6, workers=1, progress=stop)
     assert result.stopped == "interrupt" and result.plans and not result.proven
     assert result.counts.legal == total(result.counts)
+
+
+def test_an_interrupt_among_the_coarse_bounds_keeps_the_probes_and_a_gap_that_holds(large, monkeypatch):
+    task, best = TASKS["dense"], whole_answer("dense")
+    monkeypatch.setattr(narrowing, "_FIRST_BATCH", 16)
+    monkeypatch.setattr(narrowing, "_COARSE_BLOCK", 100)
+
+    def stop(progress):
+        if progress.stage == "compute" and progress.done == 200:
+            raise KeyboardInterrupt
+
+    result = tune(task, top=3, budget_s=1e6, workers=1, progress=stop)
+    assert result.stopped == "interrupt" and result.plans and not result.proven
+    assert result.counts.legal == total(result.counts) and result.counts.open > 0
+    first = result.plans[0].step_time_s
+    assert best.plans[0].step_time_s <= first <= best.plans[0].step_time_s * (1 + result.gap) < np.inf
 
 
 def test_a_space_in_which_no_plan_fits_is_judged_whatever_the_budget(large, monkeypatch):

@@ -40,7 +40,8 @@ def test_all_dimensions_can_be_free_but_those_fixed() -> None:
     [
         ({"fix": ["tensorx=8"]}, ["--fix tensorx", "did you mean 'tensor_x'", "known: "]),
         ({"fix": ["tensor_x"]}, ["'tensor_x' is not FIELD=VALUE"]),
-        ({"fix": ["tensor_x=0"]}, ["tensor_x=0", "whole number of 1 or more"]),
+        ({"fix": ["tensor_x=0"]}, ["tensor_x=0", "whole number from 1 to 2147483647"]),
+        ({"fix": ["data=8|99999999999999999999"]}, ["data=99999999999999999999", "from 1 to 2147483647"]),
         ({"fix": ["tensor_x=4|x"]}, ["tensor_x=x", "whole number"]),
         ({"fix": ["sequence_parallel=yes"]}, ["must be true or false"]),
         ({"fix": ["recompute=ful"]}, ["must be one of none, selective, full", "did you mean 'full'"]),

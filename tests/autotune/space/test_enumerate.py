@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from towtank.autotune.errors import TuningError
+from towtank.autotune.space import enumerate as enumerate_
 from towtank.autotune.space.canonical import canonical
 from towtank.autotune.space.constraints import Constraints
 from towtank.autotune.space.enumerate import legal_plans
@@ -112,6 +113,16 @@ def test_constraints_hold_in_every_row_and_widen_what_is_usual() -> None:
     assert (wide.column("micro_batch") * 8192).max() == 32 * 8192
 
 
+def test_blocks_change_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = _task("tiny-gpt", "selene", "any", 4, 8, free=frozenset({"recompute_every", "cached_layers"}))
+    whole = legal_plans(task)
+    monkeypatch.setattr(enumerate_, "_LARGEST_MASK", 100)
+    parts = legal_plans(task)
+    assert [parts.plan(row) for row in range(parts.num_rows)] == [
+        whole.plan(row) for row in range(whole.num_rows)
+    ]
+
+
 def test_exchanges_between_experts_overlap_only_where_chunks_interleave() -> None:
     limits = Constraints(
         {"pipeline": (2,), "expert": (4,), "overlap.expert": (True,), "virtual_stages": (1, 2)},
@@ -162,6 +173,8 @@ def test_what_leaves_no_plan_is_said() -> None:
     ("change", "words"),
     [
         ({"devices": 0}, "devices = 0, but it must be 1 or more"),
+        ({"global_batch": 10**30}, "global_batch = 10{30}, but it must be 2147483647 or less"),
+        ({"sequence": 2**40}, "sequence = 1099511627776, but it must be 2147483647 or less"),
         ({"devices": 100_000}, "100,000 devices were asked, but selene has 4,480"),
         ({"sequence": 4096}, "sequence = 4096, but megatron-1t has a learned table of 2048 positions"),
         (
@@ -176,6 +189,10 @@ def test_what_leaves_no_plan_is_said() -> None:
         (
             {"constraints": Constraints(most={"data": 1}, least={"pipeline": 129})},
             "pipeline = 192 or 256 .* it may be 1, 2",
+        ),
+        (
+            {"constraints": Constraints({"schedule": ("interleaved",), "virtual_stages": (1,)})},
+            "virtual_stages, schedule: the constraints leave no values that go together",
         ),
         (
             {"constraints": Constraints({"tensor_x": (8,), "data": (1024,)})},

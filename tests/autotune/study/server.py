@@ -56,20 +56,12 @@ def running() -> Iterator[str]:
     server = None
     try:
         _call([binaries / "initdb", "-D", folder / "data", "-U", "towtank", "-A", "trust", "-N"], options)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        arguments = ["-D", folder / "data", "-k", folder, "-p", str(port), "-h", "127.0.0.1", "-F"]
-        with open(folder / "log", "wb") as log:
-            server = subprocess.Popen(
-                [binaries / "postgres", *arguments], stdout=log, stderr=log, cwd=folder, **options
-            )
-        _wait(port, server, folder / "log")
+        server, port = _start(binaries, folder, options)
         yield f"postgresql+psycopg://towtank@127.0.0.1:{port}/postgres"
     finally:
         if server is not None:
             server.send_signal(signal.SIGINT)  # ends at once, whoever is connected
-            server.wait(30)
+            server.wait(120)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -79,10 +71,33 @@ def _call(command: list[object], options: dict[str, object]) -> None:
         raise NoServerError(f"{command[0]} failed: {done.stderr.strip() or done.stdout.strip()}")
 
 
+def _start(binaries: Path, folder: Path, options: dict[str, object]) -> tuple["subprocess.Popen[bytes]", int]:
+    """The server on a port that is free; somebody else may take it in between, then on another."""
+    for attempt in range(5):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        arguments = ["-D", folder / "data", "-k", folder, "-p", str(port), "-h", "127.0.0.1", "-F"]
+        with open(folder / "log", "wb") as log:
+            server = subprocess.Popen(
+                [binaries / "postgres", *arguments], stdout=log, stderr=log, cwd=folder, **options
+            )
+        try:
+            _wait(port, server, folder / "log")
+        except NoServerError as error:
+            server.kill()
+            server.wait()
+            if attempt == 4 or "already in use" not in str(error):
+                raise
+        else:
+            return server, port
+    raise AssertionError("the loop returns or raises")
+
+
 def _wait(port: int, server: "subprocess.Popen[bytes]", log: Path) -> None:
     import psycopg
 
-    for _ in range(300):
+    for _ in range(1200):
         if server.poll() is not None:
             raise NoServerError(f"postgres did not start: {log.read_text()}")
         try:
@@ -91,4 +106,4 @@ def _wait(port: int, server: "subprocess.Popen[bytes]", log: Path) -> None:
             time.sleep(0.1)
         else:
             return
-    raise NoServerError("postgres did not answer within 30 s")
+    raise NoServerError("postgres did not answer within 120 s")

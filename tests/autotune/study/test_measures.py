@@ -64,6 +64,12 @@ def test_the_price_of_the_machine_holds_unless_the_user_gives_one() -> None:
     assert given[0] == pytest.approx(2 * own[0])
 
 
+@pytest.mark.parametrize("price", [float("nan"), float("inf"), -1.0])
+def test_a_price_that_is_no_price_is_refused(price: float) -> None:
+    with pytest.raises(StudyError, match="must be a number of 0 or more"):
+        Prices(price)
+
+
 def test_unknown_measures_are_answered_with_the_known_ones_all_at_once() -> None:
     with pytest.raises(StudyError) as raised:
         measures_named(["througput", "cost", "cost", "speed"])

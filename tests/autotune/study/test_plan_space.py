@@ -179,8 +179,25 @@ def test_constraints_hold_for_every_configuration() -> None:
     objective = PlanObjective(task(Constraints(most={"recompute_every": 2})), [EVEN])
     start = objective.seeds[0]
     assert objective.plan({**start, "recompute_every": 2}).recompute_every == 2
-    with pytest.raises(RefusedError, match="recompute_every is at most 2"):
+    with pytest.raises(RefusedError, match="recompute_every = 3, but it must be 2 or less"):
         objective.name_of({**start, "recompute_every": 3})
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        Constraints(fixed={"schedule": ("1f1b",)}),  # the plan does not name its schedule
+        Constraints(least={"data_shard": 2}),  # nor its shards, which are all of data
+        Constraints(fixed={"overlap.data_gradients": (True,), "data_shard": (4,)}),
+    ],
+)
+def test_constraints_are_kept_by_what_is_in_force(limits: Constraints) -> None:
+    sharded = replace(EVEN, zero_stage=1)
+    objective = PlanObjective(task(limits), [sharded])
+    start = objective.seeds[0]
+    assert objective.plan(start) == canonical(MODEL, MACHINE, STACK, sharded)
+    with pytest.raises(RefusedError, match="data_shard = 1, but it must be 2 or more"):
+        PlanObjective(task(Constraints(least={"data_shard": 2})), [EVEN]).name_of(start)
 
 
 def test_an_evaluation_is_the_prediction() -> None:

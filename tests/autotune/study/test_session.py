@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import toy
 
+from towtank.autotune.study import session as sessions
 from towtank.autotune.study import storage as storages
 from towtank.autotune.study.proposals import worker_seed
 from towtank.autotune.study.records import Measure, Outcome, Real, Settings, StudyError, StudyResult
@@ -132,6 +133,26 @@ def test_sampler_and_seed_are_in_the_study(tmp_path: Path) -> None:
     record = opened.study.user_attrs["settings"]
     assert (record["sampler"], record["seed"], record["trials"]) == ("nsgaii", 11, 3)
     assert record["optuna"].startswith("5.")
+
+
+def test_settings_that_make_no_sense_are_told_all_at_once() -> None:
+    with pytest.raises(StudyError) as raised:
+        Settings(0, lease_s=float("nan"))
+    assert "trials = 0" in str(raised.value)
+    assert "lease = nan s" in str(raised.value)
+
+
+def test_a_storage_that_is_lost_while_a_study_is_made_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "toys.journal"
+    monkeypatch.setattr(sessions, "_queue_seeds", lambda opened, objective: (place.unlink(), _write(opened)))
+    with pytest.raises(StudyError, match=r"storage .*toys.journal: .*No such file"):
+        create_or_continue(str(place), "toys", toy.Toy(), Settings(3, "random"))
+
+
+def _write(opened: OpenStudy) -> None:
+    opened.study.set_user_attr("word", "anything")
 
 
 def test_another_task_another_sampler_and_another_schema_are_refused(tmp_path: Path) -> None:

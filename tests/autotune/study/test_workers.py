@@ -16,10 +16,16 @@ from towtank.autotune.study.session import create_or_continue
 from towtank.autotune.study.work import result_of
 
 TRIALS = 30
+WORKERS = 4
+FOR_EVER_S = 1e6
+GIVE_UP_S = 300
+"""Nothing here depends on how fast the workers are; this only ends a test that hangs."""
 
 
 def start(place: str, log: Path, pause_s: float) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen([sys.executable, toy.__file__, place, str(log), str(TRIALS), str(pause_s)])
+    """A worker whose trials take so long, from when all workers have begun one."""
+    words = [place, log, TRIALS, pause_s, WORKERS]
+    return subprocess.Popen([sys.executable, toy.__file__, *map(str, words)])
 
 
 def own_lines(log: Path, worker: "subprocess.Popen[bytes]") -> list[list[str]]:
@@ -30,8 +36,9 @@ def own_lines(log: Path, worker: "subprocess.Popen[bytes]") -> list[list[str]]:
 def kill_in_mid_trial(
     log: Path, victim: "subprocess.Popen[bytes]", others: list["subprocess.Popen[bytes]"]
 ) -> str:
-    """Kill the victim while it evaluates a configuration and all others are at work; returns the configuration."""
-    for _ in range(6000):
+    """Kill the victim while it evaluates a configuration and all others have begun too; returns the configuration."""
+    give_up = time.monotonic() + GIVE_UP_S
+    while time.monotonic() < give_up:
         last = own_lines(log, victim)[-1:]
         measuring = last and last[0][0] == "begin" and last[0][1][0] != "0"  # those with a = 0 fail
         if measuring and all(own_lines(log, worker) for worker in others):
@@ -48,11 +55,16 @@ def four_workers_one_killed(place: str, folder: Path) -> tuple[list[list[str]], 
     """Lines of the log as words, and the configuration during which one worker was killed."""
     log = folder / "log.txt"
     create_or_continue(place, "toys", toy.Toy(), Settings(TRIALS, "random", lease_s=20.0)).close()
-    victim = start(place, log, 0.5)
-    others = [start(place, log, 0.1) for _ in range(3)]
-    lost = kill_in_mid_trial(log, victim, others)
-    for worker in others:
-        assert worker.wait(120) == 0
+    victim = start(place, log, FOR_EVER_S)
+    others = [start(place, log, 0.02) for _ in range(WORKERS - 1)]
+    try:
+        lost = kill_in_mid_trial(log, victim, others)
+        for worker in others:
+            assert worker.wait(GIVE_UP_S) == 0
+    finally:
+        for worker in (victim, *others):
+            worker.kill()
+            worker.wait()
     return [line.split() for line in log.read_text().splitlines()], lost
 
 

@@ -32,10 +32,12 @@ class Toy:
         measures: tuple[Measure, ...] = (Measure("y", "minimize", "-"),),
         seeds: tuple[Parameters, ...] = ({"a": 2, "b": "u", "c": 0},),
         most: int = 9,
+        workers: int = 1,
     ) -> None:
+        """`workers`: how many processes must have begun a trial before any of them goes on, by the log."""
         self.measures, self.seeds = measures, seeds
         self.space: Mapping[str, Parameter] = {"a": Whole(0, most), "b": Choice(("u", "v")), "c": Whole(0, 4)}
-        self._log, self._pause_s = log, pause_s
+        self._log, self._pause_s, self._workers = log, pause_s, workers
         self.evaluated: list[str] = []
 
     def identity(self) -> Mapping[str, Any]:
@@ -51,13 +53,20 @@ class Toy:
         name = self.name_of(parameters)
         self.evaluated.append(name)
         self._note("begin", name)
-        time.sleep(self._pause_s)
+        self._wait_for_others()
         if parameters["a"] == 0:
             raise TrialError("a is 0")
+        time.sleep(self._pause_s)
         self._note("end", name)
         a, c = int(parameters["a"]), int(name[2:])
         cost = float((a - 7) ** 2 + c + 5 * (name[1] == "v"))
         return Outcome((cost, -float(a))[: len(self.measures)], {"most": a - 8.0})
+
+    def _wait_for_others(self) -> None:
+        while self._log is not None and self._workers > 1:
+            if len({line.split()[2] for line in self._log.read_text().splitlines()}) >= self._workers:
+                self._workers = 1
+            time.sleep(0.01)
 
     def _note(self, what: str, name: str) -> None:
         if self._log is not None:
@@ -68,6 +77,6 @@ class Toy:
 
 
 if __name__ == "__main__":
-    place, log, trials, pause = sys.argv[1:5]
-    toy = Toy(Path(log), float(pause))
+    place, log, trials, pause, workers = sys.argv[1:6]
+    toy = Toy(Path(log), float(pause), workers=int(workers))
     work(create_or_continue(place, "toys", toy, Settings(int(trials), "random", lease_s=20.0)), toy)
