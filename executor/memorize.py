@@ -213,7 +213,8 @@ def _read(trainer: Trainer, data: Data, tell: Callable[[int], None]) -> float:
     for result in train(trainer.settings, trainer.mesh, data, trainer=trainer):
         if not result.finite:
             raise NonFiniteLossError(
-                f"the loss of step {result.step + 1} is {result.loss}; take a lower learning rate"
+                f"step {result.step + 1}: loss {result.loss}, gradient norm {result.gradient_norm}; take a lower "
+                f"learning rate"
             )
         loss = result.loss
         tell(trainer.done)
