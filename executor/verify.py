@@ -104,9 +104,8 @@ def chosen(
 
 def _settings(task: TuningTask, plan: Plan) -> RunSettings:
     calibration = task.machine.calibration
-    device = "cpu" if calibration is not None and calibration.hardware.device_type == "cpu" else "cuda"
-    dtype = default_dtype(plan)
-    return RunSettings(task.model, plan, task.stack, dtype, device="cpu" if device == "cpu" else "cuda")
+    on_cpu = calibration is not None and calibration.hardware.device_type == "cpu"
+    return RunSettings(task.model, plan, task.stack, default_dtype(plan), device="cpu" if on_cpu else "cuda")
 
 
 def verify(
