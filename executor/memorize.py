@@ -51,7 +51,7 @@ class Experiment:
     """Tokens (bytes) of a document."""
     answer: int = 16
     """Last tokens of a document, which must come out exactly."""
-    unrelated: int = 24
+    unrelated: int = 48
     """Documents of the warm-up, in no bucket."""
     warm_up: int = 34
     """How often those are seen before the first document of a bucket."""
