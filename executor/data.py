@@ -49,10 +49,13 @@ class Text:
         """Map the files into memory.
 
         Raises:
-            DataError: nothing is there to read, or it is shorter than one sequence.
+            DataError: nothing is there to read, it cannot be read, or it is shorter than one sequence.
         """
-        files = files_of(path)
-        self._files = [np.memmap(file, dtype=np.uint8, mode="r") for file in files if file.stat().st_size]
+        try:
+            files = [file for file in files_of(path) if file.stat().st_size]
+            self._files = [np.memmap(file, dtype=np.uint8, mode="r") for file in files]
+        except OSError as error:
+            raise DataError(f"data {error.filename or path}: cannot be read: {error.strerror}") from error
         self._ends = np.cumsum([len(file) + 1 for file in self._files], dtype=np.int64)
         self._sequence, self._seed = sequence, seed
         total = int(self._ends[-1]) if self._files else 0

@@ -51,7 +51,7 @@ class Experiment:
     """Tokens (bytes) of a document."""
     answer: int = 16
     """Last tokens of a document, which must come out exactly."""
-    unrelated: int = 24
+    unrelated: int = 48
     """Documents of the warm-up, in no bucket."""
     warm_up: int = 34
     """How often those are seen before the first document of a bucket."""
@@ -213,7 +213,8 @@ def _read(trainer: Trainer, data: Data, tell: Callable[[int], None]) -> float:
     for result in train(trainer.settings, trainer.mesh, data, trainer=trainer):
         if not result.finite:
             raise NonFiniteLossError(
-                f"the loss of step {result.step + 1} is {result.loss}; take a lower learning rate"
+                f"step {result.step + 1}: loss {result.loss}, gradient norm {result.gradient_norm}; take a lower "
+                f"learning rate"
             )
         loss = result.loss
         tell(trainer.done)

@@ -76,13 +76,15 @@ def _precision_faults(plan: Plan) -> list[str]:
 
 def _training_faults(settings: RunSettings) -> list[str]:
     found = []
+    for name in ("learning_rate", "weight_decay"):
+        value = getattr(settings, name)
+        if not 0 <= value < float("inf"):
+            found.append(f"{name} = {value}, but it must be a number of 0 or more")
     if not 0.0 <= settings.dropout < 1.0:
         found.append(f"dropout = {settings.dropout}, but it must be 0 or more and less than 1")
     if settings.steps < 1:
         found.append(f"steps = {settings.steps}, but it must be 1 or more")
-    if settings.learning_rate < 0:
-        found.append(f"learning_rate = {settings.learning_rate}, but it must be 0 or more")
-    if settings.gradient_clip is not None and settings.gradient_clip <= 0:
+    if settings.gradient_clip is not None and not settings.gradient_clip > 0:
         found.append(
             f"gradient_clip = {settings.gradient_clip}, but it must be more than 0; leave it out for none"
         )

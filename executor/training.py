@@ -12,20 +12,19 @@ from towtank.executor.step.trainer import StepResult, Trainer
 
 
 def batches_of(
-    settings: RunSettings, mesh: Mesh, positions: torch.Tensor, data: Data, step: int
+    settings: RunSettings, mesh: Mesh, positions: torch.Tensor, data: Data, step: int, first: int
 ) -> list[MicroBatch]:
-    """This device's micro-batches of step `step` (from 0).
-
-    Step s trains on sequences s x global_batch and the following ones, the same under every plan.
+    """This device's micro-batches of a step.
 
     Args:
         settings: of the run.
         mesh: place of this device.
         positions: of a sequence's tokens on this device (`Trainer.positions`).
         data: where sequences come from.
-        step: number of the step.
+        step: number of the step, from 0.
+        first: sequence of the data with which its global batch begins; the same under every plan.
     """
-    found, first = [], step * settings.plan.global_batch
+    found = []
     for number in range(settings.plan.num_micro_batches):
         numbers = sequence_numbers(settings.plan, mesh, number)
         tokens, targets = (
@@ -34,13 +33,6 @@ def batches_of(
         )
         found.append(cut(tokens, targets, numbers.start, positions, step))
     return found
-
-
-def counted_tokens(settings: RunSettings, data: Data) -> int | None:
-    """Tokens of a global batch that count; None where that depends on the tokens (goldfish mask)."""
-    if data.goldfish is not None:
-        return None
-    return settings.plan.global_batch * settings.sizes.sequence
 
 
 def train(
@@ -65,8 +57,8 @@ def train(
     """
     trainer = trainer or Trainer(settings, mesh)
     while trainer.done < settings.steps:
-        batches = batches_of(settings, mesh, trainer.positions, data, trainer.done)
-        result = trainer.step(batches, counted_tokens(settings, data))
+        first = trainer.done * settings.plan.global_batch
+        result = trainer.step(batches_of(settings, mesh, trainer.positions, data, trainer.done, first))
         yield result
         if not go_on(result):
             return

@@ -106,9 +106,8 @@ def chosen(
 def settings_of(task: TuningTask, plan: Plan) -> RunSettings:
     """How a plan of a task runs on the machine that the task is about."""
     calibration = task.machine.calibration
-    device = "cpu" if calibration is not None and calibration.hardware.device_type == "cpu" else "cuda"
-    dtype = default_dtype(plan)
-    return RunSettings(task.model, plan, task.stack, dtype, device="cpu" if device == "cpu" else "cuda")
+    on_cpu = calibration is not None and calibration.hardware.device_type == "cpu"
+    return RunSettings(task.model, plan, task.stack, default_dtype(plan), device="cpu" if on_cpu else "cuda")
 
 
 def threads_for(task: TuningTask) -> int:

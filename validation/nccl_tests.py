@@ -8,6 +8,7 @@ have, so the line with their names decides.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Final, get_args
 
@@ -152,9 +153,10 @@ def _row(cells: Sequence[str], label_columns: int) -> Row | None:
         return None
     try:
         num_bytes = float(cells[0])
-        values = [[None if cell == "N/A" else float(cell) for cell in measured[i : i + 4]]
-                  for i in range(0, len(measured), 4)]  # fmt: skip
+        values = [[_number(cell) for cell in measured[i : i + 4]] for i in range(0, len(measured), 4)]
     except ValueError:
+        return None
+    if not isfinite(num_bytes):
         return None
     times = [None if part[0] is None or part[0] <= 0 else part[0] * 1e-6 for part in values]
     _, algorithm, bus, _ = values[0]
@@ -166,6 +168,12 @@ def _row(cells: Sequence[str], label_columns: int) -> Row | None:
         bus / algorithm if tell and bus is not None and algorithm is not None else None,
         sum(int(part[3] or 0) for part in values),
     )
+
+
+def _number(cell: str) -> float | None:
+    """A figure; None for N/A, and for inf and nan, which say as little. Raises ValueError for anything else."""
+    value = None if cell == "N/A" else float(cell)
+    return value if value is not None and isfinite(value) else None
 
 
 def _by_ratio(rows: Sequence[Row], size: int) -> Collective | None:

@@ -176,10 +176,14 @@ def software(device_type: str) -> str:
 def _identity(request: Request) -> dict[str, Any]:
     """What a journal must agree in to be gone on with."""
     plain = asdict(request)
-    return {**{key: list(v) if isinstance(v, tuple) else v for key, v in plain.items()}, "of": _boot()}
+    return {
+        **{key: list(v) if isinstance(v, tuple) else v for key, v in plain.items()},
+        "of": _hardware(),
+        "with": software(request.device_type),
+    }
 
 
-def _boot() -> str:
-    """The machine and its software, so that a journal from elsewhere is not taken for ours."""
+def _hardware() -> str:
+    """The machine, so that a journal from elsewhere is not taken for ours."""
     found = here()
     return f"{found.processor} {found.cores} {' '.join(found.gpus)} {os.sysconf('SC_PHYS_PAGES')}"

@@ -19,7 +19,7 @@ from statistics import median
 
 from towtank.executor.calibrate.build import calibrate, request_for
 from towtank.executor.calibrate.pairs import Pair, load_pairs
-from towtank.executor.calibrate.pool import Pool
+from towtank.executor.calibrate.pool import CalibrationError, Pool
 from towtank.hardware_profiles.calibrated.here import here
 from towtank.hardware_profiles.calibrated.machine import machine_of
 from towtank.hardware_profiles.calibrated.read import ENVIRONMENT, read_calibration
@@ -97,7 +97,9 @@ def measure(pair: Pair, cores: int | None, steps: int, warm_up: int) -> tuple[fl
     processes = pair.plan.num_devices
     with Pool((processes,), "cpu") as pool:
         found = pool.train(pair.settings(), threads_of(cores, processes), steps, warm_up)
-    return found.step.step_time_s, found.step.peak_memory_bytes or 0.0
+    if found.step.peak_memory_bytes is None:
+        raise CalibrationError("this system does not tell the peak memory of a process; Linux does")
+    return found.step.step_time_s, found.step.peak_memory_bytes
 
 
 def median_predictions(folder: Path, pairs: Sequence[Pair]) -> list[tuple[float, float]]:

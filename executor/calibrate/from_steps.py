@@ -88,7 +88,7 @@ def kernel_samples(run: MeasuredRun) -> list[Sample]:
     works, share = works_of(program), run.plan.num_micro_batches / run.plan.pipeline
     named = {(each.name, each.phase): each.seconds for each in run.step.operations if each.seconds > 0}
     calls = [call for call in works if call in named]
-    glue_s = sum(s for (name, _), s in named.items() if name in _GLUE) / max(1.0, len(calls) * share)
+    glue_s = sum(s for (name, _), s in named.items() if name == _GLUE) / max(1.0, len(calls) * share)
     samples = [
         _sample(works[call], run, processes, named[call] / share + glue_s)
         for call in calls
@@ -98,8 +98,8 @@ def kernel_samples(run: MeasuredRun) -> list[Sample]:
     return [*(sample for sample in samples if sample is not None), *ends]
 
 
-_GLUE = ("unnamed", "step.token-count")
-"""Operations of a record that the Program does not know: Python between calls, counting of tokens."""
+_GLUE = "unnamed"
+"""Operation of a record that the Program does not know: Python between calls."""
 
 
 def _sample(work: Work, run: MeasuredRun, processes: int, seconds: float) -> Sample | None:

@@ -4,6 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from towtank.executor.calibrate.pool import CalibrationError
+from towtank.hardware_profiles.calibrated.read import ENVIRONMENT
+
 
 class Journal:
     """Times by key in a file of JSON lines. A last line that was cut off is left out."""
@@ -12,19 +15,24 @@ class Journal:
         """Open the journal of a calibration; one of another `identity` begins anew.
 
         Raises:
-            OSError: the file cannot be written.
+            CalibrationError: the file cannot be read or written.
         """
         self.path = path
         self._seconds: dict[str, float] = {}
-        lines = path.read_text("utf-8").splitlines() if path.is_file() else []
-        if lines and _parsed(lines[0]) == identity:
-            for line in lines[1:]:
-                entry = _parsed(line)
-                if isinstance(entry, dict) and {"key", "seconds"} <= set(entry):
-                    self._seconds[str(entry["key"])] = float(entry["seconds"])
-        else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(identity) + "\n", encoding="utf-8")
+        try:
+            lines = path.read_text("utf-8", errors="replace").splitlines() if path.is_file() else []
+            if not lines or _parsed(lines[0]) != identity:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(json.dumps(identity) + "\n", encoding="utf-8")
+                return
+        except OSError as error:
+            raise CalibrationError(
+                f"{path}: cannot be written: {error.strerror}; name a folder of yours in {ENVIRONMENT}"
+            ) from error
+        for line in lines[1:]:
+            entry = _parsed(line)
+            if isinstance(entry, dict) and isinstance(entry.get("seconds"), float) and "key" in entry:
+                self._seconds[str(entry["key"])] = entry["seconds"]
 
     def __len__(self) -> int:
         return len(self._seconds)

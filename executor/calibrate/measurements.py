@@ -19,7 +19,16 @@ def beside(path: Path) -> Path:
 
 
 def write_measurements(path: Path, swept: Swept) -> None:
-    """Write the table; raises OSError where it cannot."""
+    """Write the table, whole or not at all; raises CalibrationError where it cannot."""
+    partial = path.with_suffix(".partial")
+    try:
+        _write(partial, swept)
+        partial.replace(path)
+    except OSError as error:
+        raise CalibrationError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _write(path: Path, swept: Swept) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)

@@ -178,7 +178,7 @@ def _row_kernels(sweep: Sweep, precision: str) -> Iterator[KernelPoint]:
 
 def collective_points(sweep: Sweep, counts: tuple[int, ...]) -> list[CollectivePoint]:
     """Every collective among every number of members, alone on the node and with groups beside it."""
-    layouts = [(size, processes) for processes in counts for size in counts if 1 < size <= processes]
+    layouts = [(size, all_of) for all_of in counts for size in counts if size > 1 and all_of % size == 0]
     return [
         CollectivePoint(collective, size, processes, num_bytes)
         for size, processes in layouts

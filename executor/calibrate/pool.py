@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import socket
 import time
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
+from signal import Signals
 from typing import TYPE_CHECKING, Any
 
 from towtank.executor.calibrate.calls import Call, collective_call, kernel_call, trips
 from towtank.executor.calibrate.points import CollectivePoint, KernelPoint
 from towtank.executor.calibrate.steps import Steps, train
 from towtank.executor.errors import ExecutorError
+from towtank.executor.launching.ports import free_port
 from towtank.executor.measured.host_memory import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 
 Point = KernelPoint | CollectivePoint
 _WAIT_S = 300.0
-"""Seconds without an answer after which a worker is taken for lost."""
+"""Seconds without an answer after which a worker is taken for lost; of training, for each step."""
+_LOOK_S = 1.0
+_CLOSING_S = 10.0
 
 
 class CalibrationError(ExecutorError):
@@ -44,6 +47,13 @@ class Order:
     repeats: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Rejoin:
+    """Make the group of all processes anew: training leaves a process in that of its plan."""
+
+    port: int
+
+
 class Pool:
     """Worker processes joined by a process group."""
 
@@ -54,11 +64,18 @@ class Pool:
             CalibrationError: a worker does not start.
         """
         self._counts = tuple(counts)
-        context = get_context("spawn")
-        port = _free_port()
         self._pipes: list[Connection] = []
         self._processes: list[SpawnProcess] = []
-        world = max(counts)
+        self._together = True
+        """Whether all processes are in one group."""
+        try:
+            self._start(max(counts), device_type)
+        except BaseException:
+            self.close(0.0)
+            raise
+
+    def _start(self, world: int, device_type: str) -> None:
+        context, port = get_context("spawn"), free_port()
         for rank in range(world):
             here, there = context.Pipe()
             process = context.Process(
@@ -68,8 +85,7 @@ class Pool:
             there.close()
             self._pipes.append(here)
             self._processes.append(process)
-        for rank in range(world):
-            self._answer(rank)
+        self._answers(range(world), _WAIT_S)
 
     def measure(self, order: Order) -> list[float]:
         """Seconds of one call of each point: median of repeats, mean over the processes.
@@ -77,10 +93,10 @@ class Pool:
         Raises:
             CalibrationError: a worker failed.
         """
-        active = range(order.processes)
-        for rank in active:
-            self._pipes[rank].send(order)
-        found = [self._answer(rank) for rank in active]
+        if not self._together:
+            self._ask(range(len(self._pipes)), _Rejoin(free_port()), _WAIT_S)
+            self._together = True
+        found: list[list[float]] = self._ask(range(order.processes), order, _WAIT_S)
         return [sum(each) / len(each) for each in zip(*found, strict=True)]
 
     def train(self, settings: RunSettings, threads: int, steps: int, warm_up: int) -> Gathered:
@@ -89,49 +105,76 @@ class Pool:
         Raises:
             CalibrationError: a worker failed.
         """
-        active = range(settings.plan.num_devices)
-        order = Steps(settings, threads, steps, warm_up, _free_port())
-        for rank in active:
-            self._pipes[rank].send(order)
-        found: list[Gathered | None] = [self._answer(rank) for rank in active]
+        self._together = False
+        order = Steps(settings, threads, steps, warm_up, free_port())
+        patience_s = _WAIT_S * (steps + warm_up)
+        found: list[Gathered | None] = self._ask(range(settings.plan.num_devices), order, patience_s)
         assert found[0] is not None  # rank 0 collects
         return found[0]
 
-    def _answer(self, rank: int) -> Any:
+    def _ask(self, ranks: Sequence[int], order: Order | Steps | _Rejoin, patience_s: float) -> list[Any]:
+        """Give all an order, then take their answers."""
+        for rank in ranks:
+            with suppress(OSError):  # a process that has ended has no answer either
+                self._pipes[rank].send(order)
+        return self._answers(ranks, patience_s)
+
+    def _answers(self, ranks: Sequence[int], patience_s: float) -> list[Any]:
+        end = time.monotonic() + patience_s
+        return [self._answer(rank, end, patience_s) for rank in ranks]
+
+    def _answer(self, rank: int, end: float, patience_s: float) -> Any:
         pipe = self._pipes[rank]
+        while not pipe.poll(_LOOK_S):
+            self._check_ended()
+            if time.monotonic() > end:
+                raise CalibrationError(f"process {rank} has not answered for {patience_s:.0f} s; try again")
         try:
-            if not pipe.poll(_WAIT_S):
-                raise CalibrationError(f"process {rank} does not answer for {_WAIT_S:.0f} s; try again")
             answer = pipe.recv()
         except (EOFError, ConnectionResetError) as error:
-            raise CalibrationError(
-                f"process {rank} ended (out of memory?); use fewer processes with --processes"
-            ) from error
+            self._processes[rank].join(_CLOSING_S)
+            self._check_ended()
+            raise CalibrationError(f"process {rank} ended without an answer") from error
         if isinstance(answer, str):
+            self._check_ended()  # the others only tell that they have lost it
             raise CalibrationError(f"process {rank}: {answer}")
         return answer
 
-    def close(self) -> None:
-        """End the workers."""
+    def _check_ended(self) -> None:
+        """Raise CalibrationError if a worker has been ended, which is no way of its own."""
+        for rank, process in enumerate(self._processes):
+            if process.exitcode:
+                raise CalibrationError(
+                    f"process {rank} was ended by {_how(process.exitcode)} (out of memory?); use fewer processes"
+                )
+
+    def close(self, patience_s: float = _CLOSING_S) -> None:
+        """End the workers, and whoever is still there after so many seconds by force."""
         for pipe in self._pipes:
             with suppress(OSError):
                 pipe.send(None)
+        end = time.monotonic() + patience_s
         for process in self._processes:
-            process.join(10)
+            process.join(max(0.0, end - time.monotonic()))
             if process.is_alive():
-                process.terminate()
+                process.kill()
+                process.join()
 
     def __enter__(self) -> Pool:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, *_: object) -> None:
+        # after a fault the others wait in a collective
+        self.close(_CLOSING_S if kind is None else 0.0)
 
 
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+def _how(code: int) -> str:
+    """Ending of a process by its exit code; the negative ones are signals."""
+    if code >= 0:
+        return f"exit code {code}"
+    with suppress(ValueError):
+        return f"signal {Signals(-code).name}"
+    return f"signal {-code}"
 
 
 def _work(
@@ -142,19 +185,22 @@ def _work(
     port: int,
     device_type: str,
 ) -> None:
-    """Life of a worker: join the group, then measure what comes until None comes."""
+    """Life of a worker: join the group, then do what comes until None comes."""
+    from towtank.executor.launching.rank import leave
+
     # names of torch.distributed change from release to release
     warnings.simplefilter("ignore", FutureWarning)
     try:
         worker = _Worker(rank, world, counts, port, device_type)
         pipe.send([])
         while (order := pipe.recv()) is not None:
-            pipe.send(worker.train(order) if isinstance(order, Steps) else worker.measure(order))
+            pipe.send(worker.obey(order))
     except (EOFError, KeyboardInterrupt):
-        return
+        pass
     except Exception as error:
         with suppress(OSError):
             pipe.send(f"{type(error).__name__}: {error}")
+    leave(0)
 
 
 class _Worker:
@@ -193,16 +239,23 @@ class _Worker:
                 if first <= self.rank < first + size:
                     self.groups[size, first] = group
 
+    def obey(self, order: Order | Steps | _Rejoin) -> Any:
+        """The answer to an order."""
+        if isinstance(order, Steps):
+            return self.train(order)
+        if isinstance(order, Order):
+            return self.measure(order)
+        self._join(self.world, order.port)
+        self._make_groups()
+        return []
+
     def train(self, order: Steps) -> Any:
-        """Real steps. After those of fewer than all processes there are no sweeps any more."""
+        """Real steps."""
         import torch
 
         torch.set_num_threads(order.threads)
         self._join(order.settings.plan.num_devices, order.port)
-        found = train(order, torch.device(self.device))
-        if order.settings.plan.num_devices == self.world:
-            self._make_groups()
-        return found
+        return train(order, torch.device(self.device))
 
     def measure(self, order: Order) -> list[float]:
         """Median seconds of one call of each point."""

@@ -14,12 +14,13 @@ from towtank.executor.calibrate.from_steps import (
 from towtank.executor.calibrate.measurements import beside, read_measurements, write_measurements
 from towtank.executor.calibrate.sweep import Swept
 from towtank.executor.errors import RecordError
-from towtank.executor.measured.run_record import read_run_record
+from towtank.executor.measured.run_record import RunRecord, read_run_record
 from towtank.hardware_profiles.calibrated.machine import machine_of
 from towtank.hardware_profiles.calibrated.read import path_of, read_calibration, write_calibration
-from towtank.hardware_profiles.calibrated.records import Calibration, Residual
+from towtank.hardware_profiles.calibrated.records import Calibration, Residual, threads_of
 from towtank.simulator.memory import stage_memories
 from towtank.simulator.models.load import load_model
+from towtank.simulator.plan import Plan
 from towtank.simulator.plan_file import plan_from_mapping
 from towtank.simulator.predict import predict
 from towtank.simulator.program import lower
@@ -32,13 +33,17 @@ def refit(name: str, records: Sequence[Path]) -> tuple[Calibration, Path]:
     """Fit the calibration of that name to records of runs as well, and write it.
 
     Raises:
-        CalibrationError: there is no calibration yet. RecordError: a file is no record, or not of a run that can be
-        fitted to. ProfileError: the calibration is wrong or cannot be written.
+        CalibrationError: there is no calibration yet. RecordError: a file is no record, or not of a run on this
+        machine that can be fitted to. ProfileError: the calibration is wrong or cannot be written.
     """
     path = path_of(name)
     swept = read_measurements(beside(path))
     before = read_calibration(path)
-    runs = [measured_run(record) for record in records]
+    found_records = [(record, read_run_record(record)) for record in records]
+    faults = [fault for file, record in found_records for fault in _faults(file, record, before)]
+    if faults:
+        raise RecordError("; ".join(faults))
+    runs = [measured_run(file, record) for file, record in found_records]
     swept = with_steps(swept, runs)
     found = fitted(before, swept, runs, before.process_bytes)
     write_calibration(path, found, f"{_NOTES}\nFitted to {len(runs)} further steps (--from).")
@@ -46,20 +51,52 @@ def refit(name: str, records: Sequence[Path]) -> tuple[Calibration, Path]:
     return found, path
 
 
-def measured_run(path: Path) -> MeasuredRun:
-    """The measured step of a record, with its model, plan and stack.
+def _faults(path: Path, record: RunRecord, calibration: Calibration) -> list[str]:
+    """Why a record cannot be fitted to: times of something else than what the calibration predicts."""
+    run, machine, hardware = record.run, record.machine, calibration.hardware
+    if run is None or machine is None or record.plan is None or record.model is None or record.stack is None:
+        return [f"{path}: names no model, plan and stack; only records of `towtank run` can be fitted to"]
+    found = []
+    names = machine.devices if hardware.device_type == "cuda" else (machine.processor,)
+    if run.device_type != hardware.device_type or hardware.processor not in names:
+        found.append(
+            f"was measured on {', '.join(names) or 'a CPU'} ({run.device_type}), but {calibration.name} is of "
+            f"{hardware.processor} ({hardware.device_type})"
+        )
+    if machine.nodes > 1:
+        found.append(f"is of {machine.nodes} nodes, and a calibration of one")
+    if run.devices not in calibration.process_counts:
+        counts = ", ".join(map(str, calibration.process_counts))
+        found.append(
+            f"is of {run.devices} processes, but {calibration.name} was measured with {counts}; run "
+            f"`towtank calibrate --out {calibration.name} --processes {run.devices}` first"
+        )
+    threads = threads_of(hardware.cores, run.devices)
+    if hardware.device_type == "cpu" and run.threads != threads:
+        found.append(
+            f"has {run.threads} threads a process, but {run.devices} processes are predicted with {threads}; leave "
+            f"--threads out"
+        )
+    precision = str(record.plan.get("precision", Plan().precision))
+    if run.dtype != {"tf32": "fp32"}.get(precision, precision):
+        found.append(
+            f"was run with --dtype {run.dtype}, but its plan's precision is {precision}; leave it out"
+        )
+    return [f"{path}: {each}" for each in found]
+
+
+def measured_run(path: Path, record: RunRecord) -> MeasuredRun:
+    """The measured step of a record without faults, with its model, plan and stack.
 
     Raises:
-        RecordError: it is no record of our executor, or names no model or plan.
+        PlanError, ModelError or StackError: what it names cannot be loaded.
     """
-    record = read_run_record(path)
-    if record.plan is None or record.model is None or record.stack is None or record.run is None:
-        raise RecordError(
-            f"{path}: names no model, plan and stack; only records of `towtank run` can be fitted to"
-        )
+    assert record.plan is not None and record.model is not None and record.stack is not None and record.run
     plan = plan_from_mapping(dict(record.plan), str(path))
     model, stack = load_model(record.model), load_stack(record.stack)
-    return MeasuredRun(model, plan, stack, record.step, plan.precision, record.run.threads or 1)
+    # calls of a GPU are fitted under one thread: those of the host do not share its work
+    threads = 1 if record.run.device_type == "cuda" else record.run.threads or 1
+    return MeasuredRun(model, plan, stack, record.step, plan.precision, threads)
 
 
 def with_steps(swept: Swept, runs: Sequence[MeasuredRun]) -> Swept:

@@ -142,7 +142,21 @@ def read_progress(path: Path) -> Progress:
     names = {field.name for field in fields(Progress)}
     if set(content) != names:
         raise CheckpointError(f"checkpoint {path}: {_PROGRESS} must have exactly {', '.join(sorted(names))}")
+    wrong = [f"{name} = {value!r}" for name, value in content.items() if not _is_right(name, value)]
+    if wrong:
+        raise CheckpointError(
+            f"checkpoint {path}: {', '.join(wrong)} in {_PROGRESS} is damaged; use an older one"
+        )
     return Progress(**content)
+
+
+def _is_right(name: str, value: object) -> bool:
+    """Whether a field of the progress can be what was written."""
+    if name in ("data", "model"):
+        return isinstance(value, str)
+    if name == "loss_scale":
+        return isinstance(value, float) and 0 < value < float("inf")
+    return isinstance(value, int) and value >= 0
 
 
 def _begin(folder: Path, partial: Path) -> None:

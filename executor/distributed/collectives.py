@@ -37,8 +37,8 @@ def all_reduce(tensor: torch.Tensor, group: Group, name: str, phase: Phase, op: 
     """Sum (or `op`) of `tensor` over the group, in place where it is contiguous. Returns the result."""
     if group.size == 1:
         return tensor
-    tensor = tensor.contiguous()
     with recorder.operation(name, f"all-reduce {group.name}", phase):
+        tensor = tensor.contiguous()
         dist.all_reduce(tensor, op, group.process_group)
     return tensor
 
@@ -57,8 +57,8 @@ def all_gather(tensor: torch.Tensor, group: Group, name: str, phase: Phase) -> t
     """Parts of all members one after the other along dimension 0; all parts have one shape."""
     if group.size == 1:
         return tensor
-    whole = _times(tensor, group.size)
     with recorder.operation(name, f"all-gather {group.name}", phase):
+        whole = _times(tensor, group.size)
         _GATHER(whole, tensor.contiguous(), group.process_group)
     return whole
 
@@ -70,7 +70,10 @@ def start_all_gather(
     if group.size == 1:
         return tensor, DONE
     whole = _times(tensor, group.size)
-    start = partial(_GATHER, whole, tensor.contiguous(), group.process_group, async_op=True)
+
+    def start() -> Any:
+        return _GATHER(whole, tensor.contiguous(), group.process_group, async_op=True)
+
     return whole, recorder.issue(name, kind or f"all-gather {group.name}", phase, start)
 
 
@@ -78,8 +81,8 @@ def reduce_scatter(tensor: torch.Tensor, group: Group, name: str, phase: Phase) 
     """This member's part, along dimension 0, of the sum over the group."""
     if group.size == 1:
         return tensor
-    part = _part(tensor, group.size)
     with recorder.operation(name, f"reduce-scatter {group.name}", phase):
+        part = _part(tensor, group.size)
         _SCATTER(part, tensor.contiguous(), SUM, group.process_group)
     return part
 
@@ -107,10 +110,10 @@ def all_to_all(
     if group.size == 1:
         return tensor
     rows = tensor.shape[0] if received is None else sum(received)
-    whole = tensor.new_empty((rows, *tensor.shape[1:]))
     outputs = None if received is None else list(received)
     inputs = None if sent is None else list(sent)
     with recorder.operation(name, f"all-to-all {group.name}", phase):
+        whole = tensor.new_empty((rows, *tensor.shape[1:]))
         dist.all_to_all_single(whole, tensor.contiguous(), outputs, inputs, group=group.process_group)
     return whole
 

@@ -1,11 +1,9 @@
 """Cases on processes of this machine: started once for each number of processes."""
 
 import queue
-import socket
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from datetime import timedelta
 from typing import Any
 
@@ -16,6 +14,7 @@ import torch.multiprocessing as multiprocessing
 from towtank.executor.equality.cases import Case
 from towtank.executor.equality.compare import Difference, difference, failed
 from towtank.executor.equality.training import Outcome, run
+from towtank.executor.launching.ports import free_port
 
 LONGEST_START_S = 300.0
 LONGEST_S = 120.0
@@ -66,7 +65,7 @@ def _started(cases: Sequence[Case], number: int) -> Iterator[Outcome | str]:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["towtank.executor.equality.training"])
     results: Any = context.Queue()
-    port = _free_port()
+    port = free_port()
     processes = [
         context.Process(target=_worker, args=(rank, number, port, list(cases), results), daemon=True)
         for rank in range(number)
@@ -124,10 +123,3 @@ def _worker(rank: int, number: int, port: int, cases: Sequence[Case], results: A
         if rank == 0:
             results.put(outcome)
     dist.destroy_process_group()
-
-
-def _free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -104,6 +104,16 @@ def _srun(environment: Mapping[str, str]) -> Process:
     )
 
 
+def gpu_of(place: Process, count: int) -> int | None:
+    """Number of the GPU of a rank among the `count` that it sees; None where there is none for it.
+
+    srun may show each task its own GPU alone (--gpus-per-task, --gpu-bind), which is then number 0.
+    """
+    if place.launcher == "srun" and count == 1:
+        return 0
+    return place.local_rank if place.local_world_size <= count else None
+
+
 def first_host(nodes: str) -> str:
     """First host of a Slurm list, such as `nid[0012-0015,0020],x3` -> `nid0012` (man scontrol, show hostnames)."""
     prefix, bracket, rest = nodes.partition("[")

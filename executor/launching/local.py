@@ -3,7 +3,6 @@
 import os
 import pickle
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,10 +15,12 @@ from types import FrameType
 from typing import Any, Final
 
 from towtank.executor.errors import ExecutorError, LaunchError, LostRankError, RunError
+from towtank.executor.launching.alive import PATIENCE_S, Watch, alive_file
 from towtank.executor.launching.environment import Process
+from towtank.executor.launching.ports import free_port
 from towtank.executor.launching.request import RunOutcome, RunRequest
 from towtank.executor.launching.signals import Termination, terminations_held_back
-from towtank.executor.measured.machine_facts import usable_cores
+from towtank.hardware_profiles.calibrated.here import usable_cores
 
 REQUEST: Final = "request.pickle"
 OUTCOME: Final = "outcome.pickle"
@@ -39,14 +40,15 @@ def threads_of(request: RunRequest, processes: int) -> int:
     return request.threads or max(1, usable_cores() // processes)
 
 
-def run_processes(request: RunRequest) -> RunOutcome:
+def run_processes(request: RunRequest, *, patience_s: float = PATIENCE_S) -> RunOutcome:
     """Run a request in one new process for each device of its plan, on this machine.
 
-    SIGTERM to this process asks the ranks to save and end.
+    SIGTERM to this process asks the ranks to save and end. A rank that gives no sign of life for `patience_s` seconds
+    counts as lost.
 
     Raises:
         ExecutorError: the run cannot be done as asked.
-        RunError: it began and failed: the loss is no number, or a process has ended.
+        RunError: it began and failed: the loss is no number, or a process has ended or hangs.
         KeyboardInterrupt: Ctrl-C, when all processes have ended.
     """
     size = request.settings.plan.num_devices
@@ -55,7 +57,7 @@ def run_processes(request: RunRequest) -> RunOutcome:
         folder = Path(name)
         (folder / REQUEST).write_bytes(pickle.dumps(request))
         with _started(folder, size, threads_of(request, size)) as ranks:
-            _watch(ranks, folder)
+            _watch(ranks, folder, patience_s)
         return _read_outcome(folder)
 
 
@@ -81,7 +83,7 @@ class _Rank:
 @contextmanager
 def _started(folder: Path, size: int, threads: int) -> Iterator[Sequence[_Rank]]:
     """Start the ranks; whatever happens, none is left behind."""
-    port = _free_port()
+    port = free_port()
     ranks: list[_Rank] = []
     asked = Termination()
 
@@ -124,15 +126,9 @@ def _start(folder: Path, place: Process, threads: int) -> "subprocess.Popen[byte
     )
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _watch(ranks: Sequence[_Rank], folder: Path) -> None:
+def _watch(ranks: Sequence[_Rank], folder: Path, patience_s: float = PATIENCE_S) -> None:
     """Wait until all ranks have ended well; raise what ended one of them otherwise."""
+    watch = Watch([alive_file(folder, one.number) for one in ranks], patience_s)
     while True:
         codes = [one.process.poll() for one in ranks]
         if any(codes):  # neither running (None) nor well (0)
@@ -140,6 +136,9 @@ def _watch(ranks: Sequence[_Rank], folder: Path) -> None:
             raise _cause(ranks, folder, [rank for rank, code in enumerate(codes) if code])
         if all(code == 0 for code in codes):
             return
+        silent = [rank for rank in watch.lost() if codes[rank] is None]
+        if silent:
+            raise LostRankError(_hangs(silent, len(ranks), patience_s))
         time.sleep(_POLL_S)
 
 
@@ -165,6 +164,14 @@ def _cause(ranks: Sequence[_Rank], folder: Path, first: Sequence[int]) -> Except
     if not own and vanished:
         return LostRankError(_vanished(vanished[0], ranks[vanished[0]].process.returncode, len(ranks)))
     return (own or said)[0]
+
+
+def _hangs(silent: Sequence[int], size: int, patience_s: float) -> str:
+    names = f"rank {silent[0]} of {size} has" if len(silent) == 1 else f"{len(silent)} ranks of {size} have"
+    return (
+        f"{names} given no sign of life for {patience_s:.0f} s: stopped, or the machine is out of memory; all "
+        f"{size} were ended"
+    )
 
 
 def _vanished(rank: int, code: int | None, size: int) -> str:

@@ -31,8 +31,9 @@ class StepProgress:
         if self._quiet or not (self._terminal or listed):
             return
         self._told_s = time.monotonic()
+        norm = "overflow" if step.gradient_norm is None else f"{step.gradient_norm:.3f}"
         line = (
-            f"step {step.number}/{self._steps}  loss {step.loss:.4f}  gradient norm {step.gradient_norm or 0.0:.3f}  "
+            f"step {step.number}/{self._steps}  loss {step.loss:.4f}  gradient norm {norm}  "
             f"{step.seconds:.3f} s  {self._tokens / step.seconds:,.0f} tokens/s"
         )
         if self._terminal:

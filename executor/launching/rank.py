@@ -11,8 +11,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from towtank.executor.errors import ExecutorError, LostRankError, RunError
-from towtank.executor.launching.environment import ALONE, Process, joined
+from towtank.executor.errors import ExecutorError, LaunchError, LostRankError, RunError
+from towtank.executor.launching.alive import alive_file, show_life
+from towtank.executor.launching.environment import ALONE, Process, gpu_of, joined
 from towtank.executor.launching.heartbeat import Heartbeat
 from towtank.executor.launching.local import OUTCOME, REQUEST, failure_file, portable, threads_of
 from towtank.executor.launching.request import RunOutcome, RunRequest
@@ -32,8 +33,13 @@ _GONE: Final = (
 """Words of the messages with which libraries tell that a peer is gone."""
 
 
-def run_rank(request: RunRequest, place: Process) -> RunOutcome | None:
+def run_rank(request: RunRequest, place: Process, alive: Path | None = None) -> RunOutcome | None:
     """Run a request as one of its ranks; rank 0 returns the outcome.
+
+    Args:
+        request: what to run.
+        place: among the ranks.
+        alive: file to touch for whoever watches this rank; None: the ranks look after each other.
 
     Raises:
         ExecutorError: the run cannot be done as asked.
@@ -48,12 +54,29 @@ def run_rank(request: RunRequest, place: Process) -> RunOutcome | None:
     keep_freed_memory()
     device = torch.device(request.settings.device)
     if device.type == "cuda":
-        device = torch.device("cuda", place.local_rank)
-        torch.cuda.set_device(device)
+        device = _gpu(place)
         if request.records or request.trace is not None:
             os.environ.setdefault("TORCH_NCCL_ENABLE_TIMING", "1")
     with _together(place, device):
+        if alive is not None:
+            show_life(alive)
         return train_request(request, place, device, threads)
+
+
+def _gpu(place: Process) -> Any:
+    """The GPU of a rank, which is the current device from now on."""
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    number = gpu_of(place, count)
+    if number is None:
+        raise LaunchError(
+            f"rank {place.rank} is one of {place.local_world_size} on its node, but torch sees {count} GPUs there; "
+            f"start one process for each GPU, or take --device cpu"
+        )
+    device = torch.device("cuda", number)
+    torch.cuda.set_device(device)
+    return device
 
 
 @contextmanager
@@ -84,6 +107,8 @@ def _together(place: Process, device: Any) -> Iterator[None]:
     try:
         yield
         dist.barrier()
+        if heart is not None:
+            heart.part()
     except RuntimeError as error:
         if isinstance(error, RunError) or not _says_gone(error):
             raise
@@ -111,7 +136,7 @@ def main(folder: Path) -> int:
         with termination():
             let_terminations_in()
             request: RunRequest = pickle.loads((folder / REQUEST).read_bytes())
-            outcome = run_rank(request, place)
+            outcome = run_rank(request, place, alive_file(folder, place.rank))
     except Exception as error:
         _leave_failure(folder, place.rank, error)
         return error.code if isinstance(error, RunError) else 1

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from towtank import __version__
+from towtank.executor.errors import RecordError
 from towtank.executor.launching.request import RunOutcome, RunRequest
 from towtank.executor.measured.gather import Gathered, gather, gather_traces, peak_of_all, warm_up_of
 from towtank.executor.measured.machine_facts import versions
@@ -26,6 +27,9 @@ def outcome_of(
     """Bring all ranks' measurements together; every rank calls it, rank 0 gets the outcome.
 
     Steps that were timed under a recorder have the mean time over devices, others that of rank 0.
+
+    Raises:
+        RecordError: the trace cannot be written.
     """
     record = None
     warm_up = min(
@@ -100,4 +104,7 @@ def _write_trace(request: RunRequest, recorder: Recorder) -> None:
     traces = gather_traces(recorder.steps[-1])
     if traces:
         about = {"model": request.model, "stack": request.stack, "towtank": __version__}
-        write_measured_trace(traces, request.trace, about)
+        try:
+            write_measured_trace(traces, request.trace, about)
+        except OSError as error:
+            raise RecordError(f"--trace {request.trace}: cannot be written: {error.strerror}") from error

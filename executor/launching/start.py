@@ -2,8 +2,10 @@
 
 import os
 
+from towtank.executor.errors import LaunchError
 from towtank.executor.launching.environment import ALONE, joined
 from towtank.executor.launching.request import RunOutcome, RunRequest
+from towtank.executor.launching.signals import termination
 
 
 def start(request: RunRequest) -> RunOutcome | None:
@@ -20,12 +22,16 @@ def start(request: RunRequest) -> RunOutcome | None:
         return run_processes(request)
     from towtank.executor.launching.rank import run_rank
 
-    return run_rank(request, place)
+    with termination():  # what comes before the training begins ends it after its first step
+        return run_rank(request, place)
 
 
 def end(request: RunRequest, code: int) -> None:
     """What a process does last: one that is a rank of another launcher's run ends here, any other goes on."""
-    place = joined(os.environ, request.settings.plan.num_devices)
+    try:
+        place = joined(os.environ, request.settings.plan.num_devices)
+    except LaunchError:  # it never began
+        return
     if place is not None and place.world_size != ALONE.world_size:
         from towtank.executor.launching.rank import leave
 

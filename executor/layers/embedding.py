@@ -34,15 +34,18 @@ class Layout:
         grid = self.grid
         if grid.xy.size == 1:
             return whole
-        if grid.split:
-            if grid.y.size > 1:
-                blocks = self._blocks(whole)
-                whole = torch.cat([blocks[x][y] for x, y in self._places])
-            return collectives.reduce_scatter(whole, grid.xy, f"{name}.reduce-scatter", phase)
-        total = collectives.all_reduce(whole, grid.xy, f"{name}.all-reduce", phase)
-        if grid.y.size == 1:
-            return total
-        return total.chunk(grid.y.size, 1)[grid.y.index].contiguous()
+        # copies around a collective are part of it
+        kind = "reduce-scatter" if grid.split else "all-reduce"
+        with recorder.operation(f"{name}.{kind}", f"{kind} {grid.xy.name}", phase):
+            if grid.split:
+                if grid.y.size > 1:
+                    blocks = self._blocks(whole)
+                    whole = torch.cat([blocks[x][y] for x, y in self._places])
+                return collectives.reduce_scatter(whole, grid.xy, f"{name}.{kind}", phase)
+            total = collectives.all_reduce(whole, grid.xy, f"{name}.{kind}", phase)
+            if grid.y.size == 1:
+                return total
+            return total.chunk(grid.y.size, 1)[grid.y.index].contiguous()
 
     def _blocks(self, whole: torch.Tensor) -> list[tuple[torch.Tensor, ...]]:
         return [rows.chunk(self.grid.y.size, 1) for rows in whole.chunk(self.grid.x.size)]
@@ -53,14 +56,16 @@ class Layout:
         if not grid.split:
             if grid.y.size == 1:
                 return part
-            parts = collectives.all_gather(part, grid.y, name, phase)
-            return torch.cat(parts.chunk(grid.y.size), 1)
+            with recorder.operation(name, f"all-gather {grid.y.name}", phase):
+                parts = collectives.all_gather(part, grid.y, name, phase)
+                return torch.cat(parts.chunk(grid.y.size), 1)
         if grid.y.size == 1:
             return collectives.all_gather(part, grid.x, name, phase)
-        parts = collectives.all_gather(part, grid.xy, name, phase)
-        found = dict(zip(self._places, parts.chunk(grid.xy.size), strict=True))
-        rows = [torch.cat([found[x, y] for y in range(grid.y.size)], 1) for x in range(grid.x.size)]
-        return torch.cat(rows)
+        with recorder.operation(name, f"all-gather {grid.xy.name}", phase):
+            parts = collectives.all_gather(part, grid.xy, name, phase)
+            found = dict(zip(self._places, parts.chunk(grid.xy.size), strict=True))
+            rows = [torch.cat([found[x, y] for y in range(grid.y.size)], 1) for x in range(grid.x.size)]
+            return torch.cat(rows)
 
 
 class Embedding:

@@ -129,8 +129,9 @@ def _step(rows: dict[Key, list[float]], step_time_s: float, peak_bytes: float | 
 
 def _notes(trace: Trace, num_steps: int, found: Sequence[str]) -> tuple[str, ...]:
     """What a reader must know: where the trace is from, and how much no pattern knew."""
-    devices = trace.document.get("deviceProperties") or []
-    names = Counter(str(one.get("name")) for one in devices if isinstance(one, dict) and one.get("name"))
+    devices = trace.document.get("deviceProperties")
+    listed = devices if isinstance(devices, list) else []
+    names = Counter(str(one["name"]) for one in listed if isinstance(one, dict) and one.get("name"))
     notes = [
         f"steps in the trace: {num_steps}"
         if trace.steps

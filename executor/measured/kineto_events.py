@@ -6,6 +6,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any, Final
 
@@ -85,15 +86,15 @@ def read_trace(path: Path) -> Trace:
         marks = [_event(one) for one in complete if str(one.get("name", "")).startswith(STEP)]
         launches = [one for one in complete if _category(one) in _LAUNCH]
         peak = _peak_bytes(listed)
+        host = [one for one in host if not one.name.startswith(STEP)]
+        _nest(host)
+        _link(device, host, launches)
     except (KeyError, TypeError, ValueError) as error:
         raise RecordError(
             f"{path}: an event lacks its name, time or duration, or they are no numbers: {error}"
         ) from error
-    host = [one for one in host if not one.name.startswith(STEP)]
     if not host and not device:
         raise RecordError(f"{path}: holds no operators and no kernels; record with torch.profiler")
-    _nest(host)
-    _link(device, host, launches)
     of_device = [one for one in marks if one.category == "gpu_user_annotation"]
     steps = (
         of_device if device and of_device else [one for one in marks if one.category != "gpu_user_annotation"]
@@ -105,7 +106,7 @@ def _document(path: Path) -> dict[str, Any]:
     try:
         raw = path.read_bytes()
         document = json.loads(gzip.decompress(raw) if raw.startswith(_GZIP) else raw)
-    except (gzip.BadGzipFile, EOFError, zlib.error, ValueError) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error, ValueError, RecursionError) as error:
         raise RecordError(f"{path}: is no JSON, or was not written to its end: {error}") from error
     except OSError as error:
         raise RecordError(f"{path}: cannot be read: {error.strerror}") from error
@@ -119,13 +120,15 @@ def _category(raw: Mapping[str, Any]) -> str:
 
 
 def _event(raw: Mapping[str, Any]) -> Event:
-    start = float(raw["ts"])
+    start, length = float(raw["ts"]), float(raw["dur"])
+    if not (isfinite(start) and isfinite(length) and length >= 0):
+        raise ValueError(f"{raw['name']}: ts {start}, dur {length}")
     arguments = raw.get("args")
     return Event(
         str(raw["name"]),
         _category(raw),
         start,
-        start + float(raw["dur"]),
+        start + length,
         (raw.get("pid"), raw.get("tid")),
         arguments if isinstance(arguments, dict) else {},
     )

@@ -9,25 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from towtank.executor.measured.run_record import MachineFacts
-
-_PROCESSOR_KEYS = ("model name", "cpu model", "Model", "uarch")
-"""Where /proc/cpuinfo of several architectures names the processor."""
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0))
-
-
-def processor_name() -> str:
-    """Name of the processor as the kernel tells it; the architecture where it does not."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    pairs = (line.partition(":") for line in lines)
-    named = {key.strip(): value.strip() for key, colon, value in pairs if colon}
-    return next((named[key] for key in _PROCESSOR_KEYS if named.get(key)), platform.machine())
+from towtank.hardware_profiles.calibrated.here import processor_name, usable_cores
 
 
 def machine_facts() -> MachineFacts:

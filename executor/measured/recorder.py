@@ -5,8 +5,10 @@ a variable; with one they note two moments each, and the step is summed up when 
 stream that computes: the process's clock on a CPU, events on a GPU (`towtank.executor.measured.clocks`).
 
 Only one place of a step has each moment: an operation inside another one is taken out of it, so all operations
-together are as long as what they cover. A collective that runs beside compute has two times: from its issue to its
-completion, and the part that the compute stream spends in issuing it or in waiting for it (exposed).
+together are as long as what they cover. The host's way to an operation is its launch and counts with it, as in a
+prediction, unless it is too long for that (`spans.LAUNCH_S`); what is under no name is a row of its own. A collective
+that runs beside compute has two times: from its issue to its completion, and the part that the compute stream spends
+in issuing it or in waiting for it (exposed).
 """
 
 from collections.abc import Callable, Iterator

@@ -120,7 +120,7 @@ def read_run_record(path: Path) -> RunRecord:
         document = json.loads(text)
     except OSError as error:
         raise RecordError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RecordError(f"{path}: is no JSON: {error}; give the file that `--record` wrote") from error
     _check_schema(path, document)
     try:

@@ -1,13 +1,19 @@
 """One step of one rank: from the moments noted to seconds by operation."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from towtank.simulator.operations import Phase
 
 if TYPE_CHECKING:
     from towtank.executor.measured.clocks import Clock
     from towtank.executor.measured.recorder import Issued
+
+
+LAUNCH_S: Final = 5e-4
+"""Longest way of the host from one operation to the next that counts as the launch of that one, as the launch is part
+of a predicted operation. What is longer is no way of ours: a scheduler that gives the core to somebody else does so
+for longer, and work that has no name is not to hide here."""
 
 
 class Key(NamedTuple):
@@ -87,6 +93,7 @@ class _Open:
 
     mark: Mark
     start_s: float
+    launch_s: float = 0.0
     inside_s: float = 0.0
 
 
@@ -104,7 +111,7 @@ class _Sum:
     def add(self, opened: _Open, finish_s: float) -> None:
         mark = opened.mark
         assert mark.key is not None
-        own = finish_s - opened.start_s - opened.inside_s
+        own = finish_s - opened.start_s - opened.inside_s + opened.launch_s
         entry = self.operations.setdefault(mark.key, Seconds())
         entry.exposed += own
         if mark.issued is None:
@@ -141,21 +148,26 @@ def measure(
 ) -> StepMeasurement:
     """Sum up a step.
 
-    Every second of the compute stream is counted once: what runs inside an operation is taken out of it.
+    Every second of the compute stream is counted once: what runs inside an operation is taken out of it, and the way
+    from one operation to the next (up to LAUNCH_S) is part of the next one.
     `Seconds.total` of work beside compute reaches from issue to completion; where the library does not tell the
     completion (sends and receives of gloo), it is the time in the calls, which is a lower bound.
     """
     seconds = clock.resolve([begin, end, *(mark.moment for mark in marks)])
     sums = _Sum(keep_slices)
     stack: list[_Open] = []
+    ended = seconds[0]
     for mark, at in zip(marks, seconds[2:], strict=True):
         if mark.key is not None:
-            stack.append(_Open(mark, at))
+            way = at - ended if not stack else 0.0
+            stack.append(_Open(mark, at, way if way <= LAUNCH_S else 0.0))
             continue
         opened = stack.pop()
         sums.add(opened, at)
         if stack:
             stack[-1].inside_s += at - opened.start_s
+        else:
+            ended = at
     return StepMeasurement(
         number, seconds[0], seconds[1] - seconds[0], sums.operations, tuple(sums.waits), tuple(sums.slices)
     )

@@ -31,6 +31,8 @@ class Update:
     """Before clipping; not finite where the step overflowed."""
     loss_sum: float
     """Sum of the token losses of all devices."""
+    tokens: int
+    """Tokens that count, of all devices."""
     updated: bool
     """False where weights were left alone because gradients overflowed in fp16."""
 
@@ -54,9 +56,20 @@ class Optimizer:
         self.updates = 0
         """Steps that changed the weights."""
 
-    def step(self, loss_share: torch.Tensor) -> Update:
-        """Update the weights from the summed gradients; `loss_share` is added up over all devices on the way."""
-        norm, loss_sum, updated = self._norm_and_clip(loss_share)
+    def step(self, loss_share: torch.Tensor, tokens_share: torch.Tensor, divided_by: int) -> Update:
+        """Update the weights from the summed gradients.
+
+        Args:
+            loss_share: this device's part of the sum of the token losses; added up over all devices on the way.
+            tokens_share: of the number of tokens that count, likewise.
+            divided_by: tokens by which the loss was divided before the backward passes.
+        """
+        with recorder.operation("gradient-norm", recorder.GRADIENT_NORM, Phase.OPTIMIZER):
+            squares = sum((states.square_sum() for states in self.states), torch.zeros_like(loss_share))
+            total = torch.stack((squares, loss_share, tokens_share))
+        square, loss_sum, counted = self._sum_over_world(total)
+        tokens = round(counted)
+        norm, updated = self._scale_and_clip(square, divided_by / max(tokens, 1))
         if updated:
             self.updates += 1
             with recorder.operation("optimizer", recorder.OPTIMIZER, Phase.OPTIMIZER):
@@ -66,7 +79,7 @@ class Optimizer:
         for states in self.states:
             if states.bucket.shards > 1:
                 states.gradient = None
-        return Update(norm, loss_sum, updated)
+        return Update(norm, loss_sum, tokens, updated)
 
     def resume(self, updates: int, loss_scale: float, steps_since_overflow: int) -> None:
         """Go on from states that a checkpoint has brought."""
@@ -77,19 +90,16 @@ class Optimizer:
             states.refresh_working()
         self._gather.weights_changed()
 
-    def _norm_and_clip(self, loss_share: torch.Tensor) -> tuple[float, float, bool]:
-        """Norm of the loss's gradients, the loss, and whether the weights may be updated.
+    def _scale_and_clip(self, square: float, correction: float) -> tuple[float, bool]:
+        """Norm of the loss's gradients, and whether the weights may be updated; scales gradients for the update.
 
-        Gradients are scaled as the update needs them.
+        Args:
+            square: of the norm of the gradients as they are.
+            correction: factor that makes them those of the mean loss, the loss scale apart.
         """
         with recorder.operation("gradient-norm", recorder.GRADIENT_NORM, Phase.OPTIMIZER):
-            squares = sum((states.square_sum() for states in self.states), torch.zeros_like(loss_share))
-            total = torch.stack((squares, loss_share))
-        total = self._sum_over_world(total)
-        with recorder.operation("gradient-norm", recorder.GRADIENT_NORM, Phase.OPTIMIZER):
-            square, loss_sum = total.tolist()
             scaled = math.sqrt(square) if square >= 0 else math.nan
-            factor, updated = 1 / self.scale.factor, self.scale.follow(scaled)
+            factor, updated = correction / self.scale.factor, self.scale.follow(scaled)
             norm, clip = scaled * factor, self._settings.gradient_clip
             if clip is not None and norm > clip:
                 factor *= clip / (norm + _TINY)
@@ -97,16 +107,17 @@ class Optimizer:
                 for states in self.states:
                     if states.gradient is not None:
                         states.gradient.mul_(factor)
-        return norm, loss_sum, updated
+        return norm, updated
 
-    def _sum_over_world(self, total: torch.Tensor) -> torch.Tensor:
-        if self._world.size == 1:
-            return total
-        import torch.distributed as dist
+    def _sum_over_world(self, total: torch.Tensor) -> list[float]:
+        if self._world.size > 1:
+            import torch.distributed as dist
 
-        with recorder.operation("gradient-norm.all-reduce", recorder.GRADIENT_NORM, Phase.OPTIMIZER):
-            dist.all_reduce(total, SUM, self._world.process_group)
-        return total
+            with recorder.operation("gradient-norm.all-reduce", recorder.GRADIENT_NORM, Phase.OPTIMIZER):
+                dist.all_reduce(total, SUM, self._world.process_group)
+        with recorder.operation("gradient-norm", recorder.GRADIENT_NORM, Phase.OPTIMIZER):
+            found: list[float] = total.tolist()
+            return found
 
     def _update(self, states: States) -> None:
         """AdamW on one bucket: first what decays, then what does not."""

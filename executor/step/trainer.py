@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from towtank.executor.distributed import collectives
 from towtank.executor.distributed.mesh import Mesh
 from towtank.executor.layers.batch import IGNORED, MicroBatch
 from towtank.executor.layers.build import Builder
@@ -48,8 +47,8 @@ class StepResult:
 
     @property
     def finite(self) -> bool:
-        """Whether the loss is a number."""
-        return math.isfinite(self.loss)
+        """Whether the loss is a number, and the norm of the gradients that the weights were updated with."""
+        return math.isfinite(self.loss) and (math.isfinite(self.gradient_norm) or not self.updated)
 
 
 class _Passes:
@@ -144,34 +143,39 @@ class Trainer:
     def _bring(self, place: int) -> Callable[[], None]:
         return lambda: self.gather.need(place)
 
-    def step(self, batches: Sequence[MicroBatch], counted: int | None = None) -> StepResult:
+    def step(self, batches: Sequence[MicroBatch]) -> StepResult:
         """Train on one global batch.
+
+        How many of its tokens count is summed over all devices together with the norm of the gradients, so that no
+        collective goes before the passes: they take all tokens to count, and the update corrects for it.
 
         Args:
             batches: this device's micro-batches, in order.
-            counted: tokens of the global batch that count, where they are known; None: devices ask one another.
         """
-        number = self.done
+        number, tokens = self.done, self.settings.plan.global_batch * self.settings.sizes.sequence
         with recorder.step(number):
-            tokens = self._count(batches) if counted is None else counted
             self.sums.begin()
             self.gather.begin()
-            self._passes.begin(batches, self.optimizer.scale.factor / max(tokens, 1))
+            self._passes.begin(batches, self.optimizer.scale.factor / tokens)
             overlap = bool(self.settings.sizes.overlap.pipeline)
             run_passes(self.stage, self._order, self._passes, self._messages, overlap_sends=overlap)
             self.sums.finish()
-            update = self.optimizer.step(self._share_of_loss())
+            update = self.optimizer.step(self._share_of_loss(), self._share_of_tokens(batches), tokens)
         self.done += 1
         return StepResult(
-            number, update.loss_sum / max(tokens, 1), update.gradient_norm, tokens, update.updated
+            number,
+            update.loss_sum / max(update.tokens, 1),
+            update.gradient_norm,
+            update.tokens,
+            update.updated,
         )
 
-    def _count(self, batches: Sequence[MicroBatch]) -> int:
-        """Tokens of the global batch that count."""
-        counted = torch.stack([(batch.targets != IGNORED).sum() for batch in batches]).sum()
-        world, plan = self.mesh.group("world"), self.settings.plan
-        collectives.all_reduce(counted, world, "step.token-count", StepPhase.FORWARD)
-        return int(counted) // (plan.tensor_x * plan.tensor_y * plan.pipeline)
+    def _share_of_tokens(self, batches: Sequence[MicroBatch]) -> torch.Tensor:
+        """This device's part of the number of tokens that count: those of x, y and all stages hold the same."""
+        plan = self.settings.plan
+        with recorder.operation("gradient-norm", recorder.GRADIENT_NORM, StepPhase.OPTIMIZER):
+            counted = torch.stack([(batch.targets != IGNORED).sum() for batch in batches]).sum()
+            return counted.double() / (plan.tensor_x * plan.tensor_y * plan.pipeline)
 
     def _share_of_loss(self) -> torch.Tensor:
         """This device's part of the sum of losses over all devices."""

@@ -7,6 +7,9 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+_PROCESSOR_KEYS = ("model name", "cpu model", "Model", "uarch")
+"""Where /proc/cpuinfo of several architectures names the processor."""
+
 
 @dataclass(frozen=True, slots=True)
 class Here:
@@ -30,7 +33,7 @@ def here() -> Here:
     """Look at this machine."""
     gpus, memory = _gpus()
     return Here(
-        processor=_processor(),
+        processor=processor_name(),
         cores=usable_cores(),
         memory_bytes=_memory_bytes(),
         cache_bytes=_cache_bytes(Path("/sys/devices/system/cpu/cpu0/cache")),
@@ -47,13 +50,16 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _processor() -> str:
+def processor_name() -> str:
+    """Name of the processor as the kernel tells it; the architecture where it does not."""
     try:
-        text = Path("/proc/cpuinfo").read_text("utf-8")
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        text = ""
-    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return found.group(1).strip() if found else platform.processor() or platform.machine()
+        lines = []
+    pairs = (line.partition(":") for line in lines)
+    named = {key.strip(): value.strip() for key, colon, value in pairs if colon}
+    found = next((named[key] for key in _PROCESSOR_KEYS if named.get(key)), None)
+    return found or platform.processor() or platform.machine()
 
 
 def _memory_bytes() -> float:

@@ -22,6 +22,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         (["calibrate", "--quick", "--full"], "keep one of the two"),
         (["calibrate", "--from"], "needs at least one record"),
+        (["calibrate", "--from", "run.json", "--full"], "leave --quick, --full and --processes out"),
         (["calibrate", "run.json"], "write --from before"),
         (["calibrate", "--out", "frontier"], "a machine of that name is known already"),
         (["calibrate", "--out", "A B", "--processes", "0"], "a number from 1"),

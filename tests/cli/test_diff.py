@@ -9,7 +9,7 @@ import pytest
 
 from towtank.executor.measured.difference import differences
 from towtank.executor.measured.run_record import RunFacts, RunRecord, read_run_record, write_run_record
-from towtank.simulator.plan_file import load_plan
+from towtank.simulator.plan_file import load_plan, plan_to_mapping
 from towtank.simulator.predict import Prediction, predict
 from towtank.simulator.record import OperationTime
 
@@ -114,6 +114,29 @@ def test_a_record_of_another_job_is_refused(
     assert found.code == 2
     for told in ("--top 0 must be 1 or more", "is no JSON", "none.yaml: cannot be read"):
         assert told in found.err
+
+
+def test_a_run_of_another_plan_is_told(
+    towtank: Run, plan: Path, predicted: Prediction, tmp_path: Path
+) -> None:
+    record = replace(made_record(predicted), plan=plan_to_mapping(load_plan(plan)))
+    write_run_record(record, tmp_path / "r.json")
+    same = towtank("diff", str(plan), "--record", str(tmp_path / "r.json"))
+    assert same.code == 0 and "another job" not in same.out
+    other = (
+        "diff",
+        str(plan),
+        "--record",
+        str(tmp_path / "r.json"),
+        "--set",
+        "data=1,tensor_x=4,precision=fp16",
+    )
+    found = towtank(*other)
+    assert found.code == 0, found.err
+    words = " ".join(found.out.split())
+    assert "tensor_x = 2 (predicted: 4)" in words and "data = 2 (predicted: 1)" in words
+    assert "dtype bf16 (predicted: fp16)" in words
+    assert "data = 2 (predicted: 1)" in json.loads(towtank(*other, "--json").out)["other_job"]
 
 
 def test_a_trace_becomes_a_record_that_diff_reads(towtank: Run, plan: Path, tmp_path: Path) -> None:

@@ -1,8 +1,12 @@
 """`towtank memorize`: what it prints, and what it says of wrong options before it trains."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from towtank.cli.memorize import Documents, Model
+from towtank.executor.memorize import Experiment
 
 Run = Any
 QUICK = [
@@ -29,6 +33,20 @@ def test_all_faults_are_told_at_once(towtank: Run, tmp_path: Path) -> None:
     ):
         assert told in found.err
     assert "Traceback" not in found.err
+
+
+def test_a_mask_that_drops_nothing_is_refused(towtank: Run) -> None:
+    found = towtank(*QUICK, "--goldfish-context", "21")
+    assert (found.code, found.out) == (2, "")
+    assert "--goldfish-context 21 is more than the 20 bytes of a document" in found.err
+
+
+def test_what_is_tested_is_what_the_command_does() -> None:
+    """The options' defaults are those of the experiment whose outcome a slow test holds."""
+    experiment = Experiment()
+    given = {**asdict(Documents()), **asdict(Model())}
+    assert given.pop("times") == ",".join(map(str, experiment.times))
+    assert given == {name: getattr(experiment, name) for name in given}
 
 
 def test_too_little_text_is_told_before_training(towtank: Run, tmp_path: Path) -> None:

@@ -5,6 +5,9 @@ from typing import Any
 
 import pytest
 
+from towtank.cli.run_job import Asked
+from towtank.cli.run_options import Checkpoints, Measuring, Training
+
 Run = Any
 
 
@@ -48,6 +51,10 @@ def test_all_faults_are_told_at_once(towtank: Run, plan: Path, tmp_path: Path) -
         (("--steps", "3", "--warm-up", "3"), "--warm-up 3 leaves none of --steps 3 to measure"),
         (("--model", "tiny-mla"), "latent attention"),
         (("--dropout", "1.5"), "dropout = 1.5"),
+        (("--learning-rate", "nan"), "learning_rate = nan, but it must be a number of 0 or more"),
+        (("--weight-decay", "-1"), "weight_decay = -1.0, but it must be a number of 0 or more"),
+        (("--gradient-clip", "nan"), "gradient_clip = nan"),
+        (("--goldfish-context", "5"), "give --goldfish K too"),
         (("--stack", "megatron-cor"), "did you mean 'megatron-core'"),
     ],
 )
@@ -74,6 +81,32 @@ def test_a_launcher_with_another_number_of_processes_is_refused(
     found = towtank("run", str(plan))
     assert found.code == 2
     assert "torchrun started 4 processes, but the plan has 2 devices" in found.err
+
+
+def test_ranks_of_srun_take_the_gpus_of_their_node(
+    plan: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The plan has more devices than a node has GPUs; a rank of torchrun without enough of them runs on the CPU."""
+    import torch
+
+    from towtank.cli import run_job
+    from towtank.cli.run_options import ALL_DEVICES
+
+    asked = Asked(plan, (None, None, None), (), (), Training(), ALL_DEVICES, Measuring(), Checkpoints())
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    step = {
+        "PROCID": "5",
+        "STEP_NUM_TASKS": "8",
+        "LOCALID": "1",
+        "NODEID": "1",
+        "STEP_TASKS_PER_NODE": "4(x2)",
+    }
+    for name, value in {**step, "STEP_NODELIST": "n[1-2]", "JOB_ID": "7", "STEP_ID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert run_job._device(asked, 8) == "cuda"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert run_job._device(asked, 8) == "cpu"
 
 
 def test_more_gpus_than_there_are_is_refused(towtank: Run, plan: Path) -> None:

@@ -86,3 +86,11 @@ def test_what_is_wrong_is_said(text: str, phrases: list[str]) -> None:
         parse_benchmark(text, "run.txt")
     for phrase in ("run.txt: ", *phrases):
         assert phrase in str(caught.value)
+
+
+def test_figures_that_are_no_numbers_say_nothing() -> None:
+    text = NEW.replace("1.9e1    0.03    0.01      3", "  inf     nan     nan    nan")
+    assert text != NEW
+    row = parse_benchmark(text).rows[0]
+    assert (row.num_bytes, row.in_place_s, row.wrong) == (512, None, 0)
+    assert row.out_of_place_s == pytest.approx(20e-6)

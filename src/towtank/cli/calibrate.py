@@ -52,6 +52,8 @@ def calibrate(
 
     if quick and full:
         raise InputError("--quick and --full: keep one of the two")
+    if from_steps and (quick or full or processes is not None):
+        raise InputError("--from fits to steps that were measured; leave --quick, --full and --processes out")
     if bool(records) != from_steps:
         raise InputError(
             "--from needs at least one record: towtank calibrate --from run.json"

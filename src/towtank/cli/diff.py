@@ -67,16 +67,17 @@ def diff(
     assert job and measured  # else check has raised
     _check_devices(job, measured, record)
     found = differences(predicted(job, folders, plan), measured, each_layer=each_layer)
+    others = _other_job(job, measured)
     if json:
         from towtank.cli.text import emit_json
 
         names = {"model": job.model.name, "machine": job.machine.name, "stack": job.stack.name}
-        emit_json(names | {"record": str(record)} | differences_to_mapping(found, top))
+        emit_json(names | {"record": str(record), "other_job": others} | differences_to_mapping(found, top))
         return
     from towtank.cli.diff_text import diff_text
     from towtank.cli.text import emit
 
-    emit(diff_text(found, job, measured, top))
+    emit(diff_text(found, job, measured, top, others))
 
 
 def _at_least_one(top: int) -> None:
@@ -110,6 +111,33 @@ def _job(
         model = model or (None if document.get("model") else record.model)
         stack = stack or (None if document.get("stack") else record.stack)
     return load_job(plan, model, machine, stack, folders, settings)
+
+
+def _other_job(job: "Job", record: "RunRecord") -> list[str]:
+    """In what the run was another job than the predicted one, as far as the record tells."""
+    from towtank.simulator.plan import Plan
+    from towtank.simulator.plan_file import plan_to_mapping
+
+    found = []
+    for what, here, there in (
+        ("model", job.references.model, record.model),
+        ("stack", job.references.stack, record.stack),
+    ):
+        # a file may be named from another folder
+        if there is not None and Path(there).name != Path(str(here)).name:
+            found.append(f"{what} {there} (predicted: {here})")
+    if record.plan is not None:
+        own, measured, usual = plan_to_mapping(job.plan), record.plan, Plan()
+        for key in (
+            key for key in {**own, **measured} if key != "schema" and own.get(key) != measured.get(key)
+        ):
+            here, there = (each.get(key, getattr(usual, key, None)) for each in (own, measured))
+            found.append(f"{key} = {there} (predicted: {here})")
+    if record.run is not None and record.run.dtype != {"tf32": "fp32"}.get(
+        job.plan.precision, job.plan.precision
+    ):
+        found.append(f"dtype {record.run.dtype} (predicted: {job.plan.precision})")
+    return found
 
 
 def _check_devices(job: "Job", record: "RunRecord", path: Path) -> None:

@@ -17,8 +17,10 @@ _SMALLEST = 0.0005
 _MIB = 2**20
 
 
-def diff_text(found: "Differences", job: "Job", record: "RunRecord", top: int) -> str:
-    """Two steps beside each other, at most 100 columns wide."""
+def diff_text(
+    found: "Differences", job: "Job", record: "RunRecord", top: int, others: "Sequence[str]" = ()
+) -> str:
+    """Two steps beside each other, at most 100 columns wide; `others`: in what the run was another job."""
     from towtank.executor.measured.combine import UNNAMED
 
     parts = [
@@ -28,6 +30,8 @@ def diff_text(found: "Differences", job: "Job", record: "RunRecord", top: int) -
         _operations(found, top),
     ]
     notes = list(record.notes)
+    if others:
+        notes.insert(0, f"the run was another job than the predicted one: {'; '.join(others)}")
     unnamed = sum(one.measured_s or 0.0 for one in found.kinds if one.name == UNNAMED)
     if unnamed:
         share = percent(unnamed / (found.step_s.measured_s or 1.0))

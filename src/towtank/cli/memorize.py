@@ -141,6 +141,11 @@ def _checked(
     inputs.take(lambda: _check_plot(plot))
     experiment = _experiment(documents, model, times or (1,))
     inputs.faults += experiment.faults()
+    if goldfish is not None and experiment.length < goldfish.h:
+        inputs.faults.append(
+            f"--goldfish-context {goldfish.h} is more than the {experiment.length} bytes of a document, so "
+            f"the mask would leave nothing out"
+        )
     inputs.take(lambda: _check_text(experiment) if not experiment.faults() else None)
     inputs.check()
     if goldfish is None:

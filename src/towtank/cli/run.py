@@ -78,9 +78,10 @@ def run(
     checkpoints: Checkpoints = NO_CHECKPOINTS,
 ) -> None:
     """Train for real under a plan, with CPUs and gloo or GPUs and NCCL, and measure it."""
+    from towtank.cli.failure import WRONG_INPUT, InputError, complain
     from towtank.cli.run_job import Asked, prepare
     from towtank.cli.run_report import report
-    from towtank.executor.errors import RunError
+    from towtank.executor.errors import ExecutorError, RunError
     from towtank.executor.launching.start import end, start
 
     folders = tuple(profiles or ())
@@ -89,12 +90,11 @@ def run(
     request, job = prepare(asked)
     try:
         outcome = start(request)
-    except RunError as error:
-        from towtank.cli.failure import complain
-
+        if outcome is not None:  # else another rank reports
+            report(outcome, request, job, measuring.record, json=json)
+    except (ExecutorError, InputError, RunError) as error:
         complain(str(error))
-        end(request, error.code)
-        raise typer.Exit(error.code) from error
-    if outcome is not None:  # else another rank reports
-        report(outcome, request, job, measuring.record, json=json)
+        code = error.code if isinstance(error, RunError) else WRONG_INPUT
+        end(request, code)
+        raise typer.Exit(code) from error
     end(request, 0)

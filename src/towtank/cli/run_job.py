@@ -1,6 +1,6 @@
 """What `towtank run` is asked for, checked as a whole."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -173,7 +173,7 @@ def _check_files(asked: Asked, inputs: Inputs) -> None:
         inputs.faults.append("--resume needs the folder of checkpoints; give --checkpoint DIR")
     if folder is not None and folder.exists() and not folder.is_dir():
         inputs.faults.append(f"--checkpoint {folder} is a file; give a folder")
-    found = None if folder is None or asked.checkpoints.resume else latest(folder)
+    found = None if folder is None or asked.checkpoints.resume else inputs.take(lambda: latest(folder))
     if found is not None:
         inputs.faults.append(
             f"--checkpoint {folder} holds {found.name} of an earlier run; give --resume to go on, or another folder"
@@ -183,20 +183,28 @@ def _check_files(asked: Asked, inputs: Inputs) -> None:
 def _goldfish(training: "Training") -> "Goldfish | None":
     from towtank.executor.goldfish import Goldfish
 
+    if training.goldfish is None and training.goldfish_context != type(training)().goldfish_context:
+        raise InputError("--goldfish-context is of the goldfish loss; give --goldfish K too")
     return None if training.goldfish is None else Goldfish(training.goldfish, training.goldfish_context)
 
 
 def _device(asked: Asked, devices: int) -> Any:
-    """cpu or cuda: GPUs where the machine has enough of them, or another launcher has started the ranks."""
+    """cpu or cuda: GPUs where there is one for each process of this node, whoever has started it.
+
+    Raises:
+        LaunchError: another launcher started another number of processes than the plan has devices.
+    """
     import os
 
     import torch
 
+    from towtank.executor.launching.environment import ALONE, gpu_of, joined
+
+    place = joined(os.environ, devices) or replace(ALONE, local_world_size=devices)
     if asked.devices.device is not None:
         return asked.devices.device
     here = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    needed = int(os.environ.get("LOCAL_WORLD_SIZE", devices))
-    return "cuda" if here and here >= needed else "cpu"
+    return "cpu" if gpu_of(place, here) is None else "cuda"
 
 
 def _settings(asked: Asked, job: Loaded) -> Any:

@@ -176,7 +176,7 @@ def _print(found: "Verification", *, as_json: bool) -> None:
         )
         for each in found.plans
     ]
-    emit(table(rows, ("measured", "predicted", "step", "predicted", "error", "plan"), right=(0, 1, 2, 3, 4)))
+    emit(table(rows, ("rank", "predicted", "step", "predicted step", "error", "plan"), right=(0, 1, 2, 3, 4)))
     emit(
         f"\nregret {found.regret:.1%}: the plan predicted best against the best of these {len(rows)}; "
         f"median error of step times {found.median_error:.1%}"

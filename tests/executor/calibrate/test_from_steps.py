@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.hardware_profiles.calibrated.examples import calibration
@@ -19,12 +20,23 @@ from towtank.executor.calibrate.measurements import read_measurements, write_mea
 from towtank.executor.calibrate.pairs import load_pairs
 from towtank.executor.calibrate.points import kernel_points, sweep_of
 from towtank.executor.calibrate.pool import CalibrationError
-from towtank.executor.calibrate.refit import fitted, judged, process_bytes, tensors_bytes, with_steps
+from towtank.executor.calibrate.refit import (
+    fitted,
+    judged,
+    process_bytes,
+    refit,
+    tensors_bytes,
+    with_steps,
+)
 from towtank.executor.calibrate.sweep import Swept
+from towtank.executor.errors import RecordError
+from towtank.executor.measured.run_record import MachineFacts, RunFacts, RunRecord, write_run_record
 from towtank.hardware_profiles.calibrated.machine import machine_of
+from towtank.hardware_profiles.calibrated.read import ENVIRONMENT, read_calibration, write_calibration
 from towtank.hardware_profiles.calibrated.records import CollectiveTimes
 from towtank.simulator.models.load import load_model
 from towtank.simulator.plan import Plan
+from towtank.simulator.plan_file import plan_to_mapping
 from towtank.simulator.predict import predict
 from towtank.simulator.record import OperationTime, StepRecord
 from towtank.simulator.stacks.load import load_stack
@@ -132,6 +144,63 @@ def test_measurements_are_kept_beside_the_calibration(tmp_path: Path) -> None:
     assert [each.kernel for each in again.steps] == [each.kernel for each in samples]
     assert again.steps[0].seconds == pytest.approx(samples[0].seconds, rel=1e-4)
     assert len(again.waited) == len(swept.waited)
+
+
+def record_of(**changes: Any) -> RunRecord:
+    """A record of `towtank run` that the example calibration (2 cores; 1, 2 and 4 processes) can be fitted to."""
+    machine = MachineFacts("ab", "Test Processor", 2, 2**34)
+    facts = RunFacts(2, "cpu", "fp32", 1, 0, 5, 1, 512)
+    given: dict[str, Any] = {
+        "model": "tiny-llama", "stack": "towtank-executor", "run": facts, "machine": machine,
+        "plan": plan_to_mapping(DATA),
+    }  # fmt: skip
+    step = replace(made_up(DATA, factor=1.5).step, breakdown_s={"matmul": 1.0})
+    return RunRecord(1, "0", "towtank", step, **{**given, **changes})
+
+
+def test_records_of_real_steps_are_fitted_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ENVIRONMENT, str(tmp_path))
+    base = calibration("lab")
+    write_calibration(tmp_path / "lab.yaml", base, "")
+    sizes = ({"launch": 1.0, "flop": flop, "bytes": 1e5} for flop in (1e5, 1e8))
+    sweeps = tuple(
+        Sample(fit.kernel, fit.precision, fit.threads, fit.processes, each, fit.seconds(each))
+        for each in sizes
+        for fit in base.kernels
+    )
+    write_measurements(tmp_path / "lab.measurements.csv", Swept(sweeps, base.collectives))
+    write_run_record(record_of(), tmp_path / "r.json")
+    found, path = refit("lab", [tmp_path / "r.json"])
+    written = read_calibration(path).steps
+    assert path == tmp_path / "lab.yaml"
+    assert found.steps is not None and written is not None
+    assert (found.steps.samples, written.samples) == (1, 1)
+    assert written.median == pytest.approx(found.steps.median, rel=1e-3)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["lab.measurements.csv", "lab.yaml", "r.json"]
+
+
+def test_records_of_something_else_are_refused_with_all_faults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ENVIRONMENT, str(tmp_path))
+    write_calibration(tmp_path / "lab.yaml", calibration("lab"), "")
+    write_measurements(tmp_path / "lab.measurements.csv", Swept((), calibration().collectives))
+    other = MachineFacts("cd", "Another Processor", 64, 2**34, nodes=2)
+    write_run_record(
+        record_of(machine=other, run=RunFacts(8, "cpu", "float64", 3, 0, 5, 1, 512)), tmp_path / "r.json"
+    )
+    write_run_record(record_of(plan=None), tmp_path / "s.json")
+    with pytest.raises(RecordError) as refused:
+        refit("lab", [tmp_path / "r.json", tmp_path / "s.json"])
+    for told in (
+        "r.json: was measured on Another Processor (cpu), but lab is of Test Processor (cpu)",
+        "is of 2 nodes",
+        "is of 8 processes, but lab was measured with 1, 2, 4; run `towtank calibrate --out lab --processes 8` first",
+        "has 3 threads a process, but 8 processes are predicted with 1",
+        "was run with --dtype float64, but its plan's precision is fp32",
+        "s.json: names no model, plan and stack",
+    ):
+        assert told in str(refused.value)
 
 
 @pytest.mark.parametrize("text", [None, "nonsense\n1\n", "kind,name\nkernel,x\n"])

@@ -1,5 +1,6 @@
 """Checkpoints: whole or not there, cut otherwise on the way back, refused where they do not fit."""
 
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -118,8 +119,10 @@ def test_all_that_does_not_fit_is_named(tmp_path: Path) -> None:
 
 def test_damaged_checkpoints_are_refused(tmp_path: Path) -> None:
     path = save(tmp_path, PROGRESS, cut("a", WHOLE, (0, 6), (0, 7)))
-    for name, damage in (("progress.json", "{"), ("progress.json", '{"format": 9}'), ("progress.json", "[]")):
-        (path / name).write_text(damage)
+    whole = json.loads((path / "progress.json").read_text())
+    changed = [{"step": "3"}, {"loss_scale": -1.0}, {"sequences": -1}, {"data": None}]
+    for damage in ("{", '{"format": 9}', "[]", *(json.dumps({**whole, **one}) for one in changed)):
+        (path / "progress.json").write_text(damage)
         with pytest.raises(CheckpointError):
             read_progress(path)
     next(path.glob("*.distcp")).write_bytes(b"short")

@@ -3,7 +3,7 @@
 import pytest
 
 from towtank.executor.errors import LaunchError
-from towtank.executor.launching.environment import first_host, joined, tasks_on_node
+from towtank.executor.launching.environment import Process, first_host, gpu_of, joined, tasks_on_node
 
 TORCHRUN = {
     "RANK": "5",
@@ -69,6 +69,26 @@ def test_nobody_started_the_processes_of_the_plan(environment: dict[str, str]) -
 def test_what_does_not_fit_is_said(environment: dict[str, str], told: str) -> None:
     with pytest.raises(LaunchError, match=told):
         joined(environment, devices=4)
+
+
+@pytest.mark.parametrize(
+    ("launcher", "local_rank", "local_size", "seen", "expected"),
+    [
+        ("torchrun", 3, 4, 4, 3),
+        ("torchrun", 3, 4, 8, 3),
+        ("torchrun", 3, 4, 1, None),
+        ("torchrun", 0, 1, 0, None),
+        ("srun", 3, 4, 4, 3),
+        ("srun", 3, 4, 1, 0),  # each task sees its own GPU alone
+        ("srun", 3, 4, 2, None),
+        ("towtank", 0, 2, 1, None),
+    ],
+)
+def test_the_gpu_of_a_rank(
+    launcher: str, local_rank: int, local_size: int, seen: int, expected: int | None
+) -> None:
+    place = Process(local_rank, local_size, local_rank, local_size, "a", 1, launcher)
+    assert gpu_of(place, seen) == expected
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Ranks that look after each other, over a store in this process."""
 
 import queue
+import threading
 from typing import Any
 
 import pytest
@@ -37,6 +38,45 @@ def test_ranks_that_beat_are_left_alone(store: Any) -> None:
     for one in beats:
         one.stop()
     assert messages.empty()
+
+
+def test_a_store_that_hangs_is_a_run_that_hangs() -> None:
+    """The store of a rank 0 that is stopped takes every call and never answers."""
+    released = threading.Event()
+
+    class Hanging:
+        calls = 0
+
+        def add(self, key: str, amount: int) -> int:
+            self.calls += 1
+            if self.calls > 1:
+                released.wait(60)
+            return 1
+
+        def check(self, keys: list[str]) -> bool:
+            return False
+
+    messages: queue.Queue[str] = queue.Queue()
+    heart = Heartbeat(Hanging(), 3, 4, interval_s=0.02, patience_s=0.3, leave=messages.put)
+    heart.start()
+    found = messages.get(timeout=20)
+    released.set()
+    heart.stop()
+    assert found.startswith("rank 3: the process that keeps the ranks together (rank 0, or torchrun's agent)")
+
+
+def test_rank_0_parts_when_all_others_have_parted(store: Any) -> None:
+    hearts = [Heartbeat(store, rank, 3, interval_s=0.01, patience_s=60) for rank in range(3)]
+    for one in hearts:
+        one.start()
+    first = threading.Thread(target=hearts[0].part)
+    first.start()
+    hearts[1].part()
+    first.join(timeout=0.3)
+    assert first.is_alive()
+    hearts[2].part()
+    first.join(timeout=20)
+    assert not first.is_alive()
 
 
 def test_a_store_that_is_gone_is_a_run_that_is_gone() -> None:

@@ -213,6 +213,20 @@ def test_groups_by_description(description: str, group: str) -> None:
             '{"traceEvents": [{"ph": "X", "cat": "kernel", "name": "a", "ts": 1}]}',
             "lacks its name, time or duration",
         ),
+        (
+            '{"traceEvents": [{"ph": "X", "cat": "kernel", "name": "a", "ts": 1, "dur": Infinity}]}',
+            "they are no numbers: a: ts 1.0, dur inf",
+        ),
+        (
+            '{"traceEvents": [{"ph": "X", "cat": "cpu_op", "name": "a", "ts": 1, "dur": -2}]}',
+            "they are no numbers: a: ts 1.0, dur -2.0",
+        ),
+        (
+            '{"traceEvents": [{"ph": "X", "cat": "cpu_op", "name": "a", "ts": 1, "dur": 2, '
+            '"args": {"External id": [1]}}]}',
+            "unhashable",
+        ),
+        ("[" * 100_000, "is no JSON"),
     ],
 )
 def test_what_is_no_trace_is_said(tmp_path: Path, content: str, told: str) -> None:

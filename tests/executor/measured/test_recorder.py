@@ -7,7 +7,7 @@ import pytest
 from towtank.executor.measured import recorder as recording
 from towtank.executor.measured.clocks import HostClock
 from towtank.executor.measured.recorder import Message, Recorder
-from towtank.executor.measured.spans import Key, StepMeasurement
+from towtank.executor.measured.spans import LAUNCH_S, Key, StepMeasurement
 from towtank.simulator.operations import Phase
 
 
@@ -70,6 +70,26 @@ def test_an_operation_inside_another_one_is_counted_once(recorder: Recorder, clo
     (step,) = recorder.steps
     assert (step.number, step.seconds, step.named_s) == (7, 15, 14)
     assert times(step) == {("a", "forward"): (10, 10), ("a.all-reduce", "forward"): (4, 4)}
+
+
+def test_the_way_to_an_operation_is_its_launch_unless_it_is_too_long(
+    recorder: Recorder, clock: TurnedClock
+) -> None:
+    with recording.recording(recorder), recording.step(0):
+        for way in (LAUNCH_S / 2, LAUNCH_S / 4, 3 * LAUNCH_S):
+            clock.turn(way)
+            with recording.operation("a", "matmul", Phase.FORWARD):
+                clock.turn(1)
+                clock.turn(way)
+                with recording.operation("b", "matmul", Phase.FORWARD):  # inside: the way is that of `a`
+                    clock.turn(2)
+    (step,) = recorder.steps
+    found = times(step)
+    inside = (0.5 + 0.25 + 3) * LAUNCH_S
+    assert found["a", "forward"] == pytest.approx((3 + 0.75 * LAUNCH_S + inside,) * 2, rel=1e-12)
+    assert found["b", "forward"] == pytest.approx((6, 6), rel=1e-12)
+    assert step.seconds - step.named_s == pytest.approx(3 * LAUNCH_S, rel=1e-6)
+    assert step.slices[1].finish_s - step.slices[1].start_s == pytest.approx(3 + LAUNCH_S / 2, rel=1e-12)
 
 
 def test_work_beside_compute_is_exposed_only_while_it_is_issued_or_waited_for(

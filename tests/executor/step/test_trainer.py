@@ -11,7 +11,7 @@ from tests.executor.tiny import alone, run_steps, tiny_batches, tiny_model
 from towtank.executor.checkpoint.folder import latest
 from towtank.executor.errors import CheckpointError
 from towtank.executor.step.precision import LossScale
-from towtank.executor.step.trainer import Trainer
+from towtank.executor.step.trainer import StepResult, Trainer
 from towtank.simulator.plan import Overlap, Plan
 
 WHOLE = Plan(global_batch=4, micro_batch=4)
@@ -64,7 +64,8 @@ def test_against_the_optimizer_of_torch() -> None:
                 parameters[f"master.{part.box.name}"].grad = drawn
         norm = torch.nn.utils.clip_grad_norm_(parameters.values(), 0.5)
         reference.step()
-        update = trainer.optimizer.step(torch.zeros((), dtype=torch.float64))
+        none, all_of_them = torch.zeros((), dtype=torch.float64), torch.tensor(64.0, dtype=torch.float64)
+        update = trainer.optimizer.step(none, all_of_them, 64)
         assert update.gradient_norm == pytest.approx(float(norm), rel=1e-12)
     for name, tensor in master(trainer).items():
         torch.testing.assert_close(tensor, parameters[name].detach(), rtol=1e-12, atol=1e-15)
@@ -160,3 +161,12 @@ def test_a_loss_that_is_no_number_is_told() -> None:
     trainer = alone(WHOLE)
     next(iter(trainer.states)).master.fill_(math.nan)
     assert not trainer.step(tiny_batches(trainer, 0)).finite
+
+
+def test_an_update_by_gradients_that_are_no_numbers_is_told() -> None:
+    """The loss of that step is still one, but the weights after it are none."""
+    given = {"step": 0, "loss": 2.0, "tokens": 4}
+    assert StepResult(**given, gradient_norm=1.0).finite  # type: ignore[arg-type]
+    assert not StepResult(**given, gradient_norm=math.nan).finite  # type: ignore[arg-type]
+    assert not StepResult(**given, gradient_norm=math.inf).finite  # type: ignore[arg-type]
+    assert StepResult(**given, gradient_norm=math.inf, updated=False).finite  # type: ignore[arg-type]
