@@ -20,7 +20,9 @@ from towtank.hardware_profiles.load import load_device
 from towtank.hardware_profiles.records import Device
 
 PRECISION = "bf16"
-"""The precision whose curves predictions read; a table holds it as bfloat16."""
+"""The precision that every table holds, as bfloat16."""
+MULTIPLIES = {PRECISION: "matmul", "fp8": "fp8_matmul"}
+"""Kernel of the matrix multiplies of each precision whose curves predictions read."""
 NEEDED = {"kind", "kernel", "dtype", "sizes", "median_s", "device", "software", "date"}
 MATMUL, ATTENTION = ("m", "n", "k"), ("head_dim", "sequence", "heads")
 
@@ -37,7 +39,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of one device in the precision that predictions read."""
+    """Rows of one device in the precisions that predictions read."""
 
     rows: tuple[Measured, ...]
     device: str
@@ -67,8 +69,12 @@ def read_table(path: Path) -> Table:
     devices = sorted({row["device"] for row in rows})
     if len(devices) > 1:
         raise ProfileError(f"{path}: a profile is of one device, but the table holds {', '.join(devices)}")
-    own = [_measured(path, row) for row in rows if row["dtype"] == "bfloat16"]
-    if not any(row.kind == "matmul" for row in own):
+    own = [
+        _measured(path, row)
+        for row in rows
+        if row["dtype"] == "bfloat16" or row["kernel"] == MULTIPLIES["fp8"]
+    ]
+    if not any((row.kind, row.kernel) == ("matmul", MULTIPLIES[PRECISION]) for row in own):
         raise ProfileError(f"{path}: holds no matrix multiplies in bfloat16, which predictions are made from")
     return Table(tuple(own), devices[0], rows[0]["software"], rows[0]["date"])
 
@@ -117,14 +123,12 @@ def _write_measurements(table: Table, base: Device, name: str, folder: Path) -> 
     note = f"# Measured by towtank kernels bench on {table.device}, {table.software}, {table.date}."
     shipped = _device_row(base.measured_as)
     source = f"towtank kernels bench on {table.device}, {table.date}"
-    model, errors = _write_matmul(table, base, name, folder, note)
-    surfaces = [
-        _surface(name, "matmul", model.launch_floor_s, len(table.of("matmul", "matmul")), errors, source)
-    ]
+    surfaces, errors = _write_matmul(table, base, name, folder, note)
+    multiplies = ", ".join(f"{row['grid_points']} in {row['precision']}" for row in surfaces)
     attention = table.of("attention", "attention")
     if attention:
         _write_attention(table, attention, name, folder, note)
-        surfaces.append(_surface(name, "attention", None, len(attention), [], source))
+        surfaces.append(_surface(name, "attention", PRECISION, None, len(attention), [], source))
     else:
         surfaces += _copied(shipped["attention_as"], "attention", folder)
         _copy_published(shipped["published_attention_as"], folder)
@@ -147,7 +151,7 @@ def _write_measurements(table: Table, base: Device, name: str, folder: Path) -> 
     described = f", off by {median(errors):.1%} at the median on {len(errors)} others" if errors else ""
     return (
         f"{folder.parent}: {base.name} now has the curves of {table.device} ({table.date}): "
-        f"{surfaces[0]['grid_points']} matrix multiplies{described}, {len(attention)} attention kernels"
+        f"matrix multiplies ({multiplies}){described}, {len(attention)} attention kernels"
     )
 
 
@@ -174,13 +178,14 @@ def _device_row(device: str) -> Row:
 
 
 def _surface(
-    device: str, kind: str, launch_floor_s: float | None, points: int, errors: Sequence[float], source: str
-) -> Row:
+    device: str, kind: str, precision: str, launch_floor_s: float | None, points: int, errors: Sequence[float],
+    source: str,
+) -> Row:  # fmt: skip
     """A row of surfaces.csv; tiles and waves are not fitted."""
     own = ["1", "0.0", f"{launch_floor_s:.3g}"] if launch_floor_s is not None else ["", "", ""]
     nineties = quantiles(errors, n=10)[-1] if len(errors) > 1 else 0.0
     return {
-        "device": device, "kind": kind, "precision": PRECISION, "tile_rows": own[0], "wave_exponent": own[1],
+        "device": device, "kind": kind, "precision": precision, "tile_rows": own[0], "wave_exponent": own[1],
         "launch_floor_s": own[2], "grid_points": str(points), "gaps_filled": "0", "left_out_rows": str(len(errors)),
         "left_out_median": f"{median(errors) if errors else 0.0:.3g}", "left_out_p90": f"{nineties:.3g}",
         "source": source,
@@ -189,32 +194,65 @@ def _surface(
 
 def _write_matmul(
     table: Table, base: Device, name: str, folder: Path, note: str
-) -> tuple[RooflineModel, list[float]]:
-    """Write the grid of rates; returns the roofline, and the relative errors on the multiplies of layers."""
-    rows = table.of("matmul", "matmul")
-    axes, times = _grid(rows, MATMUL, "matrix multiplies")
-    launches = table.of("launch", "fill")
+) -> tuple[list[Row], list[float]]:
+    """Write the grids of rates of all precisions in the table.
+
+    Returns rows of surfaces.csv, and the relative errors on the multiplies of layers.
+
+    Raises:
+        ProfileError: a grid has gaps, or grids differ in k, for which there is one row of names.
+    """
+    source = f"towtank kernels bench on {table.device}, {table.date}"
+    lines: list[Row] = []
+    surfaces: list[Row] = []
+    errors: list[float] = []
+    for precision, kernel in MULTIPLIES.items():
+        rows = table.of("matmul", kernel)
+        if not rows:
+            continue
+        axes, times = _grid(rows, MATMUL, f"matrix multiplies in {precision}")
+        model = _roofline(table, base, precision)
+        rates = {size: 2.0 * size[0] * size[1] * size[2] / time for size, time in times.items()}
+        lines += [
+            {"precision": precision, "m": str(m), "n": str(n)}
+            | {str(k): f"{rates[m, n, k] / 1e12:.4g}" for k in axes[2]}
+            for m in axes[0]
+            for n in axes[1]
+        ]
+        if list(lines[0]) != list(lines[-1]):
+            raise ProfileError(
+                f"matrix multiplies in {precision} were measured at other k than those in {PRECISION}"
+            )
+        curve = MatmulCurve.from_rates(precision, model, axes, list(rates.values()))
+        judged = [row for row in table.of("layer", kernel) if _key(row, MATMUL) not in times]
+        own = [abs(curve.latency_s(*_sizes(row)) / row.time_s - 1) for row in judged]
+        surfaces.append(_surface(name, "matmul", precision, model.launch_floor_s, len(rows), own, source))
+        errors += own
+    _write_csv(folder / f"{name}.matmul.csv", note, lines)
+    return surfaces, errors
+
+
+def _roofline(table: Table, base: Device, precision: str) -> RooflineModel:
+    """What rates of a precision are kept relative to.
+
+    Raises:
+        ProfileError: the profile states no peak in it.
+    """
     figures = _figures(base)
-    model = RooflineModel(
-        reference_peak_flop_per_s=float(figures[PRECISION]),
+    if not figures[precision]:
+        raise ProfileError(
+            f"{base.name}: needs peak_flop_per_s of {precision}, in which the table holds matrix multiplies"
+        )
+    launches = table.of("launch", "fill")
+    return RooflineModel(
+        reference_peak_flop_per_s=float(figures[precision]),
         memory_bytes_per_s=float(figures["memory_bytes_per_s"]),
         multiprocessors=int(figures["multiprocessors"]),
-        element_bytes=ELEMENT_BYTES[PRECISION],
+        element_bytes=ELEMENT_BYTES[precision],
         launch_floor_s=float(f"{min((row.time_s for row in launches), default=0.0):.3g}"),
         tile_rows=1,
         wave_exponent=0.0,
     )
-    rates = {size: 2.0 * size[0] * size[1] * size[2] / time for size, time in times.items()}
-    lines = [
-        {"precision": PRECISION, "m": str(m), "n": str(n)}
-        | {str(k): f"{rates[m, n, k] / 1e12:.4g}" for k in axes[2]}
-        for m in axes[0]
-        for n in axes[1]
-    ]
-    _write_csv(folder / f"{name}.matmul.csv", note, lines)
-    curve = MatmulCurve.from_rates(PRECISION, model, axes, list(rates.values()))
-    judged = [row for row in table.of("layer", "matmul") if _key(row, MATMUL) not in times]
-    return model, [abs(curve.latency_s(*_sizes(row)) / row.time_s - 1) for row in judged]
 
 
 def _sizes(row: Measured) -> tuple[int, int, int]:

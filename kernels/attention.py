@@ -143,6 +143,11 @@ def _cost(matrix_products: float, tensors: tuple[int, int]) -> "Callable[[Sizes,
     return cost
 
 
+def _fault(sizes: Sizes) -> str | None:
+    heads, kv_heads = sizes["heads"], sizes["kv_heads"]
+    return f"heads must be a multiple of kv_heads, got {heads} and {kv_heads}" if heads % kv_heads else None
+
+
 def _summed(sizes: Sizes) -> int:
     """A score is a sum over the head, an output one over the keys."""
     return sizes["head_dim"] + sizes["sequence"] * (sizes["heads"] // sizes["kv_heads"])
@@ -187,6 +192,7 @@ KERNELS = (
         infinities=False,
         cases=CASES,
         options=OPTIONS,
+        fault=_fault,
         summed=_summed,
     ),
     Kernel(
@@ -202,6 +208,7 @@ KERNELS = (
         cost=_cost(5, (4, 4)),
         cases=CASES,
         options=OPTIONS,
+        fault=_fault,
         summed=_summed,
         terms=_terms,
         spreads=True,

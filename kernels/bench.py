@@ -6,8 +6,8 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from towtank.kernels.cache import Question, best_tile
-from towtank.kernels.device import device_name, software
-from towtank.kernels.errors import KernelError
+from towtank.kernels.device import device_name, hardware_name, memory_bytes, software
+from towtank.kernels.errors import KernelError, TooLargeError
 from towtank.kernels.gradients import ThroughAutograd
 from towtank.kernels.launch import empty, fresh_seed, require
 from towtank.kernels.records import DTYPE_BYTES, Backend, Cost, Kernel, Sizes, Tile
@@ -89,7 +89,8 @@ def measure(
             with torch.no_grad():
                 yield _measured(point, device, backend, budget_s)
         except KernelError as error:
-            wrong[variant] = str(error)
+            if not isinstance(error, TooLargeError):
+                wrong[variant] = str(error)
             if skipped is None:
                 raise
             skipped(point, str(error))
@@ -132,9 +133,19 @@ def prepared_call(
 
 
 def inputs_for(kernel: Kernel, sizes: Sizes, dtype: str, device: str) -> "tuple[torch.Tensor, ...]":
-    """Random inputs of a kernel, from another seed each time."""
+    """Random inputs of a kernel, from another seed each time.
+
+    Raises:
+        TooLargeError: the device's memory does not hold inputs and outputs.
+    """
     import torch
 
+    needed, there = kernel.cost({**kernel.options, **sizes}, dtype).bytes, memory_bytes(device)
+    if needed > there:
+        raise TooLargeError(
+            f"{kernel.name} {sizes_text(sizes)} in {dtype} needs {needed / 1e9:,.1f} GB for inputs and outputs, but "
+            f"{hardware_name(device)} has {there / 1e9:,.1f} GB; choose smaller sizes"
+        )
     generator = torch.Generator(device).manual_seed(fresh_seed())
     return kernel.inputs(sizes, getattr(torch, dtype), generator)
 

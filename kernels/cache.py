@@ -13,6 +13,7 @@ from typing import Any
 from towtank.kernels import store
 from towtank.kernels.device import device_name, software
 from towtank.kernels.records import Sizes, Tile
+from towtank.kernels.registry import kernels
 
 FILE = "tiles.json"
 
@@ -46,14 +47,23 @@ class Question:
         """Text that differs where the fastest tile may."""
         parts = (
             device_name(self.device), build_of(self.backend, self.device),
-            self.kernel, self.backend, self.dtype, shape_class(self.sizes),
+            self.kernel, self.backend, self.dtype, shape_class(self.whole),
         )  # fmt: skip
         return " | ".join(parts)
 
+    @property
+    def whole(self) -> Sizes:
+        """The sizes with those that may be left out, in the order of the kernel: the same for whoever asks."""
+        kernel = kernels()[self.kernel]
+        given = {**kernel.options, **self.sizes}
+        return {name: given[name] for name in (*kernel.dimensions, *kernel.options) if name in given}
+
 
 def shape_class(sizes: Sizes) -> str:
-    """Sizes rounded up to powers of two: what lies between shares its tile."""
-    return " ".join(f"{name}<={1 << max(0, size - 1).bit_length()}" for name, size in sizes.items())
+    """Sizes rounded up to powers of two: what lies between shares its tile. A switch that is off is 0."""
+    return " ".join(
+        f"{name}<={1 << (size - 1).bit_length() if size > 0 else 0}" for name, size in sizes.items()
+    )
 
 
 def build_of(backend: str, device: str) -> str:
@@ -86,20 +96,24 @@ def keep(question: Question, tuned: Tuned) -> None:
 
 def trials(question: Question) -> list[tuple[Tile, float]]:
     """Tiles that were measured at exactly these sizes with their seconds: where a search goes on from."""
-    kept = _entries().get(question.key, {}).get("trials", {}).get(_sizes(question.sizes), [])
+    kept = _entries().get(question.key, {}).get("trials", {}).get(_sizes(question.whole), [])
     return [(dict(tile), float(seconds)) for tile, seconds in kept]
 
 
 def add_trial(question: Question, tile: Tile, seconds: float) -> None:
     """Record one measurement at once, so that a search that is broken off loses nothing.
 
+    It takes the place of an earlier one of the same tile.
+
     Raises:
         OSError: the cache folder cannot be written.
     """
+    sizes = _sizes(question.whole)
 
     def change(entries: store.Entries) -> None:
         of_sizes = entries.setdefault(question.key, {}).setdefault("trials", {})
-        of_sizes.setdefault(_sizes(question.sizes), []).append([dict(tile), seconds])
+        others = [each for each in of_sizes.get(sizes, []) if each[0] != dict(tile)]
+        of_sizes[sizes] = [*others, [dict(tile), seconds]]
 
     store.update(_path(), change)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.metadata
+import os
 import platform
 from functools import cache
 from importlib import resources
@@ -20,9 +21,8 @@ def device_types() -> tuple[str, ...]:
     return ("cuda", "cpu") if torch.cuda.is_available() else ("cpu",)
 
 
-@cache
 def device_name(device: str) -> str:
-    """Name of the device that its maker gave it, such as `NVIDIA H200`, with the threads of a CPU that torch uses."""
+    """Name of the device that its maker gave it, such as `NVIDIA H200`, and the threads that torch uses of a CPU."""
     if device == "cpu":
         import torch
 
@@ -38,6 +38,15 @@ def hardware_name(device: str) -> str:
     import torch
 
     return str(torch.cuda.get_device_name())
+
+
+def memory_bytes(device: str) -> int:
+    """Memory of the device, whoever uses it."""
+    if device == "cpu":
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    import torch
+
+    return int(torch.cuda.get_device_properties(0).total_memory)
 
 
 def _processor() -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from towtank.kernels.backends import library, triton
 from towtank.kernels.draws import largest, normal, sum_of_products
 from towtank.kernels.gradients import gradients_of
-from towtank.kernels.records import DTYPE_BYTES, Allocate, Cost, Kernel, Sizes, Tile
+from towtank.kernels.records import DTYPE_BYTES, Allocate, Cost, Kernel, Launch, Sizes, Tile, no_terms
 from towtank.kernels.widen import wide
 
 if TYPE_CHECKING:
@@ -68,7 +68,6 @@ def _permute_inputs(
 def _unpermute_inputs(
     sizes: Sizes, dtype: "torch.dtype", generator: "torch.Generator"
 ) -> "tuple[torch.Tensor, ...]":
-
     place = slots(_experts(sizes, generator))
     weights = wide(normal(place.shape, dtype, generator)).softmax(1)
     return normal((place.numel(), sizes["columns"]), dtype, generator), place, weights
@@ -130,7 +129,7 @@ def _library_unpermute_backward(
     return of_rows, (wide(rows[place]) * given).sum(-1).to(weights.dtype)
 
 
-def _summed_of_unpermute_backward(sizes: Sizes) -> int:
+def _columns(sizes: Sizes) -> int:
     """Gradients of weights are sums over columns."""
     return sizes["columns"]
 
@@ -159,47 +158,67 @@ def _cost(per_element: float, index_bytes: int) -> "Callable[[Sizes, str], Cost]
     return cost
 
 
+def _fault(sizes: Sizes) -> str | None:
+    experts, chosen = sizes["experts"], sizes["chosen"]
+    return f"a token chooses {experts} experts at most, got {chosen}" if chosen > experts else None
+
+
+def _one(sizes: Sizes) -> int:
+    return 1
+
+
+def _chosen(sizes: Sizes) -> int:
+    """A token is the sum of its choices."""
+    return sizes["chosen"]
+
+
+def _copies(inputs: "Tensors", sizes: Sizes) -> tuple[float, ...]:
+    """A token's copies are of any sign and few."""
+    return (largest(inputs[0]),)
+
+
+def _kernel(
+    name: str,
+    launch: Launch,
+    inputs: "Callable[[Sizes, torch.dtype, torch.Generator], tuple[torch.Tensor, ...]]",
+    reference: "Callable[[Tensors, Sizes], tuple[torch.Tensor, ...]]",
+    cost: Callable[[Sizes, str], Cost],
+    summed: Callable[[Sizes], int],
+    terms: "Callable[[Tensors, Sizes], tuple[float, ...]]" = no_terms,
+) -> Kernel:
+    return Kernel(
+        name=name,
+        dimensions=DIMENSIONS,
+        backends=(library(launch), triton("moe_permute", name)),
+        inputs=inputs,
+        reference=reference,
+        cost=cost,
+        cases=CASES,
+        fault=_fault,
+        summed=summed,
+        terms=terms,
+    )
+
+
 KERNELS = (
-    Kernel(
-        name="moe_permute",
-        dimensions=DIMENSIONS,
-        backends=(library(_library_permute), triton("moe_permute", "moe_permute")),
-        inputs=_permute_inputs,
-        reference=moe_permute,
-        cost=_cost(0.0, 16),
-        cases=CASES,
+    _kernel("moe_permute", _library_permute, _permute_inputs, moe_permute, _cost(0.0, 16), _one),
+    _kernel("moe_unpermute", _library_unpermute, _unpermute_inputs, moe_unpermute, _cost(2.0, 12), _chosen),
+    _kernel(
+        "moe_permute_backward",
+        _library_permute_backward,
+        _permute_backward_inputs,
+        _permute_backward,
+        _cost(1.0, 8),
+        _chosen,
+        _copies,
     ),
-    Kernel(
-        name="moe_unpermute",
-        dimensions=DIMENSIONS,
-        backends=(library(_library_unpermute), triton("moe_permute", "moe_unpermute")),
-        inputs=_unpermute_inputs,
-        reference=moe_unpermute,
-        cost=_cost(2.0, 12),
-        cases=CASES,
-        summed=lambda sizes: sizes["chosen"],
-    ),
-    Kernel(
-        name="moe_permute_backward",
-        dimensions=DIMENSIONS,
-        backends=(library(_library_permute_backward), triton("moe_permute", "moe_permute_backward")),
-        inputs=_permute_backward_inputs,
-        reference=_permute_backward,
-        cost=_cost(1.0, 8),
-        cases=CASES,
-        summed=lambda sizes: sizes["chosen"],
-        # a token's copies are of any sign and few
-        terms=lambda inputs, sizes: (largest(inputs[0]),),
-    ),
-    Kernel(
-        name="moe_unpermute_backward",
-        dimensions=DIMENSIONS,
-        backends=(library(_library_unpermute_backward), triton("moe_permute", "moe_unpermute_backward")),
-        inputs=_unpermute_backward_inputs,
-        reference=gradients_of(moe_unpermute, (0, 2)),
-        cost=_unpermute_backward_cost,
-        cases=CASES,
-        summed=_summed_of_unpermute_backward,
-        terms=_unpermute_terms,
+    _kernel(
+        "moe_unpermute_backward",
+        _library_unpermute_backward,
+        _unpermute_backward_inputs,
+        gradients_of(moe_unpermute, (0, 2)),
+        _unpermute_backward_cost,
+        _columns,
+        _unpermute_terms,
     ),
 )

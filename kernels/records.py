@@ -64,6 +64,11 @@ def no_terms(inputs: "Sequence[torch.Tensor]", sizes: Sizes) -> tuple[float, ...
     return ()
 
 
+def no_fault(sizes: Sizes) -> str | None:
+    """Sizes of a kernel that takes any."""
+    return None
+
+
 def _one(sizes: Sizes) -> int:
     return 1
 
@@ -104,6 +109,8 @@ class Kernel:
     """Sizes that validation tries: usual, odd and degenerate ones."""
     options: Mapping[str, int] = field(default_factory=dict)
     """Sizes that may be left out, with their values then."""
+    fault: Callable[[Sizes], str | None] = no_fault
+    """Why there are no inputs of such sizes; None where there are."""
     summed: Callable[[Sizes], int] = _one
     """Elements that one output is a sum of: rounding errors grow with them."""
     in_place: tuple[int, ...] = ()

@@ -82,6 +82,11 @@ def _cost(sizes: Sizes, dtype: str) -> Cost:
     return Cost(3.0 * elements, (2 * elements + angles) * DTYPE_BYTES[dtype])
 
 
+def _fault(sizes: Sizes) -> str | None:
+    odd = sizes["head_dim"] % 2
+    return f"head_dim must be even, for its halves are paired, got {sizes['head_dim']}" if odd else None
+
+
 def _kernel(name: str, backward: bool) -> Kernel:
     launch: Launch = _library_backward if backward else _library
     return Kernel(
@@ -92,6 +97,7 @@ def _kernel(name: str, backward: bool) -> Kernel:
         reference=_backward if backward else rotary,
         cost=_cost,
         cases=CASES,
+        fault=_fault,
     )
 
 

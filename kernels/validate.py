@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from towtank.kernels.errors import KernelError
 from towtank.kernels.records import Allocate, Backend, Kernel, Launch, Sizes, Tile
 from towtank.kernels.tolerances import tolerance
 
@@ -56,9 +57,17 @@ def validate(
     infinity in the first input, which must reach those outputs that they reach in the reference. Outputs are
     allocated full of NaN (integers: of their least value), so what is not written is seen; inputs must be left as
     they were, but for those that the kernel updates.
+
+    Raises:
+        KernelError: an earlier kernel has left this process without its GPU.
     """
     faults: list[Fault] = []
     checks, worst = 0, 0.0
+    if lost := _lost(device):
+        raise KernelError(
+            f"{kernel.name} by {backend.name} cannot be tried: a kernel before it has left this process without its "
+            f"GPU ({lost}); see `towtank kernels list` for which, and start again with the others"
+        )
     launch = backend.load()
     for number, case in enumerate((*kernel.cases, *backend.cases(tile))):
         sizes = {**kernel.options, **case}
@@ -68,13 +77,30 @@ def validate(
             worst = max(worst, ratio)
             if complaint:
                 faults.append(Fault(f"{_text(sizes)}, {name}", complaint))
+                if _lost(device):  # whatever is tried now fails
+                    return Verdict(kernel.name, backend.name, dtype, tile, checks, worst, tuple(faults))
     return Verdict(kernel.name, backend.name, dtype, tile, checks, worst, tuple(faults))
+
+
+def _lost(device: str) -> str | None:
+    """What the driver says if an access out of bounds, or the like, has ended this process's use of the GPU."""
+    if device == "cpu":
+        return None
+    import torch
+
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError as error:
+        return str(error).partition("\n")[0]
+    return None
 
 
 def _try(
     kernel: Kernel, backend: Backend, launch: Launch, inputs: "Tensors", sizes: Sizes, tile: Tile
 ) -> tuple[float, str | None]:
     """(relative error over its tolerance, what is wrong) of one call."""
+    import torch
+
     expected = kernel.reference([_widened(each) for each in inputs], sizes)[: backend.outputs]
     before = [each.clone() for each in inputs]
     try:
@@ -82,13 +108,17 @@ def _try(
             # the interpreter of Triton computes with numpy, which warns of every NaN that it is given
             warnings.simplefilter("ignore", RuntimeWarning)
             found = launch(inputs, sizes, tile, poisoned(inputs[0].device.type))
+        if inputs[0].device.type != "cpu":
+            torch.cuda.synchronize()  # a GPU tells of an access out of bounds when it is waited for
     except Exception as error:  # whatever a backend raises is a fault of this variant, not of the others
         return float("inf"), f"{type(error).__name__}: {error}"
     found = (*(inputs[place] for place in kernel.in_place), *found[len(kernel.in_place) :])
     if changed := _changed(kernel, before, inputs):
         return float("inf"), f"changes its inputs {changed}"
-    terms = kernel.terms([_widened(each) for each in before], sizes)
-    return compare(found, expected, kernel.summed(sizes), terms=terms, spreads=kernel.spreads)
+    wide = [_widened(each) for each in before]
+    # only a NaN that went in may spread: one without a cause is an element that was not written
+    spreads = kernel.spreads and not all(bool(each.isfinite().all()) for each in wide)
+    return compare(found, expected, kernel.summed(sizes), terms=kernel.terms(wide, sizes), spreads=spreads)
 
 
 def _changed(kernel: Kernel, before: "Tensors", after: "Tensors") -> list[int]:

@@ -9,17 +9,21 @@ python=${1:-python3}
 folder=${2:-kernels/captures}
 profile=${3:-h200-141gb}
 shift $(($# < 3 ? $# : 3))
-steps=${*:-validate tune compare tiles bench triton profile}
+known="validate tune compare tiles bench triton profile"
+steps=${*:-$known}
 export PYTHONPATH=src${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONWARNINGS=ignore
-device=nvidia-${profile%%-*}
 failed=()
 
 if ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
     echo "$python has no torch that can use a GPU here; name another: make gpu PYTHON=/path/to/python" >&2
     exit 2
 fi
+vendor=$("$python" -c 'import torch; print("amd" if torch.version.hip else "nvidia")')
+device=$vendor-${profile%%-*}
 mkdir -p "$folder"
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
 
 towtank() { "$python" -m towtank.cli "$@"; }
 
@@ -38,8 +42,10 @@ tune() {
     tuned fp8_matmul 8192x8192x8192 fp8 8 || wrong=1
     return $wrong
 }
-compare() {
-    towtank kernels compare --device cuda --json > "$folder/$device.compare.json" && cat "$folder/$device.compare.json"
+compare() { # a capture is whole or not there
+    towtank kernels compare --device cuda --json > "$scratch/compare.json" || return 1
+    cat "$scratch/compare.json"
+    mv "$scratch/compare.json" "$folder/$device.compare.json"
 }
 tiles() {
     "$python" -m towtank.autotune.tiles.gpu_captures --profile "$profile" --out "$folder/$device.triton.csv.gz"
@@ -47,9 +53,15 @@ tiles() {
 bench() { towtank kernels bench --device cuda --out "$folder/$device.bench.csv"; }
 triton() { towtank kernels bench --quick --device cuda --backend triton --out "$folder/$device.triton.bench.csv"; }
 profile() {
-    towtank kernels profile "$folder/$device.bench.csv" --device "$profile" --out "$(mktemp -d)/profile"
+    towtank kernels profile "$folder/$device.bench.csv" --device "$profile" --out "$scratch/profile"
 }
 
+for step in $steps; do
+    case " $known " in
+        *" $step "*) ;;
+        *) echo "no step is named $step; known: $known" >&2 && exit 2 ;;
+    esac
+done
 for step in $steps; do
     start=$SECONDS
     echo "== $step"

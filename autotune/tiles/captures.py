@@ -178,6 +178,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     options = parser.parse_args()
+    if options.rounds < 1:
+        parser.error("--rounds must be 1 or more")
+    if not options.out.parent.is_dir():
+        parser.error(f"--out {options.out}: the folder {options.out.parent} does not exist; make it first")
 
     def progress(text: str) -> None:
         if sys.stderr.isatty():

@@ -40,8 +40,8 @@ class Cpu:
 
 
 TERMS = (
-    "steps", "spills", "calls", "updates", "updates_aliased", "updates_far", "a_l2", "a_l3", "a_strided", "b_l2",
-    "b_panel", "pack_a", "pack_b", "parallel",
+    "steps", "spills", "calls", "updates", "updates_aliased", "updates_far", "a_l2", "a_l3", "a_in_place",
+    "a_strided", "b_l2", "b_panel", "pack_a", "pack_b", "pack_edge", "parallel",
 )  # fmt: skip
 """Counts whose cycles are fitted; see `counts`."""
 
@@ -90,7 +90,9 @@ def _step_cycles(tile: Tile, depth: int, cpu: Cpu) -> float:
 def counts(sizes: Sizes, tile: Tile, cpu: Cpu) -> Mapping[str, float]:
     """How often each thing of `TERMS` happens on one core; threads share all but `parallel`.
 
-    `a_...`, `b_...` and `pack_...` are in floats, `updates` in vectors of C.
+    `a_...`, `b_...` and `pack_...` are in floats, `updates` in vectors of C. `a_in_place` are those of A that are not
+    copied to panels, so that rows of a register block lie in different lines and pages; of them `a_strided` drive
+    each other out. `pack_edge` are those of panels that are not full, copied one by one and not in whole vectors.
     """
     m, n, k = sizes["m"], sizes["n"], sizes["k"]
     rows, vectors = tile["mr"], tile["nr"] // cpu.vector_floats
@@ -105,7 +107,9 @@ def counts(sizes: Sizes, tile: Tile, cpu: Cpu) -> Mapping[str, float]:
     a_in_l2 = a_block + 2 * b_panel <= cpu.l2_bytes
     b_in_l1 = 2 * a_panel + b_panel <= cpu.l1_bytes
     a_floats, b_floats = float(calls * rows * kc), float(calls * tile["nr"] * kc)
-    strided = not tile["pack_a"]
+    in_place = not tile["pack_a"]
+    rows_left = (m - (row_blocks - 1) * mc) % rows
+    columns_left = (n - (column_blocks - 1) * nc) % tile["nr"]
     return {
         "steps": calls * kc * _step_cycles(tile, kc, cpu),
         "spills": calls * kc * max(0, rows * vectors + vectors + 1 - cpu.registers),
@@ -115,11 +119,13 @@ def counts(sizes: Sizes, tile: Tile, cpu: Cpu) -> Mapping[str, float]:
         "updates_far": calls * rows * vectors * (m * n * FLOAT_BYTES > cpu.l2_bytes),
         "a_l2": a_floats * (a_in_l2 and not a_in_l1),
         "a_l3": a_floats * (not a_in_l2),
-        "a_strided": a_floats * strided * _aliased(rows, k, cpu),
+        "a_in_place": a_floats * in_place,
+        "a_strided": a_floats * in_place * _aliased(rows, k, cpu),
         "b_l2": b_floats * (not b_in_l1),
         "b_panel": float(row_blocks * wide * tile["nr"] * k) * (kc * nc * FLOAT_BYTES > cpu.l2_bytes),
         "pack_a": float(m * k * column_blocks) * tile["pack_a"],
         "pack_b": float(n * k),
+        "pack_edge": float(k * (columns_left + rows_left * column_blocks)),
         "parallel": float(depth_blocks * column_blocks),
     }
 

@@ -17,7 +17,6 @@ from towtank.autotune.tiles import gpu_model
 from towtank.autotune.tiles.captures import DIMENSIONS, Capture, Record, parse, to_bytes
 from towtank.hardware_profiles.load import load_device
 from towtank.hardware_profiles.records import Device
-from towtank.kernels.errors import KernelError
 from towtank.kernels.records import Sizes, Tile
 
 SHAPES = ((4096, 4096, 4096), (8192, 8192, 8192), (4096, 14336, 4096), (1024, 4096, 8192))
@@ -140,6 +139,14 @@ def _timed(sizes: Sizes, tiles: Sequence[Tile]) -> Iterator[Record]:
         yield Record(sizes, tile, timing.least_s, timing.median_s)
 
 
+def _record_to(out: Path, device: Device) -> Capture:
+    if not out.parent.is_dir():  # better now than after minutes of measuring
+        raise OSError(f"the folder {out.parent} does not exist; make it first")
+    capture = record(candidates(device), progress=lambda text: print(text, file=sys.stderr))
+    out.write_bytes(to_bytes(capture))
+    return capture
+
+
 def main() -> None:
     """Record a GPU, or judge a record."""
     parser = argparse.ArgumentParser(description=main.__doc__)
@@ -147,17 +154,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--judge", type=Path)
     options = parser.parse_args()
-    device = load_device(options.profile)
-    if options.out is not None:
-        try:
-            capture = record(candidates(device), progress=lambda text: print(text, file=sys.stderr))
-        except KernelError as error:
-            parser.error(str(error))
-        options.out.write_bytes(to_bytes(capture))
-    elif options.judge is not None:
-        capture = parse(options.judge.read_bytes())
-    else:
-        parser.error("give --out to record or --judge to compare")
+    if (options.out is None) == (options.judge is None):
+        parser.error("give either --out to record or --judge to compare")
+    try:
+        device = load_device(options.profile)
+        capture = _record_to(options.out, device) if options.out else parse(options.judge.read_bytes())
+    except (OSError, EOFError, ValueError) as error:  # ours, of profiles and of kernels, are of the last kind
+        parser.error(str(error))
     print(capture.heading)
     print(f"shape               tiles  Spearman  best of top {TOP} over best of all")
     for each in judge(capture, device):

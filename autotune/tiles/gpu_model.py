@@ -16,24 +16,31 @@ from typing import Any
 import yaml
 
 from towtank.hardware_profiles.records import Device, known
+from towtank.hardware_profiles.units import parse_quantity
 from towtank.kernels.errors import KernelError
 from towtank.kernels.records import DTYPE_BYTES, Sizes, Tile
 
 PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float8_e4m3fn": "fp8"}
-WARPS_TO_HIDE = 8
-"""Warps in one multiprocessor that keep its matrix units busy: two for each unit, one waits while the other computes
-(NVIDIA, CUDA C++ Best Practices Guide, section on occupancy: latency of arithmetic needs few warps, with
-instruction-level parallelism fewer)."""
-LATENCY_S = 7e-7
-"""A load from memory until its data are there, about 700 ns on Hopper and Ampere (Luo et al., Benchmarking and
-Dissecting the Nvidia Hopper GPU Architecture via Microbenchmarking, 2024, global memory latency, rounded)."""
-LAUNCH_S = 3e-6
-"""Start of a kernel beside which nothing runs; the same for all tiles."""
-L2_OVER_MEMORY = 2.5
-"""Bandwidth of the shared cache over that of memory: 5.5 to 5.7 TB/s over 2 to 3.35 TB/s on A100 and H100 (same
-source)."""
-REGISTERS_BESIDE = 40
-"""Registers of a thread for addresses and operands on their way, beside its accumulators."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What the model takes to be the same on all GPUs (`gpus.yaml`)."""
+
+    warps_to_hide: int
+    """Warps in one multiprocessor that keep its matrix units busy."""
+    latency_s: float
+    """From a load from memory until its data are there."""
+    launch_s: float
+    """Start of a kernel."""
+    l2_over_memory: float
+    """Bandwidth of the shared cache over that of memory."""
+    registers_beside: int
+    """Registers of a thread beside its accumulators."""
+    most_shares: int
+    """Shares of the memory's bandwidth that one multiprocessor draws while others have nothing to do."""
+    together: int
+    """Programs that run at about the same time, as far as what they share in the cache goes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +85,21 @@ def limits(device: Device) -> Limits:
 
 
 @cache
+def figures() -> Figures:
+    """The model's own figures."""
+    given = _table()["model"]
+    return Figures(
+        warps_to_hide=given["warps_to_hide"],
+        latency_s=parse_quantity(given["latency"], "seconds"),
+        launch_s=parse_quantity(given["launch"], "seconds"),
+        l2_over_memory=given["l2_over_memory"],
+        registers_beside=given["registers_beside"],
+        most_shares=given["most_shares"],
+        together=given["together"],
+    )
+
+
+@cache
 def _table() -> Mapping[str, Any]:
     text = resources.files("towtank.autotune.tiles").joinpath("gpus.yaml").read_text("utf-8")
     table: Mapping[str, Any] = yaml.safe_load(text)
@@ -90,7 +112,7 @@ def occupancy(tile: Tile, dtype: str, limit: Limits) -> Occupancy:
     stage = (tile["block_m"] + tile["block_n"]) * tile["block_k"] * element
     shared = stage * max(1, tile["stages"] - (limit.warp_threads == 64))  # AMD keeps one stage in registers
     threads = tile["warps"] * limit.warp_threads
-    registers = ceil(tile["block_m"] * tile["block_n"] / threads) + REGISTERS_BESIDE
+    registers = ceil(tile["block_m"] * tile["block_n"] / threads) + figures().registers_beside
     if shared > limit.shared_memory_of_block_bytes:
         return Occupancy(shared, registers, 0, 0)
     held = min(registers, limit.registers_of_thread)
@@ -123,15 +145,13 @@ def seconds(sizes: Sizes, tile: Tile, dtype: str, device: Device) -> float:
     programs = ceil(sizes["m"] / tile["block_m"]) * ceil(sizes["n"] / tile["block_n"])
     rate = device.peak_flop_per_s[precision] / processors
     full, rest = divmod(programs, int(processors) * at.programs)
-    waves = [at.programs] * min(1, full)
-    times = [
-        full * _wave(sizes, tile, dtype, at, limit, beside, rate, memory / processors) for beside in waves
-    ]
-    if rest:
-        beside = ceil(rest / processors)
-        share = memory / min(rest, processors)
-        times.append(_wave(sizes, tile, dtype, at, limit, beside, rate, min(share, 4 * memory / processors)))
-    return LAUNCH_S + sum(times)
+    time = figures().launch_s
+    if full:
+        time += full * _wave(sizes, tile, dtype, at, limit, at.programs, rate, memory / processors)
+    if rest:  # few programs share the bandwidth, but one alone draws no more than a few shares of it
+        share = min(memory / min(rest, processors), figures().most_shares * memory / processors)
+        time += _wave(sizes, tile, dtype, at, limit, ceil(rest / processors), rate, share)
+    return time
 
 
 def _wave(
@@ -148,28 +168,29 @@ def _wave(
 
     `rate` in FLOP/s and `memory` in bytes/s are the multiprocessor's shares.
     """
-    element = DTYPE_BYTES[dtype]
+    element, given = DTYPE_BYTES[dtype], figures()
     steps = ceil(sizes["k"] / tile["block_k"])
     flop = 2.0 * tile["block_m"] * tile["block_n"] * tile["block_k"]
     brought = (tile["block_m"] + tile["block_n"]) * tile["block_k"] * element
-    hidden = min(1.0, beside * tile["warps"] / WARPS_TO_HIDE) * min(1.0, tile["warps"] / limit.matrix_warps)
+    hidden = min(1.0, beside * tile["warps"] / given.warps_to_hide) * min(
+        1.0, tile["warps"] / limit.matrix_warps
+    )
     spilled = max(0, at.registers_of_thread - limit.registers_of_thread) / at.registers_of_thread
     arithmetic = beside * flop / (rate * hidden * (1 - spilled))
-    traffic = beside * brought / (memory * L2_OVER_MEMORY * _from_l2(sizes, tile, element, limit))
-    waiting = LATENCY_S / max(1, tile["stages"] - 1)
+    traffic = beside * brought / (memory * given.l2_over_memory * _from_l2(sizes, tile, element, limit))
+    waiting = given.latency_s / max(1, tile["stages"] - 1)
     written = beside * tile["block_m"] * tile["block_n"] * element / memory
     if tile["stages"] == 1:  # nothing is on its way while the units compute
         return steps * (arithmetic + traffic + waiting) + written
-    return LATENCY_S + steps * max(arithmetic, traffic, waiting) + written
+    return given.latency_s + steps * max(arithmetic, traffic, waiting) + written
 
 
 def _from_l2(sizes: Sizes, tile: Tile, element: int, limit: Limits) -> float:
     """Share of full cache bandwidth: 1 where operands of neighbouring programs stay in the cache, less where they
     come from memory anew."""
     group = min(tile["group_m"], ceil(sizes["m"] / tile["block_m"]))
-    columns = max(
-        1, 64 // group
-    )  # programs that run together go down a group of rows, then to the next columns
+    # programs that run together go down a group of rows, then to the next columns
+    columns = max(1, figures().together // group)
     kept = (group * tile["block_m"] + columns * tile["block_n"]) * sizes["k"] * element
     missed = (1 / columns + 1 / group) / 2 if kept <= limit.l2_bytes else 1.0
-    return 1 / max(1.0, missed * L2_OVER_MEMORY)
+    return 1 / max(1.0, missed * figures().l2_over_memory)

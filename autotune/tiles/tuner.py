@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from towtank.autotune.tiles import cpu_model, gpu_model
-from towtank.autotune.tiles.search import Budget, Found, search
+from towtank.autotune.tiles.search import Budget, Found, key_of, search
 from towtank.kernels import cache as tile_cache
 from towtank.kernels.bench import bound_call, inputs_for
 from towtank.kernels.c_code.compiler import here
@@ -85,7 +85,8 @@ def tune(
     kernel, backend = find(question.kernel, question.backend, question.device)
     _check(question, backend)
     tiles, predict = _space(question, backend, profile)
-    known = [] if fresh else tile_cache.trials(question)
+    space_of = {key_of(tile) for tile in tiles}
+    known = [] if fresh else [each for each in tile_cache.trials(question) if key_of(each[0]) in space_of]
     run = _Measurements(question, kernel, backend)
     if question.device != "cpu":
         promising = sorted(tiles, key=predict)[:PROVEN_AT_ONCE]
@@ -94,7 +95,7 @@ def tune(
     found = search(tiles, predict, run.seconds, budget, seed=seed, known=known, progress=progress)
     if not found.measured:
         raise KernelError(
-            f"none of {len(found.refused)} tiles passed validation; see `towtank kernels validate`"
+            f"none of {len(found.refused)} tiles can be used here; the first: {run.first_fault}"
         )
     finalists = found.fastest(FINALISTS)
     best = run.playoff(finalists, tiles[0] if tiles[0] not in found.refused else finalists[0])
@@ -144,7 +145,7 @@ def _space(
 ) -> tuple[Sequence[Tile], Callable[[Tile], float]]:
     """Tiles, the default first, and their predicted seconds; the same for all where there is no model."""
     if question.kernel not in PRODUCTS:
-        return backend.tiles(question.sizes, question.dtype), lambda tile: 1.0
+        return backend.tiles(question.whole, question.dtype), lambda tile: 1.0
     sizes = product_sizes(question)
     if question.backend == "c":
         import torch
@@ -156,7 +157,7 @@ def _space(
         )
     if profile is None:
         raise KernelError("tiles of triton are predicted from a device's profile; name it with --profile")
-    tiles = backend.tiles(question.sizes, question.dtype)
+    tiles = backend.tiles(question.whole, question.dtype)
     predict = partial(gpu_model.seconds, sizes, dtype=question.dtype, device=profile)
     fitting = [tile for tile in tiles if predict(tile) < float("inf")]
     return fitting, predict
@@ -180,7 +181,9 @@ class _Measurements:
 
     def __init__(self, question: Question, kernel: Kernel, backend: Backend) -> None:
         self._question, self._kernel, self._backend = question, kernel, backend
-        self._inputs = inputs_for(kernel, question.sizes, question.dtype, question.device)
+        self._inputs = inputs_for(kernel, question.whole, question.dtype, question.device)
+        self.first_fault = ""
+        """Why the first tile that could not be used could not."""
 
     def seconds(self, tile: Tile) -> float | None:
         """Least time of a tile, recorded at once; None where it does not pass validation or cannot run."""
@@ -188,11 +191,13 @@ class _Measurements:
         try:
             require(self._kernel, self._backend, question.dtype, tile, question.device)
             (timing,) = timings([self._call(tile)], question.device, samples=5, budget_s=SAMPLE_BUDGET_S)
-        except KernelError:
+        except KernelError as error:
+            self.first_fault = self.first_fault or str(error)
             return None
-        except Exception:  # of these sizes, such as more shared memory than there is
+        except Exception as error:  # of these sizes, such as more shared memory than there is
             if question.backend != "triton":
                 raise
+            self.first_fault = self.first_fault or f"{type(error).__name__}: {error}"
             return None
         tile_cache.add_trial(question, tile, timing.least_s)
         return timing.least_s
@@ -210,4 +215,4 @@ class _Measurements:
         return Tuned(entries[first], medians[first], medians[0], question.sizes, date)
 
     def _call(self, tile: Tile) -> Callable[[], object]:
-        return bound_call(self._backend, self._inputs, self._question.sizes, tile, self._question.device)
+        return bound_call(self._backend, self._inputs, self._question.whole, tile, self._question.device)

@@ -56,7 +56,9 @@ def target(compiler: str) -> Target:
     Raises:
         KernelError: it cannot be run, or cannot compile for this CPU.
     """
-    version = _run([compiler, "--version"]).splitlines()[0]
+    version = _run([compiler, "--version"]).partition("\n")[0]
+    if not version:
+        raise KernelError(f"{compiler} is no C compiler: it does not tell its version; correct CC")
     failures = []
     for native in _NATIVE:
         try:
@@ -90,21 +92,31 @@ def build(source: str) -> ctypes.CDLL:
     The key holds all that the object depends on: source, flags, compiler's version and the CPU it is made for.
 
     Raises:
-        KernelError: there is no compiler, or it rejects the source.
+        KernelError: there is no compiler, it rejects the source, or the object cannot be kept.
     """
     at = here()
     flags = (*_FLAGS, at.native)
     text = "\0".join((source, at.compiler, at.version, *flags, _processor()))
     folder = cache_folder() / "objects"
     made = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.so"
-    if not made.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as work:
-            code, object_file = Path(work, "kernel.c"), Path(work, "kernel.so")
-            code.write_text(source, "utf-8")
-            _run([at.compiler, *flags, str(code), "-o", str(object_file)])
-            os.replace(object_file, made)  # in one step: another process sees all of it or nothing
-    return ctypes.CDLL(str(made))
+    try:
+        if not made.exists():
+            _make(source, [at.compiler, *flags], made)
+        return ctypes.CDLL(str(made))
+    except OSError as error:
+        raise KernelError(
+            f"the compiled multiply cannot be kept in {folder}: {error.strerror or error}; name a folder that can be "
+            "written by TOWTANK_CACHE"
+        ) from error
+
+
+def _make(source: str, command: list[str], made: Path) -> None:
+    made.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=made.parent) as work:
+        code, object_file = Path(work, "kernel.c"), Path(work, "kernel.so")
+        code.write_text(source, "utf-8")
+        _run([*command, str(code), "-o", str(object_file)])
+        os.replace(object_file, made)  # in one step: another process sees all of it or nothing
 
 
 @cache

@@ -20,7 +20,12 @@ def attention(
         v: as k.
         causal: a query sees the keys up to its own place.
         window: and of these only so many last ones; 0 is all.
+
+    Raises:
+        ValueError: heads are no multiple of kv heads.
     """
+    if q.shape[2] % k.shape[2]:
+        raise ValueError(f"heads must be a multiple of kv heads, got {q.shape[2]} and {k.shape[2]}")
     if backend_of("attention", q.dtype, q.device.type) == "library":
         return sdpa((q, k, v), {"causal": int(causal), "window": window, "sequence": q.shape[1]})
     output: torch.Tensor = apply(_Attention, q, k, v, int(causal), window)

@@ -79,5 +79,4 @@ def adamw(
             optimizer.settings(step, rate, betas, epsilon, decay), dtype=torch.float32, device=gradient.device
         )
         copy = master if weight is None else weight
-        inputs = [each.view(-1) for each in (gradient, master, first, second, copy)]
-        run("adamw", "adamw", (*inputs, settings), {})
+        run("adamw", "adamw", (gradient, master, first, second, copy, settings), {})

@@ -102,12 +102,13 @@ def _forward(
     CAUSAL: tl.constexpr, WINDOW: tl.constexpr, FULL: tl.constexpr, WIDE: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, HEAD: tl.constexpr,
 ):  # fmt: skip
-    block = tl.program_id(0)
+    # one dimension: of the others a GPU has 65,535 at most
+    blocks = tl.cdiv(sequence, BLOCK_M)
+    block, pair = tl.program_id(0) % blocks, tl.program_id(0) // blocks
     if CAUSAL:  # the last queries see most keys: those programs start first
-        block = tl.num_programs(0) - 1 - block
+        block = blocks - 1 - block
     first = block * BLOCK_M
-    batch = (tl.program_id(1) // heads).to(tl.int64)
-    head = (tl.program_id(1) % heads).to(tl.int64)
+    batch, head = (pair // heads).to(tl.int64), (pair % heads).to(tl.int64)
     row, dim = first + tl.arange(0, BLOCK_M), tl.arange(0, HEAD)
     inside = (row[:, None] < sequence) & (dim[None, :] < head_dim)
     queries = load_rows(q + batch * q_batch + head * q_head, row, q_row, sequence, head_dim, HEAD, True, FULL)
@@ -153,7 +154,7 @@ def _launch(inputs: Tensors, sizes: Sizes, tile: Tile, allocate: Allocate) -> tu
     tile = tile or tiles({"head_dim": head_dim}, str(q.dtype).removeprefix("torch."))[0]
     head = max(16, triton.next_power_of_2(head_dim))
     strides = [each.stride(place) for each in (q, k, v) for place in range(3)]
-    _forward[(triton.cdiv(sequence, tile["block_m"]), batch * heads)](
+    _forward[(triton.cdiv(sequence, tile["block_m"]) * batch * heads,)](
         q, k, v, output, sums, sequence, heads, heads // k.shape[2], sizes["window"],
         head_dim**-0.5 * LOG2_E.value, head_dim, *strides,
         bool(sizes["causal"]), bool(sizes["window"]), head == head_dim, interpreted(),

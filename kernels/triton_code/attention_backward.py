@@ -66,10 +66,11 @@ def _of_keys(
     CAUSAL: tl.constexpr, WINDOW: tl.constexpr, FULL: tl.constexpr, WIDE: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, HEAD: tl.constexpr,
 ):  # fmt: skip
-    first = tl.program_id(0) * BLOCK_N  # if causal, the first keys are seen by most queries
+    blocks = tl.cdiv(sequence, BLOCK_N)
+    # if causal, the first keys are seen by most queries: those programs start first
+    first, pair = tl.program_id(0) % blocks * BLOCK_N, tl.program_id(0) // blocks
     kv_heads = heads // group
-    batch = (tl.program_id(1) // kv_heads).to(tl.int64)
-    kv_head = tl.program_id(1) % kv_heads
+    batch, kv_head = (pair // kv_heads).to(tl.int64), pair % kv_heads
     column, dim = first + tl.arange(0, BLOCK_N), tl.arange(0, HEAD)
     inside = (column[:, None] < sequence) & (dim[None, :] < head_dim)
     own = ((batch * sequence + column) * kv_heads + kv_head)[:, None] * head_dim + dim[None, :]
@@ -139,13 +140,13 @@ def _of_queries(
     CAUSAL: tl.constexpr, WINDOW: tl.constexpr, FULL: tl.constexpr, WIDE: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, HEAD: tl.constexpr,
 ):  # fmt: skip
-    block = tl.program_id(0)
+    blocks = tl.cdiv(sequence, BLOCK_M)
+    block, pair = tl.program_id(0) % blocks, tl.program_id(0) // blocks
     if CAUSAL:  # the last queries see most keys: those programs start first
-        block = tl.num_programs(0) - 1 - block
+        block = blocks - 1 - block
     first = block * BLOCK_M
     kv_heads = heads // group
-    batch = (tl.program_id(1) // heads).to(tl.int64)
-    head = tl.program_id(1) % heads
+    batch, head = (pair // heads).to(tl.int64), pair % heads
     row, dim = first + tl.arange(0, BLOCK_M), tl.arange(0, HEAD)
     inside = (row[:, None] < sequence) & (dim[None, :] < head_dim)
     own = ((batch * sequence + row) * heads + head)[:, None] * head_dim + dim[None, :]
@@ -190,10 +191,11 @@ def _launch(inputs: Tensors, sizes: Sizes, tile: Tile, allocate: Allocate) -> tu
         tile["block_m"], tile["block_n"], head,
     )  # fmt: skip
     extra = {"num_warps": tile["warps"], "num_stages": tile["stages"]}
-    _of_keys[(triton.cdiv(sequence, tile["block_m"]), batch * k.shape[2])](
+    blocks = triton.cdiv(sequence, tile["block_m"])
+    _of_keys[(blocks * batch * k.shape[2],)](
         gradient, q, k, v, sums, dots, outputs[1], outputs[2], *common, *constants, **extra
     )
-    _of_queries[(triton.cdiv(sequence, tile["block_m"]), batch * heads)](
+    _of_queries[(blocks * batch * heads,)](
         gradient, q, k, v, sums, dots, outputs[0], *common, *constants, **extra
     )
     return outputs

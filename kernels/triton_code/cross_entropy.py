@@ -36,7 +36,9 @@ def _row(
     highest = tl.max(top, 0)
     total = tl.sum(tl.where(weight == 0.0, 0.0, weight * tl.exp(top - highest)), 0)
     share = tl.where(counts, 1.0 / tl.load(number).to(tl.float32), 0.0)
-    chosen = tl.load(logits + label, mask=counts, other=0.0).to(tl.float32)
+    # a label that is none of the vocabulary has no logit: its loss is NaN
+    known = (label >= 0) & (label < vocabulary)
+    chosen = tl.load(logits + label, mask=known, other=float("nan")).to(tl.float32)
     loss = highest + tl.log(total) - chosen
     tl.store(losses + row, tl.where(counts, loss, 0.0))
     for start in range(0, vocabulary, BLOCK):

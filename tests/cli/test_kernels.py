@@ -55,6 +55,18 @@ def test_a_wrong_kernel_is_printed_and_ends_with_1(
     assert "failed: fp32: rows=5: shape (4,)" in " ".join(towtank("kernels", "list").out.split())
 
 
+def test_a_tile_that_failed_beside_one_that_passed_is_counted(towtank: Callable[..., Any]) -> None:
+    from towtank.kernels.launch import record
+    from towtank.kernels.validate import Fault, Verdict
+
+    for swap, faults in ((0, ()), (1, (Fault("m=1", "out of resources"),))):
+        record(Verdict("matmul_dgrad", "library", "float32", {"swap": swap}, 4, 0.5, faults), "cpu", 1)
+    rows = json.loads(towtank("kernels", "list", "--device", "cpu", "--json").out)
+    (row,) = [each for each in rows if (each["kernel"], each["backend"]) == ("matmul_dgrad", "library")]
+    assert row["state"] == "validated in part"
+    assert row["status"] == "validated: fp32; not fp16 bf16 fp64; 1 tile failed and not used"
+
+
 def test_wrong_names_are_told_together(towtank: Callable[..., Any]) -> None:
     done = towtank("kernels", "validate", "--kernel", "matmull", "--backend", "trit", "--dtype", "fp7")
     assert done.code == 2
@@ -65,6 +77,13 @@ def test_wrong_names_are_told_together(towtank: Callable[..., Any]) -> None:
     ):
         assert part in done.err
     assert towtank("kernels", "list", "--device", "tpu").code == 2
+
+
+def test_a_precision_that_no_kernel_asked_for_has_is_said(towtank: Callable[..., Any]) -> None:
+    done = towtank("kernels", "validate", "--kernel", "gelu", "--dtype", "fp8", "--device", "cpu")
+    assert done.code == 2
+    assert "nothing has the precision fp8: gelu by library has fp32, fp16, bf16, fp64" in done.err
+    assert towtank("kernels", "validate", "--seed", str(2**70)).code == 2
 
 
 def test_without_torch(towtank: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,6 +164,12 @@ def test_a_backend_is_compared_with_the_library(towtank: Callable[..., Any]) -> 
         (("--shape", "8x8"), "name it with --kernel"),
         (("--kernel", "gelu"), "give a --shape"),
         (("--kernel", "gelu", "--shape", "8"), "--shape of gelu is rows x columns"),
+        (
+            ("--kernel", "attention", "--shape", "1x8x3x2x4"),
+            "heads must be a multiple of kv_heads, got 3 and 2",
+        ),
+        (("--kernel", "rotary", "--shape", "1x2x2x3"), "head_dim must be even"),
+        (("--kernel", "moe_permute", "--shape", "4x8x2x3"), "a token chooses 2 experts at most, got 3"),
     ):
         done = towtank(*call, *wrong)
         assert done.code == 2

@@ -46,12 +46,46 @@ def test_tiles_are_searched_kept_and_used(towtank):
             "orders of operands are those of matmul",
         ),
         (("--shape", "4096x4096", "--backend", "c", "--device", "cpu"), "--shape of matmul is m x n x k"),
+        (
+            (*CALL[2:], "--out", "modes.csv", "--profile", "h200-141gb"),
+            "--out, --profile: not read here: tiles",
+        ),
+        (
+            ("--backend", "library", "--trials", "3", "--fresh"),
+            "--trials, --fresh: not read here: of the library",
+        ),
+        (
+            ("--backend", "library", "--out", "no/modes.csv"),
+            "--out no/modes.csv: the folder no does not exist",
+        ),
+        ((*CALL[2:4], "--shape", "9999999x9999999x9999999", *CALL[6:]), "choose smaller sizes"),
     ],
 )
 def test_bad_input_is_one_clear_message(towtank, arguments, text):
     done = towtank("kernels", "tune", *arguments)
     assert done.code == 2
     assert text in done.err and "Traceback" not in done.err
+
+
+def test_a_cache_that_cannot_be_written_is_one_clear_message(towtank, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TOWTANK_CACHE", str(tmp_path / "file"))
+    for call in (
+        CALL,
+        ("kernels", "validate", "--kernel", "gelu", "--backend", "library", "--dtype", "fp32"),
+    ):
+        done = towtank(*call)
+        assert done.code == 2
+        assert str(tmp_path / "file") in done.err and "Traceback" not in done.err
+
+
+def test_what_is_no_compiler_is_said(towtank, monkeypatch, tmp_path):
+    silent = tmp_path / "cc"
+    silent.write_text("#!/bin/sh\n")
+    silent.chmod(0o755)
+    monkeypatch.setenv("CC", str(silent))
+    done = towtank(*CALL)
+    assert done.code == 2 and f"{silent} is no C compiler" in done.err
 
 
 def test_a_missing_compiler_is_said_with_what_to_do(towtank, monkeypatch):

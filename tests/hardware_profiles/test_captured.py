@@ -54,7 +54,7 @@ def _table(path: Path, rate: float = 4e14) -> Path:
 
 def test_curves_give_back_what_was_measured(tmp_path: Path) -> None:
     said = write_profile(_table(tmp_path / "t.csv"), "h200-141gb", tmp_path / "mine")
-    assert "8 matrix multiplies" in said
+    assert "matrix multiplies (8 in bf16), off by" in said
     device = load_device("h200-141gb", [tmp_path / "mine"])
     curves = load_curves(device.measured_as, [tmp_path / "mine"])
     matmul = curves.matmul["bf16"]
@@ -67,6 +67,36 @@ def test_curves_give_back_what_was_measured(tmp_path: Path) -> None:
     assert "Test GPU" in curves.provenance
     assert curves.experts["bf16"] is not None
     assert curves.collectives is not None
+
+
+def _in_fp8(path: Path, inputs: tuple[int, ...], rate: float = 9e14) -> Path:
+    """The table above with multiplies in fp8 as well."""
+    with _table(path).open() as file:
+        rows: list[dict[str, object]] = list(csv.DictReader(file))
+    for m in (256, 4096):
+        rows += [
+            _row("matmul", "fp8_matmul", f"m={m} n=1024 k={k}", 2 * m * 1024 * k / rate)
+            | {"dtype": "float8_e4m3fn"}
+            for k in inputs
+        ]
+    return _write(path, rows)
+
+
+def test_multiplies_in_fp8_become_a_curve_of_their_own(tmp_path: Path) -> None:
+    said = write_profile(_in_fp8(tmp_path / "t.csv", (1024, 8192)), "h200-141gb", tmp_path / "mine")
+    assert "matrix multiplies (8 in bf16, 4 in fp8)" in said
+    curves = load_curves("h200-141gb", [tmp_path / "mine"]).matmul
+    assert curves["fp8"].flop_per_s(4096, 1024, 8192) == pytest.approx(9e14, rel=1e-3)
+    assert curves["bf16"].flop_per_s(4096, 1024, 8192) == pytest.approx(4e14, rel=1e-3)
+
+
+def test_multiplies_in_fp8_that_do_not_do(tmp_path: Path) -> None:
+    other = _in_fp8(tmp_path / "t.csv", (1024, 4096))
+    with pytest.raises(ProfileError, match="in fp8 were measured at other k than those in bf16"):
+        write_profile(other, "h200-141gb", tmp_path / "mine")
+    table = _in_fp8(tmp_path / "t.csv", (1024, 8192))
+    with pytest.raises(ProfileError, match="a100-80gb-sxm: needs peak_flop_per_s of fp8"):
+        write_profile(table, "a100-80gb-sxm", tmp_path / "mine")
 
 
 def test_predictions_use_them(tmp_path: Path) -> None:

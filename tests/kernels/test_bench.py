@@ -9,7 +9,7 @@ import pytest
 from towtank.kernels import bench, launch
 from towtank.kernels.bench import COLUMNS, measure, sizes_of, sizes_text
 from towtank.kernels.device import software
-from towtank.kernels.errors import KernelError
+from towtank.kernels.errors import KernelError, TooLargeError
 from towtank.kernels.modes import (
     ModeTimes,
     choices,
@@ -105,6 +105,17 @@ def test_what_is_wrong_is_left_out_and_told_once(monkeypatch: pytest.MonkeyPatch
     assert told == ["matmul is wrong on this device"] * 2
     with pytest.raises(KernelError):
         list(measure(POINTS, "cpu", budget_s=0.01))
+
+
+def test_sizes_that_memory_does_not_hold_do_not_condemn_the_kernel() -> None:
+    huge = Point("matmul", "matmul", "float32", dict.fromkeys("mnk", 10**8))
+    told: list[str] = []
+    rows = measure([huge, POINTS[0]], "cpu", budget_s=0.01, skipped=lambda point, why: told.append(why))
+    assert [row.sizes for row in rows] == ["m=2 n=3 k=4"]
+    (why,) = told
+    assert "needs 120,000,000.0 GB for inputs and outputs" in why
+    with pytest.raises(TooLargeError):
+        list(measure([huge], "cpu"))
 
 
 def test_sizes_are_text_and_back() -> None:

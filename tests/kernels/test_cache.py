@@ -23,6 +23,17 @@ def folder(tmp_path, monkeypatch):
 def test_class_of_a_shape_is_the_next_power_of_two():
     assert shape_class({"m": 100, "n": 256, "k": 257}) == "m<=128 n<=256 k<=512"
     assert shape_class({"m": 1}) == "m<=1"
+    assert shape_class({"causal": 1, "window": 0}) == "causal<=1 window<=0"
+
+
+def test_a_tile_is_found_by_whoever_names_the_options_and_whoever_leaves_them_out():
+    sizes = {"batch": 2, "sequence": 100, "heads": 4, "kv_heads": 4, "head_dim": 64}
+    asked = Question("attention", "triton", "bfloat16", sizes, "cpu")
+    keep(asked, TUNED)
+    for same in ({"causal": 1, "window": 0, **sizes}, {**sizes, "window": 0, "causal": 1}):
+        assert lookup(replace(asked, sizes=same)) == TUNED
+    for other in ({**sizes, "causal": 0}, {**sizes, "window": 64}):
+        assert lookup(replace(asked, sizes=other)) is None
 
 
 def test_a_tile_is_found_for_its_class_and_for_nothing_else():
@@ -40,6 +51,19 @@ def test_other_software_or_another_device_asks_anew(monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(cache, "device_name", lambda device: "another")
     assert lookup(QUESTION) is None
+
+
+def test_other_threads_ask_anew():
+    import torch
+
+    before = torch.get_num_threads()
+    keep(QUESTION, TUNED)
+    try:
+        torch.set_num_threads(before + 1)
+        assert lookup(QUESTION) is None
+    finally:
+        torch.set_num_threads(before)
+    assert lookup(QUESTION) == TUNED
 
 
 def test_default_is_used_where_nothing_was_found_or_the_parameters_have_changed():
@@ -96,3 +120,6 @@ def test_trials_belong_to_exactly_their_sizes():
     add_trial(QUESTION, {"swap": 1}, 0.5)
     assert trials(QUESTION) == [({"swap": 1}, 0.5)]
     assert trials(replace(QUESTION, sizes={"m": 101, "n": 256, "k": 257})) == []
+    add_trial(QUESTION, {"swap": 0}, 0.7)
+    add_trial(QUESTION, {"swap": 1}, 0.4)  # measured again
+    assert trials(QUESTION) == [({"swap": 0}, 0.7), ({"swap": 1}, 0.4)]

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from towtank.kernels.errors import KernelError
 from towtank.kernels.launch import empty, fresh_seed
 from towtank.kernels.records import Backend, Kernel
 from towtank.kernels.registry import kernels
@@ -171,6 +172,36 @@ def test_a_nan_may_spread_only_where_a_kernel_says_so() -> None:
     assert compare([found], [expected], 1)[1] is not None
     assert compare([found], [expected], 1, spreads=True)[1] is None
     assert compare([torch.tensor([1.0, 2.0])], [found.double()], 1, spreads=True)[1] is not None
+
+
+@pytest.mark.parametrize("name", [name for name, kernel in kernels().items() if kernel.spreads])
+def test_an_element_that_is_not_written_is_found_where_a_nan_may_spread(name: str) -> None:
+    kernel = kernels()[name]
+    right = kernel.backend("library").load()
+
+    def launch(inputs, sizes, tile, allocate):
+        *others, last = right(inputs, sizes, tile, allocate)
+        poisoned = allocate(*last.shape, dtype=last.dtype)
+        poisoned.view(-1)[1:] = last.reshape(-1)[1:]
+        return (*others, poisoned)
+
+    backend = Backend("library", lambda: launch, ("float32",), lambda device: None)
+    verdict = validate(kernel, backend, "float32", {}, seed=3)
+    ordinary = [fault for fault in verdict.faults if fault.case.endswith("inputs as they come")]
+    assert len(ordinary) == len(kernel.cases)
+    assert all("finite in one of both only" in fault.text for fault in ordinary)
+
+
+def test_a_gpu_that_a_kernel_has_lost_is_not_blamed_on_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    def synchronize() -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered\nCompile with ...")
+
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    kernel = kernels()["gelu"]
+    with pytest.raises(
+        KernelError, match=r"gelu by library cannot be tried.*\(CUDA error: an illegal .*tered\)"
+    ):
+        validate(kernel, kernel.backend("library"), "float32", {}, device="cuda")
 
 
 def test_integers_are_exact() -> None:

@@ -34,7 +34,8 @@ Dtype = Annotated[
     typer.Option("--dtype", metavar="TYPE", help="This precision only: fp32, fp16, bf16, fp64 or fp8."),
 ]
 Seed = Annotated[
-    int | None, typer.Option("--seed", min=0, help="Seed of the random inputs; default: another each time.")
+    int | None,
+    typer.Option("--seed", min=0, max=2**31 - 1, help="Seed of random inputs; default: another each time."),
 ]
 
 AllTiles = Annotated[
@@ -91,8 +92,6 @@ def _where(device: str) -> str:
 
 
 def _status(kernel: "Kernel", backend: "Backend", device: str, entries: "list[Entry]") -> dict[str, Any]:
-    from towtank.cli.kernels_choice import precision
-
     own = [each for each in entries if (each.kernel, each.backend) == (kernel.name, backend.name)]
     row = {
         "kernel": kernel.name, "backend": backend.name, "device": device, "dtypes": list(backend.dtypes),
@@ -100,18 +99,32 @@ def _status(kernel: "Kernel", backend: "Backend", device: str, entries: "list[En
     }  # fmt: skip
     if (missing := backend.missing(device)) is not None:
         return {**row, "state": "not available", "status": "not available", "reason": missing}
+    state, words = _known(own, backend.dtypes)
+    return {**row, "state": state, "status": words}
+
+
+def _known(own: "list[Entry]", dtypes: tuple[str, ...]) -> tuple[str, str]:
+    """State of a backend by what was tried of it, and the same in words.
+
+    A tile that failed beside one that passed is not used; where none has passed, the precision is not.
+    """
+    from towtank.cli.kernels_choice import precision
+    from towtank.cli.text import plural
+
+    right = [each.dtype for each in own if each.passed]
     wrong = [each for each in own if not each.passed]
-    if wrong:
-        fault = f"{precision(wrong[0].dtype)}: {wrong[0].fault} (seed {wrong[0].seed})"
-        return {**row, "state": "failed", "status": f"failed: {fault}"}
-    passed = sorted({each.dtype for each in own}, key=backend.dtypes.index)
-    left = [each for each in backend.dtypes if each not in passed]
-    if not passed:
-        return {**row, "state": "not validated", "status": "not validated"}
+    for each in wrong:
+        if each.dtype not in right:
+            return "failed", f"failed: {precision(each.dtype)}: {each.fault} (seed {each.seed})"
+    if not right:
+        return "not validated", "not validated"
+    failed = f"; {plural(len(wrong), 'tile')} failed and not used" if wrong else ""
+    there, left = (
+        [precision(each) for each in dtypes if (each in right) == known] for known in (True, False)
+    )
     if left:
-        words = f"validated: {' '.join(map(precision, passed))}; not {' '.join(map(precision, left))}"
-        return {**row, "state": "validated in part", "status": words}
-    return {**row, "state": "validated", "status": f"validated ({len(own)} variants)"}
+        return "validated in part", f"validated: {' '.join(there)}; not {' '.join(left)}{failed}"
+    return "validated", f"validated ({plural(len(right), 'variant')}{failed})"
 
 
 @app.command("validate", epilog=VALIDATE_EXAMPLES)
@@ -131,7 +144,7 @@ def validate(
     """
     from dataclasses import asdict
 
-    from towtank.cli.kernels_choice import Choice, progress
+    from towtank.cli.kernels_choice import Choice, progress, writing
     from towtank.cli.text import emit, emit_json
     from towtank.kernels.launch import fresh_seed, record
     from towtank.kernels.parallel import Variant, usual_jobs
@@ -146,7 +159,8 @@ def validate(
     for number, each in enumerate(names, 1):
         progress(number, len(names), f"{each.kernel} {each.backend} {each.dtype}")
         verdicts.append(next(found))
-        entries.append(record(verdicts[-1], choice.device, used))
+        with writing():
+            entries.append(record(verdicts[-1], choice.device, used))
     if json:
         rows = [asdict(each) for each in entries]
         emit_json({"device": choice.device, "seed": used, "skipped": choice.skipped, "variants": rows})

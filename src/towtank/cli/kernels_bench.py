@@ -45,11 +45,11 @@ def bench(
     Every variant is validated before it is measured. Times are medians after a warm-up. Each row is written at once:
     a sweep that was broken off goes on where it was when the same command is run again.
     """
-    from towtank.cli.kernels_choice import Choice
+    from towtank.cli.kernels_choice import Choice, check_writable
     from towtank.kernels.sweeps import points, sweep_for
 
     choice = Choice.of(None, backend, None, device)
-    _check_writable(out)
+    check_writable(out)
     offered = {kernel.name for kernel, _ in choice.pairs}
     wanted = [
         each
@@ -59,24 +59,16 @@ def bench(
     _sweep(out, wanted, choice.device, backend)
 
 
-def _check_writable(out: Path) -> None:
-    from towtank.cli.failure import InputError
-
-    if not out.parent.is_dir():
-        raise InputError(f"--out {out}: the folder {out.parent} does not exist; make it first")
-    if out.is_dir():
-        raise InputError(f"--out {out} is a folder; name a file in it, such as {out / 'measurements.csv'}")
-
-
 def _sweep(out: Path, wanted: "list[Point]", device: str, backend: str) -> None:
     """Measure what the table does not hold yet."""
-    from towtank.cli.kernels_choice import progress
+    from towtank.cli.kernels_choice import progress, writing
     from towtank.cli.text import emit, paragraph, plural
     from towtank.kernels.bench import measure
     from towtank.kernels.device import device_name
     from towtank.kernels.tables import append, left
 
-    missing = left(out, wanted, device, backend)
+    with writing():
+        missing = left(out, wanted, device, backend)
     known, done, reasons = len(wanted) - len(missing), 0, dict[str, int]()
 
     def skip(point: "Point", why: str) -> None:
@@ -85,7 +77,8 @@ def _sweep(out: Path, wanted: "list[Point]", device: str, backend: str) -> None:
     rows = measure(missing, device, backend=backend, progress=progress, skipped=skip)
     try:
         for row in rows:
-            append(out, row)
+            with writing():
+                append(out, row)
             done += 1
     except KeyboardInterrupt:
         emit(

@@ -1,9 +1,13 @@
 """Which kernels a command is about: names checked, all faults at once."""
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
-from towtank.cli.failure import InputError
+from towtank.cli.failure import InputError, describe
 from towtank.hardware_profiles.nearest import did_you_mean
 from towtank.kernels.backends import LIBRARY_DTYPES, library_missing
 from towtank.kernels.device import device_types
@@ -94,13 +98,50 @@ class Choice:
         return cls(device, pairs, dtypes, skipped)
 
     def variants(self, all_tiles: bool = False) -> list[Variant]:
-        """Kernel, backend, dtype and tile of everything to try: the default tile, or all of them."""
-        found = []
+        """Kernel, backend, dtype and tile of everything to try: the default tile, or all of them.
+
+        Raises:
+            InputError: no kernel that was asked for has such a dtype.
+        """
+        found: list[Variant] = []
         for kernel, backend in self.pairs:
             for dtype in (each for each in self.dtypes if each in backend.dtypes):
                 tiles = backend.tiles({**kernel.options, **kernel.cases[0]}, dtype)
                 found += [(kernel, backend, dtype, tile) for tile in (tiles if all_tiles else tiles[:1])]
+        if not found:
+            offers = "; ".join(
+                f"{kernel.name} by {backend.name} has {', '.join(map(precision, backend.dtypes))}"
+                for kernel, backend in self.pairs
+            )
+            raise InputError(f"nothing has the precision {', '.join(map(precision, self.dtypes))}: {offers}")
         return found
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """A file or a cache that cannot be written is one clear message.
+
+    Raises:
+        InputError: it is so.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"cannot write {describe(error)}") from error
+
+
+def check_writable(out: Path) -> None:
+    """Whether a table can be written, before anything is measured for it.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if not out.parent.is_dir():
+        raise InputError(f"--out {out}: the folder {out.parent} does not exist; make it first")
+    if out.is_dir():
+        raise InputError(f"--out {out} is a folder; name a file in it, such as {out / 'measurements.csv'}")
+    if not os.access(out if out.exists() else out.parent, os.W_OK):
+        raise InputError(f"--out {out} cannot be written; name another file")
 
 
 def progress(done: int, total: int, what: str) -> None:

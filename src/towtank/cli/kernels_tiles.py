@@ -49,18 +49,21 @@ def tune_tiles(
     """Search tiles of one product, keep the best for this device, and print it.
 
     Raises:
-        InputError: the profile is missing.
+        InputError: the profile is missing, or the cache cannot be written.
         KernelError: the backend cannot run here, or no tile is right.
     """
     from towtank.autotune.tiles.search import Budget
     from towtank.autotune.tiles.tuner import tune
+    from towtank.cli.kernels_choice import writing
     from towtank.cli.text import emit, emit_json
     from towtank.kernels.cache import Question
 
     question = Question(kernel, backend, dtype, sizes, device)
     budget = Budget(seconds, trials) if trials is not None else Budget(seconds)
     shown = _Progress(seconds, _flop(question))
-    outcome = tune(question, budget, profile=_profile(profile, device), fresh=fresh, progress=shown.after)
+    found = _profile(profile, device)
+    with writing():
+        outcome = tune(question, budget, profile=found, fresh=fresh, progress=shown.after)
     shown.end()
     if json:
         emit_json(_plain(outcome))

@@ -109,6 +109,7 @@ def tune(
     if backend is None:
         backend = "library" if shape is None else backend_with_tiles(checked_device(device))
     choice = Choice.of(kernel, backend, dtype, device)
+    _check_options(backend, choice.device, out=out, trials=trials, profile=profile, fresh=fresh or None)
     if backend == "library" and not kernel.startswith("matmul"):
         raise InputError(
             f"orders of operands are those of matmul, matmul_dgrad and matmul_wgrad; got {kernel}. Of other kernels "
@@ -127,6 +128,33 @@ def tune(
     )  # fmt: skip
 
 
+def _check_options(backend: str, device: str, **given: object) -> None:
+    """Options that would not be read are refused.
+
+    Raises:
+        InputError: there are some.
+    """
+    from towtank.cli.failure import InputError
+    from towtank.cli.kernels_choice import check_writable
+
+    if backend == "library":
+        unread, why = (
+            ("trials", "profile", "fresh"),
+            "of the library orders of operands are chosen, not tiles",
+        )
+    elif device == "cpu":
+        unread, why = (
+            ("out", "profile"),
+            "tiles on a CPU go into the cache, and are predicted from the CPU at hand",
+        )
+    else:
+        unread, why = ("out",), "tiles go into the cache"
+    if wrong := [f"--{name}" for name in unread if given[name] is not None]:
+        raise InputError(f"{', '.join(wrong)}: not read here: {why}")
+    if isinstance(out := given["out"], Path):
+        check_writable(out)
+
+
 def _tune_modes(
     choice: "Choice", problems: "list[Problem]", budget_s: float, out: Path | None, json: bool
 ) -> None:
@@ -134,7 +162,7 @@ def _tune_modes(
     import datetime
     from dataclasses import asdict
 
-    from towtank.cli.kernels_choice import progress
+    from towtank.cli.kernels_choice import progress, writing
     from towtank.cli.text import emit, emit_json
     from towtank.kernels.device import device_name, software
     from towtank.kernels.modes import choices, measure_modes, write_modes
@@ -143,7 +171,8 @@ def _tune_modes(
     where = f"{device_name(choice.device)}; {software(choice.device)}"
     if out is not None:
         date = datetime.datetime.now(datetime.UTC).date().isoformat()
-        write_modes(out, times, [f"Device: {where}. Date: {date}. By towtank kernels tune."])
+        with writing():
+            write_modes(out, times, [f"Device: {where}. Date: {date}. By towtank kernels tune."])
     if json:
         emit_json([asdict(each) for each in choices(times)])
         return
@@ -165,7 +194,7 @@ def sizes_from(kernel: str, shape: str) -> dict[str, int]:
     """Sizes of a kernel from a text such as 4096x4096x1024.
 
     Raises:
-        InputError: it is none of this kernel.
+        InputError: it is none of this kernel, or no inputs have such sizes.
     """
     from towtank.cli.failure import InputError
     from towtank.kernels.registry import kernels
@@ -176,7 +205,10 @@ def sizes_from(kernel: str, shape: str) -> dict[str, int]:
             f"--shape of {kernel} is {' x '.join(names)}: {len(names)} whole numbers above 0 with x between them, "
             f"such as {'x'.join(['4096'] * len(names))}; got {shape!r}"
         )
-    return dict(zip(names, map(int, parts), strict=True))
+    sizes = dict(zip(names, map(int, parts), strict=True))
+    if fault := kernels()[kernel].fault({**kernels()[kernel].options, **sizes}):
+        raise InputError(f"--shape {shape} of {kernel} ({' x '.join(names)}): {fault}")
+    return sizes
 
 
 def _text(found: "list[ModeChoice]") -> str:

@@ -149,6 +149,24 @@ def test_adamw_writes_the_weight_of_16_bits(backend: str) -> None:
     assert weight.tolist() == tensors[1].half().tolist()
 
 
+@pytest.mark.usefixtures("_unproven")
+@pytest.mark.parametrize("backend", ["library", "triton"])
+def test_adamw_takes_tensors_however_they_lie(backend: str) -> None:
+    gradient, *states = (torch.rand(4, 6).t() for _ in range(4))
+    dense = [each.clone(memory_format=torch.contiguous_format) for each in (gradient, *states)]
+    with functional.using(backend):
+        functional.adamw(gradient, *states, step=3, rate=0.1)
+        functional.adamw(*dense, step=3, rate=0.1)
+    for one, other in zip(states, dense[1:], strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_heads_that_share_no_keys_are_refused() -> None:
+    q, k = torch.ones(1, 2, 3, 4), torch.ones(1, 2, 2, 4)
+    with pytest.raises(ValueError, match="heads must be a multiple of kv heads, got 3 and 2"):
+        functional.attention(q, k, k)
+
+
 def test_plain_gradients_of_a_multiply() -> None:
     x, weight = _draw(2, 3, 5), _draw(4, 5)
     y = functional.matmul(x, weight)
