@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Literal
 
 from towtank.autotune.export.names import names_of
+from towtank.autotune.reading.arguments import Arguments
 from towtank.autotune.reading.records import Options
 from towtank.simulator.plan import Plan, Precision
 from towtank.simulator.stacks.records import Stack
@@ -27,6 +28,11 @@ def precision(options: Options, plan: Plan, stack: Stack) -> Plan:
             f"{_NAMES['fsdp_master']} {master}: a plan keeps its master copy in fp32 or bf16"
         )
     return changed
+
+
+def with_tf32(arguments: Arguments, plan: Plan) -> Plan:
+    """The plan in TF32 where the script says so in place of fp32."""
+    return replace(plan, precision="tf32") if arguments.tf32 and plan.precision == "fp32" else plan
 
 
 def _multiplies(options: Options) -> Precision:
