@@ -146,6 +146,8 @@ def test_a_plan_that_only_the_target_runs_needs_no_stack(towtank, tmp_path):
     assert "--column-tensor-model-parallel-size 2" in outcome.out
     refused = towtank("export", str(path), "--to", "megatron")
     assert refused.code == 2 and "tensor_y = 2" in refused.err
+    both = towtank("export", str(path), "--to", "megatron-axonn", "--set", "context=2")
+    assert "axonn cannot run context = 2" in both.err and "tensor_y" not in both.err
     named = towtank("export", str(path), "--to", "megatron-axonn", "--stack", "megatron-core")
     assert named.code == 2 and "megatron-core cannot run tensor_y = 2" in named.err
 

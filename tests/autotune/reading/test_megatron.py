@@ -128,6 +128,8 @@ BASE = "--num-layers 32 --hidden-size 4096 --num-attention-heads 32 --micro-batc
         ("--fp16", {"precision": "fp16", "gradient_precision": "fp16"}),
         ("--fp16 --accumulate-allreduce-grads-in-fp32", {"precision": "fp16", "gradient_precision": None}),
         ("--bf16 --grad-reduce-in-bf16", {"gradient_precision": "bf16"}),
+        ("--bf16 --use-precision-aware-optimizer --main-grads-dtype bf16", {"gradient_precision": "bf16"}),
+        ("--bf16 --main-grads-dtype bf16", {"gradient_precision": None}),  # of that optimizer only
         ("--bf16 --fp8-format e4m3 --fp8-recipe mxfp8", {"precision": "mxfp8"}),
         ("--bf16 --fp4-format e2m1", {"precision": "nvfp4"}),
         ("--bf16 --context-parallel-size 2 --cp-comm-type a2a",
@@ -218,6 +220,8 @@ FAULTS = {
                        ["other than E, t"]),
     "replicas": (f"{BASE} --use-distributed-optimizer --num-distributed-optimizer-instances 3", {"devices": 8},
                  ["3 does not divide the data-parallel degree 8"]),
+    "master copy": (f"{BASE} --use-precision-aware-optimizer --main-params-dtype fp16", {"devices": 1},
+                    ["--main-params-dtype fp16"]),
     "states split over replicas too": (
         f"{BASE} --use-megatron-fsdp --num-distributed-optimizer-instances 2 --outer-dp-sharding-strategy optim",
         {"devices": 8}, ["--outer-dp-sharding-strategy optim"],
