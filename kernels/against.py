@@ -102,7 +102,7 @@ def _compared(problem: Problem, backend: str, device: str, budget_s: float) -> C
     inputs = inputs_for(kernel, sizes, problem.dtype, device)
     calls = _library_calls(kernel, problem.dtype, inputs, sizes, device)
     timed = [bound_call(own, inputs, sizes, tile, device), *calls.values()]
-    first, *others = timings(timed, device, samples=SAMPLES, budget_s=budget_s)
+    first, *others = timings(timed, device, samples=SAMPLES, budget_s=budget_s, settle=True)
     medians = dict(zip(calls, (each.median_s for each in others), strict=True))
     fastest = min(medians, key=medians.__getitem__)
     return Comparison(

@@ -17,6 +17,8 @@ Call = Callable[[], object]
 SHORTEST_SAMPLE_S = 5e-4
 """Calls are repeated within a sample until it takes this long: the clocks' own time is then below a percent."""
 WARM_UP = 2
+SETTLE_S = 0.03
+"""Pause after which threads of OpenMP have gone to sleep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +32,18 @@ class Timing:
     """Calls in one sample, by whose number it is divided."""
 
 
-def timings(calls: Sequence[Call], device: str, *, samples: int = 9, budget_s: float = 2.0) -> list[Timing]:
+def timings(
+    calls: Sequence[Call], device: str, *, samples: int = 9, budget_s: float = 2.0, settle: bool = False
+) -> list[Timing]:
     """Times of several calls that take turns, in their order.
+
+    `settle`: each turn on a CPU begins with a pause and a call that does not count, for calls of several libraries:
+    threads of one spin for some milliseconds after a call, and whose turn comes next would lack their cores.
 
     `budget_s` bounds the time for all samples of all calls: there are fewer than `samples`, but 3 at least, where
     they would take longer.
     """
-    clock = _event_sample if device == "cuda" else _clock_sample
+    clock = _event_sample if device == "cuda" else _settled_sample if settle else _clock_sample
     for call in calls:
         for _ in range(WARM_UP):
             call()
@@ -58,6 +65,12 @@ def _clock_sample(call: Call, number: int) -> float:
     for _ in range(number):
         call()
     return (time.perf_counter() - start) / number
+
+
+def _settled_sample(call: Call, number: int) -> float:
+    time.sleep(SETTLE_S)
+    call()
+    return _clock_sample(call, number)
 
 
 def _event_sample(call: Call, number: int) -> float:

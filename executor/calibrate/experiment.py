@@ -1,7 +1,9 @@
 """The accuracy of predictions on this machine: calibrate, predict pairs that were not seen, run them, compare.
 
-`python -m towtank.executor.calibrate.experiment --out FOLDER` writes the calibration and a table there and prints it.
-Leave the machine alone meanwhile (ten minutes or so). Captures under version control lie in `captures/`; a test
+`python -m towtank.executor.calibrate.experiment --out FOLDER` writes calibrations and a table there and prints it.
+The speed of a machine drifts over minutes, most of all that of a virtual one, so calibrating and measuring take
+turns: each round calibrates, predicts all pairs and only then runs them; medians over rounds are compared. Leave the
+machine alone meanwhile (a quarter of an hour or so). Captures under version control lie in `captures/`; a test
 repeats their predictions and holds the errors.
 """
 
@@ -20,12 +22,12 @@ from towtank.executor.calibrate.pairs import Pair, load_pairs
 from towtank.executor.calibrate.pool import Pool
 from towtank.hardware_profiles.calibrated.here import here
 from towtank.hardware_profiles.calibrated.machine import machine_of
-from towtank.hardware_profiles.calibrated.read import ENVIRONMENT
+from towtank.hardware_profiles.calibrated.read import ENVIRONMENT, read_calibration
 from towtank.hardware_profiles.calibrated.records import Calibration, threads_of
 from towtank.simulator.predict import predict
 
 NAME = "experiment"
-"""Name of the calibration, and of the table."""
+"""Name of the table; calibrations have the number of their round behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,19 +100,32 @@ def measure(pair: Pair, cores: int | None, steps: int, warm_up: int) -> tuple[fl
     return found.step.step_time_s, found.step.peak_memory_bytes or 0.0
 
 
-def run(folder: Path, rounds: int, steps: int, *, again: bool) -> list[Row]:
-    """The whole experiment. `again`: with the calibration that lies in the folder."""
+def median_predictions(folder: Path, pairs: Sequence[Pair]) -> list[tuple[float, float]]:
+    """Predictions by the calibrations of all rounds in a folder: medians of seconds and of bytes, of each pair.
+
+    Raises:
+        ProfileError: a calibration cannot be read.
+    """
+    rounds = [predictions(read_calibration(path), pairs) for path in sorted(folder.glob(f"{NAME}-*.yaml"))]
+    return [
+        (median(each[0] for each in found), median(each[1] for each in found))
+        for found in zip(*rounds, strict=True)
+    ]
+
+
+def run(folder: Path, rounds: int, steps: int) -> list[Row]:
+    """The whole experiment."""
     pairs = load_pairs("experiment")
-    calibration = _calibration(folder, again=again)
-    predicted = predictions(calibration, pairs)
     times: list[list[float]] = [[] for _ in pairs]
     memory: list[list[float]] = [[] for _ in pairs]
-    for number in range(rounds):
+    for number in range(1, rounds + 1):
+        calibration = _calibration(folder, number)
         for place, pair in enumerate(pairs):
-            _say(f"round {number + 1} of {rounds}, {place + 1} of {len(pairs)}: {pair.name}")
+            _say(f"round {number} of {rounds}, {place + 1} of {len(pairs)}: {pair.name}")
             seconds, num_bytes = measure(pair, calibration.hardware.cores, steps, 2)
             times[place].append(seconds)
             memory[place].append(num_bytes)
+    predicted = median_predictions(folder, pairs)
     return [
         Row(
             pair.name,
@@ -122,15 +137,10 @@ def run(folder: Path, rounds: int, steps: int, *, again: bool) -> list[Row]:
     ]
 
 
-def _calibration(folder: Path, *, again: bool) -> Calibration:
-    from towtank.hardware_profiles.calibrated.read import path_of, read_calibration
-
+def _calibration(folder: Path, number: int) -> Calibration:
     os.environ[ENVIRONMENT] = str(folder)
-    if again:
-        return read_calibration(path_of(NAME))
     begin = time.perf_counter()
-    request = request_for(NAME, "quick", None, here())
-    found, path = calibrate(request, lambda done, total: None)
+    found, path = calibrate(request_for(f"{NAME}-{number}", "quick", None, here()), lambda done, total: None)
     _say(f"calibrated in {time.perf_counter() - begin:.0f} s: {path}")
     return found
 
@@ -186,15 +196,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m towtank.executor.calibrate.experiment", description=__doc__
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where files are written")
-    parser.add_argument("--rounds", type=int, default=3, help="how often all pairs run, one after the other")
+    parser.add_argument("--rounds", type=int, default=3, help="how often to calibrate and to run all pairs")
     parser.add_argument("--steps", type=int, default=5, help="measured steps of each run")
-    parser.add_argument("--again", action="store_true", help="with the calibration that is in the folder")
     parser.add_argument("--show", action="store_true", help="only print the table that is in the folder")
     given = parser.parse_args(arguments)
     given.out.mkdir(parents=True, exist_ok=True)
     path = given.out / f"{NAME}.csv"
     if not given.show:
-        write_rows(path, run(given.out, given.rounds, given.steps, again=given.again))
+        write_rows(path, run(given.out, given.rounds, given.steps))
     print(table(read_rows(path)))
 
 

@@ -1,5 +1,4 @@
 /* C = A B in fp32 for any sizes and strides of A and B; rows of C are contiguous. MR, NR, V are defined above. */
-#include <sched.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -51,20 +50,9 @@ typedef struct {
     int pack_a;
     float *b_panels, *a_panels;
     long a_size; /* floats of one thread's part of a_panels */
-    atomic_int arrived, phase;
+    atomic_int arrived, phase, asleep;
     atomic_long task;
 } work;
-
-/* Waits are short where each thread has a core; where it has not, the core goes to another after a while. */
-static inline void linger(long spins)
-{
-    if (spins > 20000)
-        sched_yield();
-#if defined(__x86_64__) || defined(__i386__)
-    else
-        __builtin_ia32_pause();
-#endif
-}
 
 /* Waits until every thread is here; the last one clears the counter of tasks. */
 static void meet(work *job, int threads)
@@ -74,10 +62,11 @@ static void meet(work *job, int threads)
         atomic_store(&job->arrived, 0);
         atomic_store(&job->task, 0);
         atomic_store(&job->phase, phase + 1);
+        rouse(&job->phase, &job->asleep);
         return;
     }
-    for (long spins = 0; atomic_load(&job->phase) == phase; spins++)
-        linger(spins);
+    while (atomic_load(&job->phase) == phase)
+        linger(&job->phase, phase, &job->asleep);
 }
 
 static void block(const work *job, const float *a, int packed, const float *b, float *c, long rows, long columns,
@@ -189,6 +178,6 @@ void multiply(long m, long n, long k, const float *a, long a_row, long a_depth, 
     mc = even(m, up(MIN(mc, m), MR), MR), kc = even(k, MIN(kc, k), 1), nc = even(n, up(MIN(nc, n), NR), NR);
     long a_size = up(mc * kc, 16) + 16;
     work job = {m, n, k, a, b, c, a_row, a_depth, b_depth, b_column, c_row, mc, kc, nc, (int)pack_a, memory,
-        memory + up(nc * kc, 16) + 16, a_size, 0, 0, 0};
+        memory + up(nc * kc, 16) + 16, a_size, 0, 0, 0, 0};
     together(run, &job, threads);
 }

@@ -4,11 +4,10 @@ import ctypes
 import threading
 from collections.abc import Callable, Sequence
 from functools import cache
-from importlib import resources
 from typing import TYPE_CHECKING
 
 from towtank.kernels.c_code.compiler import build, here
-from towtank.kernels.c_code.source import source
+from towtank.kernels.c_code.source import pool_source, source
 from towtank.kernels.records import Allocate, Launch, Sizes, Tile
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ def _compiled(rows: int, columns: int) -> ctypes.CDLL:
 @cache
 def _together() -> int | None:
     """Address of the function that runs another on several threads."""
-    pool = build(resources.files("towtank.kernels.c_code").joinpath("pool.c").read_text("utf-8"))
+    pool = build(pool_source())
     return ctypes.cast(pool.together, _POINTER).value
 
 

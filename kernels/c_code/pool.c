@@ -1,14 +1,7 @@
 /* Threads that stay between calls: starting one takes longer than a small product. */
 #include <pthread.h>
-#include <sched.h>
-#include <stdatomic.h>
 
 #define LARGEST 256
-#if defined(__x86_64__) || defined(__i386__)
-#define PAUSE() __builtin_ia32_pause()
-#else
-#define PAUSE() atomic_thread_fence(memory_order_acquire)
-#endif
 
 typedef void (*body_type)(void *argument, int number, int threads);
 
@@ -16,7 +9,7 @@ static pthread_mutex_t busy = PTHREAD_MUTEX_INITIALIZER, lock = PTHREAD_MUTEX_IN
 static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
 static int made; /* threads beside the callers */
 static atomic_long ticket; /* number of the call times LARGEST, plus its threads */
-static atomic_int left;
+static atomic_int left, asleep;
 static body_type body;
 static void *argument;
 
@@ -24,7 +17,7 @@ static void *member(void *place)
 {
     long number = (long)place % LARGEST, seen = (long)place / LARGEST;
     for (;;) {
-        for (int spins = 0; spins < 5000 && atomic_load(&ticket) / LARGEST == seen; spins++)
+        for (int spins = 0; spins < SPINS && atomic_load(&ticket) / LARGEST == seen; spins++)
             PAUSE();
         pthread_mutex_lock(&lock);
         while (atomic_load(&ticket) / LARGEST == seen)
@@ -35,6 +28,7 @@ static void *member(void *place)
         if (number < call % LARGEST) {
             body(argument, (int)number, (int)(call % LARGEST));
             atomic_fetch_sub(&left, 1);
+            rouse(&left, &asleep);
         }
     }
     return 0;
@@ -81,10 +75,7 @@ void together(body_type work, void *value, long threads)
     pthread_cond_broadcast(&wake);
     pthread_mutex_unlock(&lock);
     work(value, 0, all);
-    for (long spins = 0; atomic_load(&left); spins++)
-        if (spins > 20000)
-            sched_yield();
-        else
-            PAUSE();
+    for (int others; (others = atomic_load(&left));)
+        linger(&left, others, &asleep);
     pthread_mutex_unlock(&busy);
 }

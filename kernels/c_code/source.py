@@ -24,14 +24,23 @@ def source(rows: int, columns: int, width: int) -> str:
     """
     if min(rows, columns, width) < 1 or columns % width:
         raise ValueError(f"columns must be a positive multiple of {width}, got {rows} x {columns}")
-    driver = resources.files("towtank.kernels.c_code").joinpath("driver.c").read_text("utf-8")
-    head = f"#define MR {rows}\n#define NR {columns}\n#define V {width}\n"
+    head = f"#define MR {rows}\n#define NR {columns}\n#define V {width}\n{_file('wait.c')}"
     parts = (
         _micro_kernel("packed", rows, columns // width, "a[{row}]", "MR"),
         _micro_kernel("direct", rows, columns // width, "a[{row} * row_stride]", "depth_stride"),
         _transpose(width),
     )
-    return head + driver.replace("/* GENERATED */", "\n".join(parts))
+    return head + _file("driver.c").replace("/* GENERATED */", "\n".join(parts))
+
+
+@cache
+def pool_source() -> str:
+    """The C file of the threads that share a multiply."""
+    return _file("wait.c") + _file("pool.c")
+
+
+def _file(name: str) -> str:
+    return resources.files("towtank.kernels.c_code").joinpath(name).read_text("utf-8")
 
 
 def _micro_kernel(name: str, rows: int, vectors: int, operand: str, step: str) -> str:

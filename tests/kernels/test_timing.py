@@ -34,6 +34,19 @@ def test_medians_of_calls_that_take_turns(monkeypatch: pytest.MonkeyPatch) -> No
     assert clock.order[-6:] == ["slow", "fast"] * 3
 
 
+def test_settled_turns_begin_with_a_pause_and_a_call_that_does_not_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = _Clock(monkeypatch)
+    pauses: list[float] = []
+    monkeypatch.setattr(timing.time, "sleep", pauses.append)
+    # warm-up, then each sample after one that does not count
+    slow = clock.call("slow", 9, 9, 9, 9, 9, 1, 9, 5, 9, 3)
+    (found,) = timing.timings([slow], "cpu", samples=3, budget_s=100, settle=True)
+    assert (found.median_s, found.least_s) == (3, 1)
+    assert pauses == [timing.SETTLE_S] * 4
+
+
 def test_short_calls_are_repeated_within_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = _Clock(monkeypatch)
     (found,) = timing.timings([clock.call("a", 1e-5)], "cpu", samples=4)

@@ -8,9 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import towtank.executor.calibrate
-from towtank.executor.calibrate.experiment import NAME, Row, predictions, read_rows, summary
+from towtank.executor.calibrate.experiment import NAME, Row, median_predictions, read_rows, summary
 from towtank.executor.calibrate.pairs import load_pairs
-from towtank.hardware_profiles.calibrated.read import read_calibration
 
 CAPTURES = Path(towtank.executor.calibrate.__file__).parent / "captures"
 MEDIAN, WORST, SPEARMAN, MEMORY = 0.10, 0.25, 0.9, 0.10
@@ -20,7 +19,7 @@ def _replayed(folder: Path) -> list[Row]:
     """The captured measurements beside today's predictions from the captured calibration."""
     pairs = {pair.name: pair for pair in load_pairs("experiment")}
     rows = read_rows(folder / f"{NAME}.csv")
-    found = predictions(read_calibration(folder / f"{NAME}.yaml"), [pairs[row.pair] for row in rows])
+    found = median_predictions(folder, [pairs[row.pair] for row in rows])
     return [
         replace(row, predicted_s=seconds, predicted_bytes=num_bytes)
         for row, (seconds, num_bytes) in zip(rows, found, strict=True)
