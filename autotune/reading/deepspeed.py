@@ -212,7 +212,7 @@ def _precision(options: Options, plan: Plan, stack: Stack) -> Plan:
             f"gradients are kept in {kept} and sent in {sent}: a plan has one precision, {sent}"
         )
     gradients = sent or kept or wide  # without a key, that of the multiplies (runtime/engine.py)
-    usual = stack.communication.gradient_precision
+    usual: str = stack.communication.gradient_precision
     usual = wide if usual in _16_BITS and wide in _16_BITS else usual  # 16 bits are those of the multiplies
     if gradients in ("fp32", *_16_BITS) and gradients != usual:
         plan = replace(plan, gradient_precision=gradients)  # type: ignore[arg-type]  # one of the literals
