@@ -1,7 +1,7 @@
 """Profile files on disk: where they lie, which one wins, and their YAML."""
 
 import os
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -29,7 +29,7 @@ class StrictLoader(_Base):  # type: ignore[misc]
         """Build a mapping; raises yaml.constructor.ConstructorError for a key that stands twice."""
         seen: set[str] = set()
         for key, _ in node.value:
-            if key.value in seen and isinstance(key, yaml.ScalarNode):
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key.value!r} stands twice; keep one of the two", key.start_mark
                 )
@@ -37,6 +37,25 @@ class StrictLoader(_Base):  # type: ignore[misc]
                 seen.add(key.value)
         mapping: dict[Hashable, Any] = super().construct_mapping(node, deep)
         return mapping
+
+
+def _or_yaml_error(construct: Callable[[Any, yaml.ScalarNode], Any]) -> Callable[[Any, yaml.ScalarNode], Any]:
+    """Constructor whose ValueError, of 2024-13-01 or 0x_, is a fault of the file like any other."""
+
+    def checked(loader: Any, node: yaml.ScalarNode) -> Any:
+        try:
+            return construct(loader, node)
+        except ValueError as error:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{node.value} is no value: {error}", node.start_mark
+            ) from error
+
+    return checked
+
+
+for _tag in ("int", "float", "timestamp"):
+    _name = f"tag:yaml.org,2002:{_tag}"
+    StrictLoader.add_constructor(_name, _or_yaml_error(_Base.yaml_constructors[_name]))
 
 
 def layers(profile_dirs: Sequence[Path | str] = ()) -> Layers:

@@ -111,6 +111,8 @@ def read_plan_mapping(path: str | Path) -> dict[str, Any]:
         raise PlanError([f"byte {error.start} is not UTF-8; save the file as UTF-8"], subject) from error
     except yaml.YAMLError as error:
         raise PlanError([f"is not YAML: {' '.join(str(error).split())}"], subject) from error
+    except RecursionError as error:
+        raise PlanError(["nests too deeply to be a plan"], subject) from error
     if not isinstance(data, dict):
         raise PlanError(["must be a mapping of plan fields such as `tensor_x: 8`"], subject)
     return data

@@ -5,6 +5,7 @@ backward pass), its columns input features (our y, all-reduce in the forward pas
 micro-batch is that of a data-parallel group and is split over depth, so it is ours times z.
 """
 
+from towtank.autotune.export.environment import TF32, precision_variables
 from towtank.autotune.export.layout import chunk_layers, node_faults, order_faults
 from towtank.autotune.export.names import Names, names_of
 from towtank.autotune.export.records import Command, ExportError, Job, Translated, Values, is_on
@@ -31,7 +32,7 @@ _PARALLEL = (
 )  # fmt: skip
 _TRAINING = (
     "micro_batch", "global_batch", "sequence", "recompute", "recompute_method", "recompute_layers", "bf16", "fp16",
-    "gradients_fp32", "flash_attention",
+    "gradients_fp32", "flash_attention", "no_fused_gradients", "amd",
 )  # fmt: skip
 _RUN = ("vocab_multiple", "iterations", "learning_rate")
 
@@ -58,7 +59,7 @@ def translate(job: Job) -> Translated:
         f'"${{{name}[@]}}"' for name in ("MODEL_ARGS", "PARALLEL_ARGS", "TRAINING_ARGS", "RUN_ARGS")
     )
     command = Command(
-        (("CUDA_DEVICE_MAX_CONNECTIONS", "1"),),
+        (("CUDA_DEVICE_MAX_CONNECTIONS", "1"), *precision_variables(job.plan.precision)),
         tuple(setup),
         f'pretrain_gpt.py {expanded} "$@"',
         by_slurm=True,
@@ -92,7 +93,14 @@ def _plan(job: Job) -> Values:
         values["gradients_fp32"] = True
     if job.stack.kernels.attention in ("flash2", "best"):
         values["flash_attention"] = True
+    if _on_amd(job):
+        values |= {"no_fused_gradients": True, "amd": True}
     return values
+
+
+def _on_amd(job: Job) -> bool:
+    """Whether its kernels for CUDA only must be off (examples/run_axonn_amd.sh)."""
+    return job.machine.device.vendor == "AMD"
 
 
 def _gradients(job: Job) -> str:
@@ -174,6 +182,8 @@ def _model_faults(model: ModelSpec) -> list[str]:
         or not model.final_norm
         or model.embedding_norm,
         "a bias of the head": model.head_bias,
+        "LayerNorms without bias": model.norm == "layernorm" and not model.norm_bias,
+        "a learned activation function": model.mlp.activation_parameters > 0,
         "biases in some linear layers only": model.mlp.bias != getattr(model.attention, "output_bias", False)
         or model.mlp.bias != getattr(model.attention, "qkv_bias", False),
     }
@@ -191,6 +201,12 @@ def _notes(job: Job) -> list[str]:
     if not job.model.tied_embeddings:
         notes.append(
             "untied embeddings: the branch main of Megatron-AxoNN asserts them off, others have them"
+        )
+    if plan.precision in ("fp32", "tf32"):
+        notes.append(f"{plan.precision}: chosen by the environment, {TF32}")
+    if _on_amd(job) and job.stack.kernels.fused_gradient_accumulation:
+        notes.append(
+            "AMD: kernels of their own add up the weight gradients, which the prediction leaves to the multiplies"
         )
     if plan.pipeline > 1:
         notes.append("published runs of Megatron-AxoNN have one pipeline stage")

@@ -1,5 +1,7 @@
 """Plans as a Python recipe of Megatron Bridge, on top of its plain GPT recipe."""
 
+import shlex
+
 from towtank.autotune.export.family import plan_values
 from towtank.autotune.export.family_model import model_values
 from towtank.autotune.export.megatron import environment
@@ -71,7 +73,7 @@ def translate(job: Job, name: str = "megatron_bridge.py") -> Translated:
         *(["    cfg.model = MLAModelProvider()"] if latent else []),
     ]
     text = "\n".join([*head, *lines, *_FOOT]) + "\n"
-    command = Command(environment(job, values), (), f'{name} "$@"')
+    command = Command(environment(job, values), (), f'{shlex.quote(name)} "$@"')
     return Translated(TARGET, command, (File(name, text),), tuple(model_notes + notes))
 
 

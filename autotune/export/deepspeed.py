@@ -6,6 +6,7 @@ length of sequences, recomputation and pipelines: those belong to the program th
 """
 
 import json
+import shlex
 from typing import Any
 
 from towtank.autotune.export.layout import Layout, layout_of, node_faults, order_faults
@@ -17,6 +18,8 @@ from towtank.simulator.plan import Dimension, Plan
 TARGET = "deepspeed"
 _PROGRAM = "train.py"
 _16_BITS = ("bf16", "fp16")
+_NOT_OVERLAPPED = ("parameter_gather", "tensor", "backward_all_reduce", "pipeline", "expert")
+"""Overlap switches of a plan that no key of the JSON stands for."""
 
 
 def translate(job: Job, name: str = "deepspeed.json") -> Translated:
@@ -34,7 +37,7 @@ def translate(job: Job, name: str = "deepspeed.json") -> Translated:
     if faults:
         raise ExportError(faults, f"export to {TARGET}")
     text = json.dumps(document(job, layout, names), indent=2) + "\n"
-    command = Command((), (), f'{_PROGRAM} --deepspeed --deepspeed_config {name} "$@"')
+    command = Command((), (), f'{_PROGRAM} --deepspeed --deepspeed_config {shlex.quote(name)} "$@"')
     return Translated(TARGET, command, (File(name, text),), tuple(_notes(job, layout)))
 
 
@@ -50,7 +53,7 @@ def document(job: Job, layout: Layout, names: Names) -> dict[str, Any]:
         content[plan.precision] = {"enabled": True}
     if plan.master_precision == "bf16":
         content["bf16"]["bf16_master_weights_and_grads"] = True
-    gradients = _gradients(job)
+    gradients = _gradients(job, layout)
     content[names["data_types"]] = {names["gradients_kept"]: gradients}
     content[names["gradients_sent"]] = gradients
     zero: dict[str, Any] = {names["zero_stage"]: layout.zero_stage}
@@ -64,6 +67,7 @@ def document(job: Job, layout: Layout, names: Names) -> dict[str, Any]:
         content[names["tensor"]] = {names["tensor_x"]: plan.tensor_x}
     if plan.context > 1:
         content[names["sequence_parallel_size"]] = plan.context
+        content[names["gradients_sent_context"]] = gradients  # goes before the other one under Ulysses
     if plan.expert > 1:
         content[names["experts"]] = {
             "enabled": True,
@@ -73,8 +77,16 @@ def document(job: Job, layout: Layout, names: Names) -> dict[str, Any]:
     return content
 
 
-def _gradients(job: Job) -> str:
-    return job.plan.gradient_precision or job.stack.communication.gradient_precision
+def _gradients(job: Job, layout: Layout) -> str:
+    """Precision in which gradients are kept and sent.
+
+    Where a stack has 16 bits, they are those of the multiplies. Without ZeRO, DeepSpeed has no other precision than
+    that of the multiplies (runtime/engine.py, `_do_optimizer_sanity_check`).
+    """
+    usual, working = job.stack.communication.gradient_precision, job.plan.precision
+    if job.plan.gradient_precision is not None:
+        return job.plan.gradient_precision
+    return working if working in _16_BITS and (usual in _16_BITS or not layout.zero_stage) else usual
 
 
 def _plan_faults(plan: Plan) -> list[str]:
@@ -103,6 +115,11 @@ def _plan_faults(plan: Plan) -> list[str]:
         )
     if plan.cached_layers:
         faults.append(f"cached_layers = {plan.cached_layers}: only AxoNN has this; set it to 0")
+    faults += [
+        f"overlap.{name}: DeepSpeed's JSON cannot switch it on; set it false or leave it out"
+        for name in _NOT_OVERLAPPED
+        if getattr(plan.overlap, name)
+    ]
     return faults
 
 
@@ -116,6 +133,11 @@ def _faults(job: Job, layout: Layout) -> list[str]:
         faults.append(
             f"ZeRO 3 with tensor_x = {plan.tensor_x}: DeepSpeed documents AutoTP training with ZeRO 0, 1 and 2; "
             "lower zero_stage or set tensor_x = 1"
+        )
+    if plan.overlap.data_gradients and not layout.zero_stage:
+        faults.append(
+            "overlap.data_gradients: DeepSpeed overlaps the reduction of gradients under ZeRO only (overlap_comm); "
+            "set it false, or zero_stage = 1"
         )
     if plan.gradient_bucket is not None and not layout.zero_stage:
         faults.append(
@@ -143,8 +165,15 @@ def _precision_faults(job: Job, layout: Layout) -> list[str]:
             f"master_precision = {plan.master_precision}: DeepSpeed keeps fp32, or bf16 under bf16 "
             "and ZeRO; set fp32"
         )
-    if plan.master_precision == "bf16" and _gradients(job) == "fp32":
+    gradients, working = _gradients(job, layout), plan.precision if plan.precision in _16_BITS else "fp32"
+    if plan.master_precision == "bf16" and gradients == "fp32":
         faults.append("master_precision = bf16 keeps gradients in bf16 too; set gradient_precision = bf16")
+    if not layout.zero_stage and gradients != working:
+        whose = "" if plan.gradient_precision else f" (what {job.stack.name} does)"
+        faults.append(
+            f"gradient_precision = {gradients}{whose} without ZeRO: DeepSpeed keeps and reduces gradients in "
+            f"{working} there, as it computes; set gradient_precision = {working}, or zero_stage = 1"
+        )
     return faults
 
 
@@ -164,6 +193,12 @@ def _notes(job: Job, layout: Layout) -> list[str]:
         notes.append(f"tensor_z = {plan.tensor_z} is written as ZeRO 3 over {layout.shard} devices")
     if plan.context > 1:
         notes.append("Ulysses needs the groups that your program registers (deepspeed.initialize with mpu)")
+    usual, gradients = job.stack.communication.gradient_precision, _gradients(job, layout)
+    if plan.gradient_precision is None and usual == "fp32" and gradients in _16_BITS:
+        notes.append(
+            f"gradients are kept and reduced in {gradients}, as DeepSpeed does without ZeRO, and not in the fp32 of "
+            f"{job.stack.name} that was predicted: compare with gradient_precision = {gradients}"
+        )
     if layout.zero_stage == 3:
         on = resolve_overlap(plan, job.stack)
         if not on.all_gather:

@@ -5,6 +5,7 @@ Facts are those of megatron-core 0.19.2 (arguments.py `validate_args`, transform
 
 from dataclasses import replace
 
+from towtank.autotune.export.environment import TF32
 from towtank.autotune.export.family_overlap import overlap_values
 from towtank.autotune.export.layout import Layout, layout_of, node_faults, order_faults
 from towtank.autotune.export.records import Job, Values
@@ -33,7 +34,7 @@ def plan_values(job: Job, reference: str) -> tuple[Values, list[str], list[str]]
         *_stack_faults(job, layout, reference),
         *_order_faults(job, layout),
         *node_faults(job),
-        *_precision_faults(plan, layout),
+        *_precision_faults(job, layout),
         *_recompute_faults(job, layout),
         *overlap_faults,
     ]
@@ -198,19 +199,20 @@ def _precision(job: Job, layout: Layout) -> Values:
     return values
 
 
-def _precision_faults(plan: Plan, layout: Layout) -> list[str]:
-    faults = []
+def _precision_faults(job: Job, layout: Layout) -> list[str]:
+    plan, faults = job.plan, []
     if plan.master_precision == "none" or (plan.master_precision == "bf16" and layout.zero_stage < 2):
         faults.append(
             f"master_precision = {plan.master_precision}: Megatron-Core keeps a master copy in fp32 "
             f"(in bf16 under Megatron-FSDP only); set master_precision = fp32"
         )
-    wide = plan.gradient_precision
+    gradients = gradient_precision(job)
     working = "fp16" if plan.precision == "fp16" else "fp32" if plan.precision in ("fp32", "tf32") else "bf16"
-    if wide not in (None, "fp32", working):
+    if gradients not in ("fp32", working):
+        whose = "" if plan.gradient_precision else f" (what {job.stack.name} does)"
         faults.append(
-            f"gradient_precision = {wide} under precision = {plan.precision}: Megatron-Core reduces gradients in "
-            f"fp32 or in {working}; set one of these"
+            f"gradient_precision = {gradients}{whose} under precision = {plan.precision}: Megatron-Core reduces "
+            f"gradients in {' or in '.join(dict.fromkeys(('fp32', working)))}; set that"
         )
     return faults
 
@@ -232,5 +234,5 @@ def _notes(job: Job, layout: Layout) -> list[str]:
             "recompute = selective: Megatron-Core recomputes the core of attention, not every second multiply"
         )
     if plan.precision in ("fp32", "tf32"):
-        notes.append(f"{plan.precision}: chosen by the environment, TORCH_ALLOW_TF32_CUBLAS_OVERRIDE")
+        notes.append(f"{plan.precision}: chosen by the environment, {TF32}")
     return notes

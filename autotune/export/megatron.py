@@ -1,5 +1,6 @@
 """Plans as arguments of Megatron-LM's `pretrain_gpt.py`."""
 
+from towtank.autotune.export.environment import precision_variables
 from towtank.autotune.export.family import plan_values
 from towtank.autotune.export.family_model import model_values
 from towtank.autotune.export.names import Names, names_of
@@ -68,7 +69,4 @@ def environment(job: Job, values: Values) -> tuple[tuple[str, str], ...]:
     Blackwell; Megatron-FSDP and the overlap of experts need several.
     """
     connections = "32" if values.get("fsdp") or values.get("overlap_expert") else "1"
-    variables = [("CUDA_DEVICE_MAX_CONNECTIONS", connections)]
-    if job.plan.precision in ("fp32", "tf32"):
-        variables.append(("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "1" if job.plan.precision == "tf32" else "0"))
-    return tuple(variables)
+    return (("CUDA_DEVICE_MAX_CONNECTIONS", connections), *precision_variables(job.plan.precision))

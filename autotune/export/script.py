@@ -50,7 +50,8 @@ def srun_lines(job: Job, translated: Translated) -> list[str]:
     """srun of one process a device; `block` fills one node after the other, as ranks were placed."""
     nodes, processes = nodes_of(job)
     return [
-        'MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
+        # sed reads all names: head would leave, and pipefail end the script, where they are more than a pipe holds
+        'MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)',
         f"export MASTER_ADDR MASTER_PORT={_PORT} WORLD_SIZE={nodes * processes}",
         f"srun --nodes={nodes} --ntasks={nodes * processes} --ntasks-per-node={processes} "
         "--distribution=block:block \\",

@@ -51,10 +51,10 @@ def export(job: Job, target: str, framework: str | None = None, stem: str | None
 
 
 def with_usual_stack(job: Job, target: str, framework: str | None = None) -> Job:
-    """The job with the stack of its target, where the usual stack cannot run the plan and that one can."""
-    own = usual_stack(target, framework)
-    legal = [not faults_of(job.model, job.machine, job.plan, stack) for stack in (job.stack, own)]
-    return replace(job, stack=own) if legal == [False, True] else job
+    """The job with the stack of its target where the usual stack cannot run the plan, so that faults are of that."""
+    if faults_of(job.model, job.machine, job.plan, job.stack):
+        return replace(job, stack=usual_stack(target, framework))
+    return job
 
 
 def usual_stack(target: str, framework: str | None = None) -> Stack:

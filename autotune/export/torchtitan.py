@@ -5,6 +5,8 @@ tp from the outermost to the innermost; weights are sharded over dp_shard x cp),
 the sequences of a data-parallel rank in one accumulation step; a pipeline splits it into micro-batches).
 """
 
+import shlex
+import sys
 from collections.abc import Sequence
 
 from towtank.autotune.export.layout import Layout, layout_of, node_faults, order_faults
@@ -41,7 +43,7 @@ def translate(job: Job, name: str = "torchtitan_recipe.py") -> Translated:
         faults.append(f"tensor_y = {plan.tensor_y}: torchtitan splits no input features; set tensor_y = 1")
         raise ExportError(faults + _plan_faults(plan), f"export to {TARGET}")
     module = name.removesuffix(".py")
-    if "." in module or module in modules():
+    if "." in module or module in {*modules(), *sys.stdlib_module_names, "torch", "torchtitan"}:
         faults.append(
             f"{name}: torchtitan imports the recipe by this name, which is taken or has a dot; choose another"
         )
@@ -49,7 +51,7 @@ def translate(job: Job, name: str = "torchtitan_recipe.py") -> Translated:
     faults += layout_faults + _faults(job, layout)
     if faults or model is None:
         raise ExportError(faults, f"export to {TARGET}")
-    command = Command((), (), f'-m torchtitan.train --module {module} --config {FUNCTION} "$@"')
+    command = Command((), (), f'-m torchtitan.train --module {shlex.quote(module)} --config {FUNCTION} "$@"')
     text = "\n".join(_recipe(job, layout, names, model)) + "\n"
     return Translated(TARGET, command, (File(name, text),), tuple(_notes(job, layout)))
 
@@ -74,15 +76,39 @@ def _recipe(job: Job, layout: Layout, names: Names, model: Shipped) -> list[str]
         *imports,
         "",
         "",
+        *_some_layers(job.plan),
         f"def {FUNCTION}():",
         f'    """{job.model.name} by the plan; data, optimizer and number of steps are yours to replace."""',
         f"    cfg = {model.config}()",
         *_model_lines(job, model, converter),
         *(f"    cfg.training.{names[key]} = {python(value)}" for key, value in _training(job).items()),
         *_parallelism(job, layout, names),
+        *(
+            ["    FullAC._wrap_block = some_layers(FullAC._wrap_block)"]
+            if job.plan.recompute_every > 1
+            else []
+        ),
         f"    cfg.activation_checkpoint = {_CHECKPOINTING[job.plan.recompute]}",
         *_compile(job, converter),
         "    return cfg",
+    ]
+
+
+def _some_layers(plan: Plan) -> list[str]:
+    """Function of the recipe that leaves layers out of checkpointing, which torchtitan has for all or for none."""
+    if plan.recompute_every == 1:
+        return []
+    return [
+        "def some_layers(wrap_block):",
+        f'    """Checkpointing of one layer in {plan.recompute_every}, the first one included."""',
+        "",
+        "    def wrap(self, module, *, base_fqn=None):",
+        f'        again = int(base_fqn.removeprefix("layers.")) % {plan.recompute_every} == 0',
+        "        return wrap_block(self, module, base_fqn=base_fqn) if again else module",
+        "",
+        "    return wrap",
+        "",
+        "",
     ]
 
 
@@ -186,10 +212,6 @@ def _plan_faults(plan: Plan) -> list[str]:
         faults.append(
             f"master_precision = {plan.master_precision}: torchtitan keeps fp32, or everything in bf16; set fp32"
         )
-    if plan.recompute_every > 1:
-        faults.append(
-            f"recompute_every = {plan.recompute_every}: torchtitan recomputes every layer, parts of each, or none"
-        )
     if plan.gradient_bucket is not None:
         faults.append(
             f"gradient_bucket = {plan.gradient_bucket}: torchtitan chooses buckets itself; leave it out"
@@ -239,7 +261,6 @@ def _faults(job: Job, layout: Layout) -> list[str]:
 
 def _notes(job: Job, layout: Layout) -> list[str]:
     plan = job.plan
-    on = resolve_overlap(plan, job.stack)
     tokens = plan.micro_batch * job.sequence
     notes = [
         "batches count sequences; releases after 0.3 count tokens: num_tokens_per_microbatch_per_dp_rank = "
@@ -256,7 +277,12 @@ def _notes(job: Job, layout: Layout) -> list[str]:
         for name in _BY_ITSELF
         if getattr(plan.overlap, name) is False and layout.data > 1
     ]
-    if plan.pipeline > 1 and on.pipeline:
+    if plan.recompute_every > 1:
+        notes.append(
+            f"recompute_every = {plan.recompute_every}: torchtitan {names_of(TARGET).release.split()[-1]} has no "
+            "option for it; the recipe leaves the other layers out of FullAC"
+        )
+    if plan.pipeline > 1 and (resolve_overlap(plan, job.stack).pipeline or plan.overlap.pipeline is False):
         notes.append("sends between stages: their overlap is PyTorch's and has no switch")
     if job.model.experts is not None and job.model.experts.imbalance == 1:
         notes.append("experts are predicted with equal load; cfg.debug.moe_force_load_balance forces it")

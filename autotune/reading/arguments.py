@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from towtank.autotune.export.environment import TF32
 from towtank.autotune.reading.records import ReadingError
 from towtank.autotune.reading.shell import Script, read_script
 from towtank.hardware_profiles.files import StrictLoader
@@ -27,6 +28,8 @@ class Arguments:
     """Processes that the launch line starts; None where the file does not say."""
     dumped: bool
     """Whether the options are a dump of all arguments, the defaults among them."""
+    tf32: bool = False
+    """Whether the script sets PyTorch's switch that makes fp32 multiplies TF32."""
 
 
 def read_arguments(text: str, known: Sequence[str], defined: Mapping[str, str], subject: str) -> Arguments:
@@ -52,7 +55,12 @@ def read_arguments(text: str, known: Sequence[str], defined: Mapping[str, str], 
             subject,
         )
     first = _first_option(command)
-    return Arguments(_options(command[first:]), _processes(command[:first], script, text), False)
+    return Arguments(
+        _options(command[first:]),
+        _processes(command[:first], script, text),
+        dumped=False,
+        tf32=script.variables.get(TF32) == ["1"],
+    )
 
 
 def _dump(text: str) -> dict[str, Any] | None:
@@ -157,7 +165,7 @@ def _processes(launcher: Sequence[str], script: Script, text: str) -> int | None
                 return int(value)
         return None
 
-    tasks = whole("--ntasks", "-n")
+    tasks = whole("--ntasks", "-n", "--num_processes", "--num-processes")  # the last two are accelerate's
     nodes = whole("--nnodes", "--nodes", "-N", "--num_nodes")
     each = whole(
         "--nproc-per-node",
@@ -165,7 +173,6 @@ def _processes(launcher: Sequence[str], script: Script, text: str) -> int | None
         "--ntasks-per-node",
         "--gpus-per-node",
         "--num_gpus",
-        "--num-processes",
     )
     torchrun = whole("--nproc-per-node", "--nproc_per_node")
     if torchrun is None and tasks is not None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from towtank.autotune.export.axonn import ORDER, OVERLAPS
 from towtank.autotune.export.names import names_of
 from towtank.autotune.reading.arguments import Arguments
+from towtank.autotune.reading.precision import with_tf32
 from towtank.autotune.reading.records import Imported, Options, ReadingError
 from towtank.autotune.reading.shapes import model_of
 from towtank.simulator.lowering.sizes import resolve_overlap
@@ -16,6 +17,11 @@ SOURCE = "megatron-axonn"
 _NAMES = names_of(SOURCE)
 MARKS = tuple(_NAMES[key] for key in ("tensor_x", "tensor_y", "tensor_z"))
 """Options that Megatron-LM does not have."""
+_NOT_RUN = (
+    "--use-distributed-optimizer", "--sequence-parallel", "--recompute-activations", "--num-experts",
+    "--num-layers-per-virtual-pipeline-stage", "--overlap-grad-reduce",
+)  # fmt: skip
+"""Options inherited from Megatron-LM that would change the plan and that AxoNN's layers do not follow."""
 
 
 def read(
@@ -36,8 +42,11 @@ def read(
     world = devices or arguments.devices
     if world is None:
         options.faults.append("how many devices the job has is not said; give --devices N")
+    options.faults += [
+        f"{name}: AxoNN does not run it; leave it out" for name in _NOT_RUN if options.text(name) is not None
+    ]
     plan = _batch(options, _degrees(options, world), found or model)
-    plan = _memory(options, plan, stack)
+    plan = with_tf32(arguments, _memory(options, plan, stack))
     if options.faults:
         raise ReadingError(options.faults, subject)
     return Imported(SOURCE, plan, name, options.unused(), tuple(options.notes))
@@ -83,10 +92,12 @@ def _batch(options: Options, plan: Plan, model: ModelSpec | None) -> Plan:
 
 def _memory(options: Options, plan: Plan, stack: Stack) -> Plan:
     full = options.text(_NAMES["recompute"])
-    options.text(_NAMES["recompute_method"])
+    method = options.text(_NAMES["recompute_method"])
     layers = options.number(_NAMES["recompute_layers"])
-    if full not in (None, "full") or (layers or 1) > 1:
-        options.faults.append(f"{_NAMES['recompute']} {full} {layers}: AxoNN recomputes every layer or none")
+    if full not in (None, "full") or (full and (method == "block" or (layers or 1) > 1)):
+        options.faults.append(
+            f"{_NAMES['recompute']} {full} {method or ''} {layers or ''}: AxoNN recomputes every layer or none"
+        )
     level, cached = options.text(_NAMES["caching_level"]), options.text(_NAMES["cached_layers"])
     if level not in (None, "2") and cached not in (None, "0"):
         options.notes.append(

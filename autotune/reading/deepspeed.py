@@ -17,7 +17,12 @@ from towtank.simulator.stacks.records import Stack
 
 SOURCE = "deepspeed"
 _NAMES = names_of(SOURCE)
-_OTHER_MEANING = {"offload_optimizer", "offload_param", "zero_quantized_weights", "zero_quantized_gradients"}
+_OTHER_MEANING = {
+    "offload_optimizer", "offload_param", "cpu_offload", "cpu_offload_param", "zero_quantized_weights",
+    "zero_quantized_gradients",
+}  # fmt: skip
+_16_BITS = ("bf16", "fp16")
+_HALF = ("float16", "torch.float16", "half", "fp16")
 
 
 def parse(text: str, subject: str) -> dict[str, Any]:
@@ -52,7 +57,8 @@ def read(data: Mapping[str, Any], stack: Stack, devices: int | None, subject: st
     options.notes += [
         f"{name}: changes the run, but is no part of a plan"
         for name, value in options.values.items()
-        if set(name.split(".")) & _OTHER_MEANING or (name.endswith(_NAMES["partition_size"]) and value != 1)
+        if (set(name.split(".")) & _OTHER_MEANING and value is not False)
+        or (name.endswith(_NAMES["partition_size"]) and value != 1)
     ]
     if "pipeline.stages" in options.values:
         options.notes.append(
@@ -91,12 +97,14 @@ def _degrees(options: Options, devices: int) -> Plan:
     if stage not in (None, 0, 1, 2, 3) or isinstance(stage, bool):
         options.faults.append(f"{_NAMES['zero']}.{_NAMES['zero_stage']} {stage!r} must be 0, 1, 2 or 3")
         stage = 0
+    data = max(1, devices // (tensor * context))
     plan = Plan(
         tensor_x=tensor,
         context=context,
         context_kind="all-to-all" if context > 1 else "ring",
-        data=max(1, devices // (tensor * context)),
+        data=data,
         zero_stage=stage or 0,
+        data_shard=_mics_shard(options, data) if stage == 3 else None,
     )
     if options.on(f"{_NAMES['experts']}.enabled"):
         section = _NAMES["experts"]
@@ -106,6 +114,19 @@ def _degrees(options: Options, devices: int) -> Plan:
             expert_tensor=_positive(options, f"{section}.{_NAMES['expert_tensor']}"),
         )
     return plan
+
+
+def _mics_shard(options: Options, data: int) -> int | None:
+    """Devices of a shard group of MiCS, which earlier releases had; None where all of data is one."""
+    name = f"{_NAMES['zero']}.mics_shard_size"
+    if options.values.get(name) in (None, -1):  # off
+        options.used.add(name)
+        return None
+    size = options.number(name)
+    if size is not None and data % size:
+        options.faults.append(f"{name} {size} does not divide the data-parallel degree {data}")
+        return None
+    return None if size == data else size
 
 
 def _bucket(options: Options, plan: Plan, stack: Stack) -> Plan:
@@ -158,19 +179,30 @@ def _batch(options: Options, plan: Plan) -> Plan:
     return replace(plan, micro_batch=micro, global_batch=total)
 
 
+def _working(options: Options) -> Precision:
+    """Precision of the multiplies."""
+    if options.on("bf16.enabled") or options.on("bfloat16.enabled"):
+        return "bf16"
+    if options.on("fp16.enabled"):
+        return "fp16"
+    if options.on("torch_autocast.enabled"):
+        options.notes.append(
+            "torch_autocast keeps weights in fp32; a plan keeps them in 16 bits beside a master copy in fp32"
+        )
+        half = options.text("torch_autocast.dtype") or ""
+        return "fp16" if half in _HALF else "bf16"
+    return "fp32"
+
+
 def _precision(options: Options, plan: Plan, stack: Stack) -> Plan:
-    wide: Precision = (
-        "bf16"
-        if options.on("bf16.enabled") or options.on("bfloat16.enabled")
-        else "fp16"
-        if options.on("fp16.enabled")
-        else "fp32"
-    )
+    wide = _working(options)
     for name in ("bf16.enabled", "fp16.enabled"):
         if options.values.get(name) == "auto":
             options.faults.append(f"{name} is auto: the program fills it in; write true or false")
     kept = options.text(f"{_NAMES['data_types']}.{_NAMES['gradients_kept']}")
     sent = options.text(_NAMES["gradients_sent"])
+    if plan.context > 1:
+        sent = options.text(_NAMES["gradients_sent_context"]) or sent
     plan = replace(plan, precision=wide)
     if options.on("bf16.bf16_master_weights_and_grads"):
         plan = replace(plan, master_precision="bf16")
@@ -179,8 +211,10 @@ def _precision(options: Options, plan: Plan, stack: Stack) -> Plan:
         options.notes.append(
             f"gradients are kept in {kept} and sent in {sent}: a plan has one precision, {sent}"
         )
-    gradients = sent or kept
-    if gradients in ("fp32", "bf16", "fp16") and gradients != stack.communication.gradient_precision:
+    gradients = sent or kept or wide  # without a key, that of the multiplies (runtime/engine.py)
+    usual: str = stack.communication.gradient_precision
+    usual = wide if usual in _16_BITS and wide in _16_BITS else usual  # 16 bits are those of the multiplies
+    if gradients in ("fp32", *_16_BITS) and gradients != usual:
         plan = replace(plan, gradient_precision=gradients)  # type: ignore[arg-type]  # one of the literals
     return plan
 

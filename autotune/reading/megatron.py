@@ -11,7 +11,7 @@ from towtank.autotune.export.names import names_of
 from towtank.autotune.reading.arguments import Arguments
 from towtank.autotune.reading.megatron_stages import Stages, stages
 from towtank.autotune.reading.overlap import overlap
-from towtank.autotune.reading.precision import precision
+from towtank.autotune.reading.precision import precision, with_tf32
 from towtank.autotune.reading.records import Imported, Options, ReadingError
 from towtank.autotune.reading.shapes import model_of
 from towtank.simulator.models.records import ModelSpec
@@ -25,6 +25,8 @@ _STAGES_INSIDE: tuple[Dimension, ...] = ("tensor_y", "tensor_x", "context", "pip
 _DESTINATIONS = {"--fp8-format": "fp8", "--fp4-format": "fp4"}
 _NO_DEFAULT_SWITCH = "--no-overlap-p2p-communication"
 _LAUNCH = {"rank", "local_rank", "data_parallel_size", "transformer_pipeline_model_parallel_size"}
+_OUTER_SHARDING = "--outer-dp-sharding-strategy"
+_OLD_RECOMPUTE = "--checkpoint-activations"
 _NO_PLAN = ("--tensor-parallel-num-weight-shards", "--expert-tensor-parallel-num-weight-shards")
 
 
@@ -43,7 +45,7 @@ def read(
     world = devices or arguments.devices
     if world is None:
         options.faults.append("how many devices the job has is not said; give --devices N")
-    plan = _plan(options, stack, world, found or model)
+    plan = with_tf32(arguments, _plan(options, stack, world, found or model))
     for option in _NO_PLAN:
         if (shards := options.number(option)) is not None and shards > plan.tensor_x:
             options.faults.append(
@@ -154,6 +156,11 @@ def _sharding(options: Options, plan: Plan) -> Plan:
         stage = levels.get(strategy, 3)
     options.text(_NAMES["checkpoint_format"])
     replicas = options.number(_NAMES["replicas"]) or 1
+    outer = options.text(_OUTER_SHARDING)
+    if outer not in (None, "no_shard") and replicas > 1:
+        options.faults.append(
+            f"{_OUTER_SHARDING} {outer}: states that replicas of shards split once more are no part of a plan"
+        )
     if stage == 0 or replicas == 1:
         return replace(plan, zero_stage=stage)
     if plan.data % replicas:
@@ -196,6 +203,9 @@ def _recompute(options: Options, plan: Plan, split: Stages) -> Plan:
     method = options.text(_NAMES["recompute_method"])
     layers = options.number(_NAMES["recompute_layers"])
     modules = options.text(_NAMES["recompute_modules"])
+    if options.on(_OLD_RECOMPUTE):
+        options.notes.append(f"{_OLD_RECOMPUTE}, an option of 2021: taken as {_NAMES['recompute']} full")
+        granularity = granularity or "full"
     if granularity is None:
         return plan
     if granularity == "selective":

@@ -190,11 +190,11 @@ class _Reader:
         """Values of `$NAME`, `${NAME...}`, `$((...))`; what is not known stays as written."""
         rest = self.text[self.at :]
         if rest.startswith("$(("):
-            return [self._arithmetic(self._bracket(3, "))"))]
+            return [self._arithmetic(self._nested(3, "(", ")", closing="))"))]
         if rest.startswith("$("):
-            return [f"$({self._nested()})"]
+            return [f"$({self._nested(2, '(', ')')})"]
         if rest.startswith("${"):
-            return self._braces(self._bracket(2, "}"))
+            return self._braces(self._nested(2, "{", "}"))
         match = _NAME.match(rest, 1)
         if match is None:
             return self._argument(rest[1:2])
@@ -210,21 +210,16 @@ class _Reader:
         self.at += 2
         return [] if letter in "@*" else [f"${letter}"]
 
-    def _bracket(self, opening: int, closing: str) -> str:
-        start = self.at + opening
-        end = self.text.find(closing, start)
-        end = len(self.text) if end < 0 else end
-        self.at = end + len(closing)
-        return self.text[start:end]
-
-    def _nested(self) -> str:
-        """Text of `$(...)`, brackets inside it included."""
-        start, depth = self.at + 2, 1
+    def _nested(self, opening: int, left: str, right: str, closing: str = "") -> str:
+        """Text behind the first `opening` letters up to the bracket that closes, brackets inside it included."""
+        start, depth = self.at + opening, 1
         self.at = start
         while self.at < len(self.text) and depth:
-            depth += {"(": 1, ")": -1}.get(self.text[self.at], 0)
+            depth += {left: 1, right: -1}.get(self.text[self.at], 0)
             self.at += 1
-        return self.text[start : self.at - 1]
+        end = self.at - (not depth)
+        self.at += len(closing) - 1 if closing and not depth else 0
+        return self.text[start:end]
 
     def _braces(self, inside: str) -> list[str]:
         name = _NAME.match(inside) or _POSITION.match(inside)
@@ -252,7 +247,7 @@ class _Reader:
         filled = re.sub(r"\$?\{?(?P<name>[A-Za-z_]\w*)\}?", value, expression)
         try:
             return str(_evaluate(ast.parse(filled.strip(), mode="eval").body))
-        except (SyntaxError, ValueError, ZeroDivisionError):
+        except (SyntaxError, ValueError, ZeroDivisionError, RecursionError, MemoryError):
             return f"$(({expression}))"
 
 

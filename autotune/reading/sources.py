@@ -9,6 +9,7 @@ from towtank.autotune.export.names import names_of
 from towtank.autotune.reading import axonn, deepspeed, megatron
 from towtank.autotune.reading.arguments import read_arguments
 from towtank.autotune.reading.records import Imported, ReadingError
+from towtank.hardware_profiles.files import StrictLoader
 from towtank.simulator.models.records import ModelSpec
 from towtank.simulator.plan import Plan
 from towtank.simulator.plan_file import JOB_KEYS
@@ -42,6 +43,21 @@ def import_plan(
         raise ReadingError([f"byte {error.start} is not UTF-8; save the file as UTF-8"], subject) from error
     except OSError as error:
         raise ReadingError([f"cannot be read: {error.strerror}"], subject) from error
+    try:
+        return _read(text, source, devices, model, stack, defined or {}, subject)
+    except RecursionError as error:
+        raise ReadingError(["nests too deeply to be a configuration"], subject) from error
+
+
+def _read(
+    text: str,
+    source: str | None,
+    devices: int | None,
+    model: ModelSpec | None,
+    stack: Stack | None,
+    defined: Mapping[str, str],
+    subject: str,
+) -> Imported:
     if source is None and _is_plan_file(text):
         raise ReadingError(["is a plan file of towtank; use it as it is"], subject)
     chosen = source or detect(text)
@@ -49,7 +65,7 @@ def import_plan(
     if chosen == deepspeed.SOURCE:
         return deepspeed.read(deepspeed.parse(text, subject), stack, devices, subject)
     known = (*megatron.known_options(), *axonn.MARKS)
-    arguments = read_arguments(text, known, defined or {}, subject)
+    arguments = read_arguments(text, known, defined, subject)
     if chosen == axonn.SOURCE:
         return axonn.read(arguments, stack, devices, model, subject)
     return megatron.read(arguments, stack, devices, model, subject)
@@ -60,7 +76,7 @@ def _is_plan_file(text: str) -> bool:
     if "global_batch" not in text:
         return False
     try:
-        data = yaml.safe_load(text)
+        data = yaml.load(text, Loader=StrictLoader)
     except yaml.YAMLError:
         return False
     own = {*Plan.__dataclass_fields__, *JOB_KEYS, "schema"}

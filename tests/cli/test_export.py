@@ -121,6 +121,9 @@ BAD = {
     "machine": (["--to", "megatron", "--machine", "selen"], ["selen", "did you mean"]),
     "folder": (["--to", "megatron", "-o", "no/such/folder/x.sh"], ["cannot be written", "No such file"]),
     "several": (["--to", "x", "--model", "y", "--set", "z"], ["3 inputs are wrong"]),
+    "the name in the script": (["--to", "torchtitan", "--set", "zero_stage=0", "-o", "mine.txt"],
+                               ["calls it mine.py"]),
+    "over the plan": (["--to", "megatron", "-o", "plan.yaml"], ["is the plan itself"]),
     "two files of one name": (["--to", "torchtitan", "--set", "zero_stage=0", "-o", "x.sh"], ["the same name"]),
 }  # fmt: skip
 
@@ -143,6 +146,8 @@ def test_a_plan_that_only_the_target_runs_needs_no_stack(towtank, tmp_path):
     assert "--column-tensor-model-parallel-size 2" in outcome.out
     refused = towtank("export", str(path), "--to", "megatron")
     assert refused.code == 2 and "tensor_y = 2" in refused.err
+    both = towtank("export", str(path), "--to", "megatron-axonn", "--set", "context=2")
+    assert "axonn cannot run context = 2" in both.err and "tensor_y" not in both.err
     named = towtank("export", str(path), "--to", "megatron-axonn", "--stack", "megatron-core")
     assert named.code == 2 and "megatron-core cannot run tensor_y = 2" in named.err
 
@@ -169,7 +174,7 @@ def test_import_prints_the_plan(towtank, tmp_path):
     )
     assert yaml.safe_load(outcome.out) == {
         "schema": 1, "model": "llama3-8b", "stack": "deepspeed", "data": 8, "zero_stage": 1, "micro_batch": 2,
-        "global_batch": 16, "recompute": "full", "precision": "fp32",
+        "global_batch": 16, "recompute": "full", "precision": "fp32", "gradient_precision": "fp32",
     }  # fmt: skip
     assert "  steps_per_print 5" in outcome.err
 
@@ -192,6 +197,7 @@ BAD_IMPORT = {
     "definition": (["--define", "1=2"], ["is not NAME=VALUE"]),
     "setting": (["--devices", "1", "--set", "datta=2"], ["unknown key datta"]),
     "model": (["--model", "lama3-8b"], ["llama3-8b"]),
+    "machine": (["--devices", "1", "--machine", "dgx-h10"], ["dgx-h10", "did you mean"]),
     "folder": (["--devices", "1", "-o", "no/folder/plan.yaml"], ["cannot be written"]),
     "several": (["--from", "x", "--devices", "0", "--stack", "y"], ["3 inputs are wrong"]),
     "faults of the file": ([], ["args.txt", "how many devices"]),
@@ -229,10 +235,10 @@ def test_a_plan_that_the_release_cannot_run_is_told_how_to_leave_such_plans_out(
     path = tmp_path / "plan.yaml"
     path.write_text(
         "model: llama3-8b\nmachine: dgx-h100:nodes=2\nstack: torchtitan\ndata: 16\nzero_stage: 3\n"
-        "recompute: full\nrecompute_every: 2\nglobal_batch: 16\n"
+        "master_precision: bf16\nglobal_batch: 16\n"
     )
     done = towtank("export", str(path), "--to", "torchtitan")
-    assert done.code == 2 and "recompute_every = 2: torchtitan recomputes every layer" in done.err
+    assert done.code == 2 and "master_precision = bf16: torchtitan keeps fp32" in done.err
     assert "as --fix FIELD=VALUE, and it leaves such plans out" in done.err
 
 

@@ -117,8 +117,8 @@ def deepspeed_options() -> list[str]:
     top |= {"sequence_parallel_size"} if '"sequence_parallel_size" in config' in source else set()
     keys = {
         "train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps",
-        "communication_data_type", "sequence_parallel_size", "data_types", "tensor_parallel", "expert_parallel",
-        "zero_optimization", "bf16", "fp16",
+        "communication_data_type", "seq_parallel_communication_data_type", "sequence_parallel_size", "data_types",
+        "tensor_parallel", "expert_parallel", "zero_optimization", "bf16", "fp16",
     }  # fmt: skip
     named = top | {"tensor_parallel", "zero_optimization", "bf16", "fp16", config.EXPERT_PARALLEL}
     experts = {f"expert_parallel.{field.name}" for field in dataclasses.fields(AutoEPConfig)}

@@ -52,9 +52,7 @@ PLANS = {
 }  # fmt: skip
 NO_TORCHTITAN = {
     "long context": "zero_stage = 1", "experts": "no Mixtral", "split experts": "no Mixtral",
-    "some layers recomputed": "recompute_every",
     "windows and sinks": "zero_stage = 1", "latent attention": "zero_stage = 1", "learned positions": "no GPT-3",
-    "a Llama of its own": ("llama2-70b", {**GRID, "pipeline": 2, "data": 2, "global_batch": 8}),
     "biases of queries": "no Qwen2.5", "experts, overlapped": "overlap.expert",
     "fp8": "needs a device", "mxfp8": "needs a device", "nvfp4": "needs a device",
 }  # fmt: skip
@@ -129,6 +127,25 @@ def test_torchtitan(name, tmp_path, monkeypatch):
         job.model.vocab,
     )
     assert shape.layers[0].attention.n_heads == job.model.attention.heads
+
+
+def test_torchtitan_checkpoints_the_layers_of_the_plan(tmp_path, monkeypatch):
+    """Of a model of eight layers, by torchtitan's own policy of the recipe's configuration."""
+    import torch
+    from torchtitan.config.manager import ConfigManager
+    from torchtitan.distributed.activation_checkpoint import FullAC
+
+    monkeypatch.setattr(FullAC, "_wrap_block", FullAC._wrap_block)  # the recipe replaces it
+    _written(_job("some layers recomputed"), "torchtitan", tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.invalidate_caches()
+    sys.modules.pop("made", None)
+    config = ConfigManager().parse_args(["--module", "made", "--config", "towtank_plan"])
+    model = torch.nn.Module()
+    model.layers = torch.nn.ModuleDict({str(number): torch.nn.Linear(1, 1) for number in range(8)})
+    config.activation_checkpoint.build().apply(model)
+    again = [name for name, layer in model.layers.items() if not isinstance(layer, torch.nn.Linear)]
+    assert again == ["0", "4"]
 
 
 @pytest.mark.parametrize("name", DEEPSPEED)

@@ -104,6 +104,8 @@ def export(
     job = Job(loaded.model, loaded.machine, loaded.plan, loaded.stack, str(loaded.references.machine))
     if not loaded.references.stack_named:
         job = targets.with_usual_stack(job, to, framework)
+    if output is not None and output.resolve() == plan.resolve():
+        raise InputError(f"--output {output} is the plan itself; write somewhere else")
     result = _exported(job, to, framework, output)
     written = [] if output is None else _write(result, output)
     if json:
@@ -154,6 +156,11 @@ def _write(result: "Export", output: Path) -> list[Path]:
         raise InputError(
             f"--output {output}: a second file of this export would have the same name; give it another ending than "
             f"{output.suffix}"
+        )
+    first = Path(result.files[0].name)
+    if len(paths) > 1 and first.suffix in (".json", ".py") and output.name != first.name:
+        raise InputError(
+            f"--output {output}: the script beside it calls it {first.name}; end the name with {first.suffix}"
         )
     for path, file in zip(paths, result.files, strict=True):
         try:

@@ -81,6 +81,7 @@ class _Asked:
     source: str | None
     devices: int | None
     model: str | None
+    machine: str | None
     stack: str | None
     settings: Sequence[str]
     define: Sequence[str]
@@ -102,7 +103,7 @@ def import_plan(
     from towtank.cli.import_trace import import_trace, is_trace
     from towtank.simulator.plan_file import dump_plan
 
-    asked = _Asked(file, source, devices, model, stack, settings or (), define or ())
+    asked = _Asked(file, source, devices, model, machine, stack, settings or (), define or ())
     if is_trace(file, source):
         given = {"--devices": devices, "--machine": machine, "--set": settings, "--define": define}
         import_trace(file, output, model, stack, json, [name for name, value in given.items() if value])
@@ -126,6 +127,7 @@ def _read(asked: _Asked) -> "tuple[Imported, Plan]":
     """Load everything, so that all faults are told at once, then read the file and change what was asked."""
     from towtank.autotune.reading import sources
     from towtank.cli.import_trace import KINETO
+    from towtank.hardware_profiles.load import load_machine
     from towtank.simulator.models.load import load_model
     from towtank.simulator.plan_file import parse_settings, plan_file_from_mapping, plan_to_mapping
     from towtank.simulator.stacks.load import load_stack
@@ -137,6 +139,8 @@ def _read(asked: _Asked) -> "tuple[Imported, Plan]":
     defined = inputs.take(lambda: _definitions(asked.define))
     model = inputs.take(lambda: load_model(str(asked.model))) if asked.model else None
     stack = inputs.take(lambda: load_stack(str(asked.stack))) if asked.stack else None
+    if asked.machine:
+        inputs.take(lambda: load_machine(str(asked.machine)))
     inputs.check()
     found = sources.import_plan(
         asked.file,

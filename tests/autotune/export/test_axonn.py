@@ -65,6 +65,23 @@ def test_switches_and_cached_layers(job):
     assert not {"--overlap-axonn-comm", "--overlap-axonn-all-gather"} & set(found)
 
 
+AMD = {**GPT, "machine": "frontier"}
+
+
+@pytest.mark.parametrize(("where", "on"), [(GPT, False), (AMD, True)])
+def test_switches_of_amd(job, where, on):
+    found = options(job(tensor_z=8, global_batch=8, **where))
+    assert ("--use-amd" in found, "--no-gradient-accumulation-fusion" in found) == (on, on)
+
+
+@pytest.mark.parametrize(("precision", "value"), [("tf32", "1"), ("fp32", "0"), ("bf16", None)])
+def test_tf32_is_chosen_by_the_environment(job, precision, value):
+    environment = dict(
+        translate(job(tensor_z=4, global_batch=4, precision=precision, **GPT)).command.environment
+    )
+    assert environment.get("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE") == value
+
+
 FAULTS = {
     "context": ({"context": 2}, "context = 2"),
     "ZeRO": ({"data": 2, "zero_stage": 1}, "zero_stage = 1"),
@@ -95,7 +112,18 @@ def test_a_pipeline_inside_data(job):
     assert found["--pipeline-model-parallel-size"] == "2"
 
 
-@pytest.mark.parametrize("model", ["mixtral-8x7b", "deepseek-v3", "bloom-7b1", "qwen3-8b", "gpt-neox-20b"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        "mixtral-8x7b",
+        "deepseek-v3",
+        "bloom-7b1",
+        "qwen3-8b",
+        "gpt-neox-20b",
+        "mpt-30b-released",
+        "apertus-8b",
+    ],
+)
 def test_models_that_it_lacks(job, model):
     with pytest.raises(ExportError, match=model):
         translate(job(**{**GPT, "model": model}))

@@ -57,8 +57,29 @@ def test_experts_and_sequences(job):
         job("mixtral-8x7b", stack="megatron-core", expert=8, data=16, zero_stage=1, global_batch=16)
     )
     assert moe["expert_parallel"] == {"enabled": True, "autoep_size": 8, "expert_tensor_parallel_size": 1}
-    ulysses = document(job(context=4, context_kind="all-to-all", data=2, global_batch=2))
+    ulysses = document(job(context=4, context_kind="all-to-all", data=2, zero_stage=2, global_batch=2))
     assert ulysses["sequence_parallel_size"] == 4
+    # under Ulysses this key goes before communication_data_type, and its default is another
+    assert ulysses["seq_parallel_communication_data_type"] == "fp32"
+
+
+def test_without_zero_gradients_are_what_the_multiplies_are(job):
+    """DeepSpeed raises NotImplementedError for any other mix of the two there."""
+    made = job(data=8, global_batch=8)  # Megatron-Core reduces in fp32
+    assert document(made)["data_types"] == {"grad_accum_dtype": "bf16"}
+    assert any("not in the fp32 of megatron-core" in note for note in translate(made).notes)
+    assert document(job(data=8, global_batch=8, zero_stage=1))["data_types"] == {"grad_accum_dtype": "fp32"}
+    with pytest.raises(ExportError, match=r"gradient_precision = fp32 without ZeRO: .* in bf16 there"):
+        translate(job(data=8, global_batch=8, gradient_precision="fp32"))
+    with pytest.raises(ExportError, match=r"bf16 \(what deepspeed does\) without ZeRO: .* in fp32 there"):
+        translate(job(stack="deepspeed", data=8, global_batch=8, precision="fp32"))
+
+
+@pytest.mark.parametrize(("precision", "sent"), [("bf16", "bf16"), ("fp16", "fp16")])
+def test_16_bits_of_a_stack_are_those_of_the_multiplies(job, precision, sent):
+    """The stack deepspeed reduces in bf16 where it computes in bf16."""
+    found = document(job(stack="deepspeed", data=8, zero_stage=1, global_batch=8, precision=precision))
+    assert (found["communication_data_type"], found["data_types"]["grad_accum_dtype"]) == (sent, sent)
 
 
 FAULTS = {
@@ -78,6 +99,11 @@ FAULTS = {
     "fp8": ({"precision": "fp8"}, "precision = fp8"),
     "selective": ({"recompute": "selective"}, "recompute of parts"),
     "both": ({"tensor_x": 2, "context": 2, "context_kind": "all-to-all"}, "do not combine"),
+    "overlap without ZeRO": ({"data": 4, "overlap": Overlap(data_gradients=True)}, "under ZeRO only"),
+    **{
+        name: ({"overlap": Overlap(**{name: True})}, f"overlap.{name}: DeepSpeed's JSON cannot switch it on")
+        for name in ("parameter_gather", "tensor", "backward_all_reduce", "pipeline", "expert")
+    },
 }
 
 

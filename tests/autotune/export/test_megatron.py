@@ -298,6 +298,13 @@ def test_what_megatron_cannot_run(job, fields, phrases):
         assert phrase in str(caught.value)
 
 
+def test_gradients_that_the_stack_reduces_in_another_precision(job):
+    with pytest.raises(
+        ExportError, match=r"bf16 \(what deepspeed does\) under precision = fp16: .* fp32 or in fp16"
+    ):
+        translate(job(stack="deepspeed", data=8, global_batch=8, precision="fp16"))
+
+
 SWITCHES = {
     "parameters without gradients": (
         {"data": 4, "zero_stage": 1}, {"data_gradients": False, "parameter_gather": True},

@@ -42,7 +42,7 @@ def megatron_plans(draw: st.DrawFn) -> tuple[str, Plan]:
         micro_batch=micro, global_batch=micro * steps * data * pipeline,
         sequence=draw(st.sampled_from([None, 1024])),
         recompute=recompute, recompute_every=draw(st.sampled_from([1, 2])) if recompute == "full" else 1,
-        precision=draw(st.sampled_from(["bf16", "fp16", "fp8", "mxfp8", "nvfp4", "fp32"])),
+        precision=draw(st.sampled_from(["bf16", "fp16", "fp8", "mxfp8", "nvfp4", "fp32", "tf32"])),
         gradient_precision=draw(st.sampled_from([None, None, "bf16", "fp16"])),
         gradient_bucket=draw(st.sampled_from([None, 40_000_000])) if zero < 2 else None,
         rank_order=draw(st.sampled_from([DEFAULT_RANK_ORDER, *([INSIDE] if min(data, pipeline) > 1 else [])])),

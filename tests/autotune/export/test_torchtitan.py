@@ -131,7 +131,6 @@ FAULTS = {
     "all-to-all": ({"context": 2, "context_kind": "all-to-all", "zero_stage": 3}, "all-to-all"),
     "fp16": ({"precision": "fp16"}, "precision = fp16"),
     "gradients": ({"gradient_precision": "bf16"}, "gradient_precision = bf16"),
-    "some layers": ({"recompute": "full", "recompute_every": 2}, "recompute_every = 2"),
     "order": ({"tensor_x": 2, "data": 2,
                "rank_order": ("data", "tensor_x", "tensor_y", "context", "tensor_z", "pipeline")},
               "torchtitan numbers its ranks tensor_x < data"),
@@ -148,7 +147,21 @@ def test_what_it_cannot_run(job, fields, phrase):
     assert phrase in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["llama3.py", "a.b.py"])
+def test_one_layer_in_two_is_checkpointed(job):
+    """The function of the recipe, run on what stands for FullAC: which layers it wraps."""
+    made = translate(job(recompute="full", recompute_every=2, pipeline=2, global_batch=2))
+    text = made.files[0].text
+    begin = text.index("def some_layers")
+    scope: dict[str, object] = {}
+    exec(text[begin : text.index("def towtank_plan")], scope)
+    wrap = scope["some_layers"](lambda self, module, *, base_fqn: f"{base_fqn} again")  # type: ignore[operator]
+    found = [wrap(None, "kept", base_fqn=f"layers.{number}") for number in (0, 1, 2, 15, 16)]
+    assert found == ["layers.0 again", "kept", "layers.2 again", "kept", "layers.16 again"]
+    assert "    FullAC._wrap_block = some_layers(FullAC._wrap_block)\n" in text
+    assert any("leaves the other layers out of FullAC" in note for note in made.notes)
+
+
+@pytest.mark.parametrize("name", ["llama3.py", "a.b.py", "json.py", "torch.py"])
 def test_names_that_python_finds_elsewhere(job, name):
     with pytest.raises(ExportError, match="choose another"):
         translate(job(), name)

@@ -71,6 +71,17 @@ def test_a_dump(read):
         ("R=4", "R=3", "3 x columns 2 x depth 4 x pipeline 1 = 24 does not divide 64"),
         ("granularity full", "granularity selective", "every layer or none"),
         ("-n $GPUS", "", "how many devices"),
+        ("method uniform", "method block", "every layer or none"),
+        (
+            "--bf16",
+            "--bf16 --use-distributed-optimizer",
+            "--use-distributed-optimizer: AxoNN does not run it",
+        ),
+        (
+            "--bf16",
+            "--bf16 --num-layers-per-virtual-pipeline-stage 4",
+            "per-virtual-pipeline-stage: AxoNN does not",
+        ),
     ],
 )
 def test_what_is_no_plan(read, old, new, phrase):
@@ -87,7 +98,8 @@ DEGREE = st.sampled_from([1, 2, 4])
     x=DEGREE, y=DEGREE, z=DEGREE, pipeline=st.sampled_from([1, 2]), data=DEGREE, micro=st.integers(1, 3),
     steps=st.integers(1, 3), full=st.booleans(), cached=st.sampled_from([0, 7]),
     sequence=st.sampled_from([None, 1024]),
-    precision=st.sampled_from(["bf16", "fp16"]), off=st.sets(st.sampled_from(["reduce_scatter", "all_gather"])),
+    precision=st.sampled_from(["bf16", "fp16", "fp32", "tf32"]),
+    off=st.sets(st.sampled_from(["reduce_scatter", "all_gather"])),
 )  # fmt: skip
 def test_round_trip(x, y, z, pipeline, data, micro, steps, full, cached, sequence, precision, off):
     inside = ("tensor_y", "tensor_x", "tensor_z", "pipeline", "data", "context")

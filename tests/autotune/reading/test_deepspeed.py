@@ -66,8 +66,20 @@ def test_sections(read):
         ({"expert_parallel": {"enabled": False, "autoep_size": 8}}, {"expert": 1}),
         ({"fp16": {"enabled": True}}, {"precision": "fp16"}),
         ({"tensor_parallel": {"autotp_size": 0}}, {"tensor_x": 1}),
+        # without a key, gradients travel as the multiplies compute: bf16 is what the stack does
+        ({}, {"precision": "fp32", "gradient_precision": "fp32"}),
+        ({"bf16": {"enabled": True}}, {"precision": "bf16", "gradient_precision": None}),
+        ({"fp16": {"enabled": True}}, {"precision": "fp16", "gradient_precision": None}),
+        ({"torch_autocast": {"enabled": True, "dtype": "bfloat16"}}, {"precision": "bf16"}),
+        ({"torch_autocast": {"enabled": True, "dtype": "float16"}}, {"precision": "fp16"}),
+        ({"bf16": {"enabled": True}, "sequence_parallel_size": 2, "communication_data_type": "bf16",
+          "seq_parallel_communication_data_type": "fp32"}, {"gradient_precision": "fp32"}),
+        ({"bf16": {"enabled": True}, "communication_data_type": "bf16",
+          "seq_parallel_communication_data_type": "fp32"}, {"gradient_precision": None}),
+        ({"zero_optimization": {"stage": 3, "mics_shard_size": 4}}, {"zero_stage": 3, "data": 16, "data_shard": 4}),
+        ({"zero_optimization": {"stage": 3, "mics_shard_size": -1}}, {"zero_stage": 3, "data_shard": None}),
     ],
-)
+)  # fmt: skip
 def test_values(read, section, wanted):
     plan = read({"train_micro_batch_size_per_gpu": 1, **section}).plan
     assert {name: getattr(plan, name) for name in wanted} == wanted
@@ -84,6 +96,9 @@ FAULTS = {
     "stage": ({"train_batch_size": 16, "zero_optimization": {"stage": 4}}, 16, ["4 must be 0, 1, 2 or 3"]),
     "degrees": ({"train_batch_size": 16, "tensor_parallel": {"autotp_size": 3}}, 16,
                 ["3 x sequence_parallel_size 1"]),
+    "shards": ({"train_batch_size": 16, "zero_optimization": {"stage": 3, "mics_shard_size": 3}}, 16,
+               ["mics_shard_size 3 does not divide the data-parallel degree 16"]),
+    "depth": ("[" * 100_000, 16, ["nests too deeply"]),
     "not JSON": ("{", 16, ["is not JSON"]),
     "a list": ("[]", 16, ["JSON object"]),
 }  # fmt: skip

@@ -128,6 +128,8 @@ BASE = "--num-layers 32 --hidden-size 4096 --num-attention-heads 32 --micro-batc
         ("--fp16", {"precision": "fp16", "gradient_precision": "fp16"}),
         ("--fp16 --accumulate-allreduce-grads-in-fp32", {"precision": "fp16", "gradient_precision": None}),
         ("--bf16 --grad-reduce-in-bf16", {"gradient_precision": "bf16"}),
+        ("--bf16 --use-precision-aware-optimizer --main-grads-dtype bf16", {"gradient_precision": "bf16"}),
+        ("--bf16 --main-grads-dtype bf16", {"gradient_precision": None}),  # of that optimizer only
         ("--bf16 --fp8-format e4m3 --fp8-recipe mxfp8", {"precision": "mxfp8"}),
         ("--bf16 --fp4-format e2m1", {"precision": "nvfp4"}),
         ("--bf16 --context-parallel-size 2 --cp-comm-type a2a",
@@ -144,6 +146,7 @@ BASE = "--num-layers 32 --hidden-size 4096 --num-attention-heads 32 --micro-batc
         ("--bf16 --pipeline-model-parallel-size 4 --use-tp-pp-dp-mapping",
          {"rank_order": ("tensor_y", "tensor_x", "context", "pipeline", "tensor_z", "data")}),
         ("--bf16", {"rank_order": DEFAULT_RANK_ORDER, "zero_stage": 0, "recompute": "none"}),
+        ("--bf16 --checkpoint-activations", {"recompute": "full", "recompute_every": 1}),
         ("--bf16 --micro-batch-size 2 --micro-batch-size 3", {"micro_batch": 3, "global_batch": 48}),
     ],
 )  # fmt: skip
@@ -217,6 +220,12 @@ FAULTS = {
                        ["other than E, t"]),
     "replicas": (f"{BASE} --use-distributed-optimizer --num-distributed-optimizer-instances 3", {"devices": 8},
                  ["3 does not divide the data-parallel degree 8"]),
+    "master copy": (f"{BASE} --use-precision-aware-optimizer --main-params-dtype fp16", {"devices": 1},
+                    ["--main-params-dtype fp16"]),
+    "states split over replicas too": (
+        f"{BASE} --use-megatron-fsdp --num-distributed-optimizer-instances 2 --outer-dp-sharding-strategy optim",
+        {"devices": 8}, ["--outer-dp-sharding-strategy optim"],
+    ),
     "another model": (BASE, {"devices": 1, "model": load_model("llama3-70b")},
                       ["--num-layers 32, but llama3-70b has 80", "--hidden-size"]),
     "nothing": ("echo hello\n", {"devices": 1}, ["holds no option"]),
@@ -274,6 +283,7 @@ def test_variables_of_the_environment(read):
         ("torchrun --nnodes=2 --nproc-per-node 8 x.py", 16),
         ("export WORLD_SIZE=24\npython x.py", 24),
         ("deepspeed --num_nodes 2 --num_gpus 8 x.py", 16),
+        ("accelerate launch --num_machines 2 --num_processes 16 x.py", 16),
     ],
 )
 def test_devices_of_launchers(read, launch, devices):

@@ -83,6 +83,8 @@ def test_words_are_those_of_bash(lines):
         ('run "open', ["run", "open"]),
         ("run $", ["run", "$"]),
         ('run "${1:-"a b"}" ${2} ${3-c}', ["run", "a b", "${2}", "c"]),
+        ("A=8\nrun ${B:-${A}} ${A:-${B}} ${B:-${C:-4}}x", ["run", "8", "8", "4x"]),
+        ("A=6\nrun $((2*(A/(1+1)))) $((1))", ["run", "6", "1"]),
     ],
 )
 def test_what_only_a_run_knows_stays(script, words):

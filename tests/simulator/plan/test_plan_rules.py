@@ -118,7 +118,7 @@ def test_a_broken_rule_is_the_only_fault(plan, words):
         (Plan(context=2, context_kind="all-to-all"), gpt(), "torchtitan", "it has ring"),
         (Plan(recompute="full", recompute_every=2), gpt(), "axonn", "it recomputes every layer or none"),
         (Plan(recompute="selective"), gpt(), "deepspeed", "it has none, full"),
-        (Plan(expert=2, data=2, global_batch=2), moe(), "torchtitan", "it has no expert parallelism"),
+        (Plan(expert=2, data=2, global_batch=2), moe(), "llm-foundry", "it has no expert parallelism"),
     ],
 )
 def test_rules_of_models_and_stacks(plan, model, stack, words):

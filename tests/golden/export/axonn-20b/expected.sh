@@ -48,7 +48,7 @@ RUN_ARGS=(
     --train-iters 20
     --lr 0.0001
 )
-MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
 export MASTER_ADDR MASTER_PORT=29500 WORLD_SIZE=32
 srun --nodes=8 --ntasks=32 --ntasks-per-node=4 --distribution=block:block \
     bash -c 'export RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID; exec python -u "$@"' _ \
