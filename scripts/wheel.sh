@@ -25,5 +25,8 @@ CHECK
 towtank --version
 towtank machines >machines.txt
 echo "towtank machines: $(wc -l <machines.txt) lines"
+towtank tune --model tiny-llama --machine dgx-h100:nodes=1 --global-batch 16 --stack megatron-core >tune.txt
+towtank export plan.yaml --to megatron -o train.sh
+towtank report plan.yaml
 towtank predict --model megatron-1t --machine selene --stack megatron-2021 --set \
     tensor_x=8,pipeline=64,data=6,micro_batch=1,global_batch=3072,recompute=full,precision=fp16

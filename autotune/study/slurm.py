@@ -26,7 +26,9 @@ class Job:
     """Further options of sbatch, such as `--account=abc`."""
 
 
-def slurm_script(storage: str, study: str, job: Job, command: Sequence[str] = ("towtank",)) -> str:
+def slurm_script(
+    storage: str, study: str, job: Job, command: Sequence[str] = ("towtank",), options: Sequence[str] = ()
+) -> str:
     """Text of an array script whose elements work on the study until it is done or their time is over.
 
     Args:
@@ -34,13 +36,14 @@ def slurm_script(storage: str, study: str, job: Job, command: Sequence[str] = ("
         study: name of the study.
         job: size of the array.
         command: the program, as words.
+        options: further options of each worker, such as `--profiles /scratch/profiles`.
 
     Raises:
         StudyError: the storage cannot be shared, or a figure is wrong.
     """
     check_shared(storage, job.nodes)
     check_job(job)
-    worker = [*command, "tune", "--worker", "--storage", storage, "--study", study]
+    worker = [*command, "tune", "--worker", "--storage", storage, "--study", study, *options]
     directives = [
         f"--job-name=towtank-{study}",
         f"--array=0-{job.nodes - 1}",

@@ -28,6 +28,9 @@ _POLL_S: Final = 0.05
 _GRACE_S: Final = 2.0
 """Time for the other ranks to say why they ended, once one has."""
 _REAP_S: Final = 10.0
+_MANY: Final = 16
+_MANY_A_CORE: Final = 4
+"""Processes that are started on any machine, and for each of its cores."""
 
 
 def failure_file(folder: Path, rank: int) -> Path:
@@ -62,7 +65,18 @@ def run_processes(request: RunRequest, *, patience_s: float = PATIENCE_S) -> Run
 
 
 def _check_devices(request: RunRequest, size: int) -> None:
+    """A plan for a cluster is refused here: thousands of processes would bring the machine down.
+
+    Raises:
+        LaunchError: this machine is too small.
+    """
     if request.settings.device == "cpu":
+        most = max(_MANY, _MANY_A_CORE * usable_cores())
+        if size > most:
+            raise LaunchError(
+                f"the plan has {size} devices, and this machine with {usable_cores()} cores starts {most} processes "
+                "at most; choose a smaller plan, or start it with torchrun or srun on more nodes"
+            )
         return
     import torch
 

@@ -369,6 +369,35 @@ def test_reader_that_leaves_ends_the_process_quietly() -> None:
     assert (done.returncode, done.stderr) == (141, "")
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_streams_that_the_shell_has_closed(closed: str) -> None:
+    command = f"{sys.executable} -m towtank.cli stacks {closed}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    wrong = subprocess.run(["sh", "-c", f"{command} --no"], capture_output=True, text=True, check=False)
+    assert wrong.returncode == 2
+    assert wrong.stdout == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_one_message() -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "towtank.cli", "stacks"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "towtank: standard output: cannot be written: No space left on device\n"
+
+
+def test_what_a_file_system_says_of_a_place_is_no_fault_of_towtank(towtank, small_job, monkeypatch) -> None:
+    from towtank.simulator import predict
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", "figures.csv")
+
+    monkeypatch.setattr(predict, "predict", refused)
+    _check(towtank(*small_job), "figures.csv: Permission denied")
+
+
 def test_terminal_without_unicode_gets_plain_bars(small_job) -> None:
     done = _process(*small_job, env=os.environ | {"PYTHONIOENCODING": "ascii"})
     assert done.returncode == 0, done.stderr

@@ -91,4 +91,4 @@ def test_axonns_own_method_takes_no_margin(towtank) -> None:
     job = ["tune", "--model", "gpt-5b", "--machine", "perlmutter", "--devices", "8", "--global-batch", "64"]
     found = towtank(*job, "--stack", "axonn", "--method", "axonn", "--memory-margin", "0.1")
     assert found.code == 2
-    assert "--memory-margin does not go with --method axonn" in found.err
+    assert "--memory-margin: not read by --method axonn" in found.err

@@ -1,6 +1,10 @@
 """The commands and their options are an interface: a change here is a change for every script that calls us."""
 
+import re
+
+import pytest
 import typer
+from tests.cli.commands import command_lines, fault
 
 from towtank.cli.app import app
 from towtank.cli.job import DEFAULT_STACK
@@ -157,6 +161,26 @@ def test_help_without_arguments_and_of_each_command(towtank) -> None:
         for name in names:
             assert name in outcome.out, (path, name)
     assert towtank().out == towtank("--help").out
+
+
+@pytest.mark.parametrize("path", [path for path in COMMANDS if path not in ("", "kernels")])
+def test_help_of_each_command_has_examples_that_parse(towtank, path: str) -> None:
+    lines = command_lines(towtank(*path.split(), "--help").out)
+    assert any(re.match(rf"towtank {path}( |$)", line) for line in lines), lines
+    assert [found for line in lines if (found := fault(line))] == []
+
+
+def test_wrong_command_lines_are_found_out() -> None:
+    text = (
+        "  towtank predict --modle x   (a remark)\n"
+        "  towtank tune --top \\\n      0\n"
+        "towtank in a sentence\n"
+        "  towtank predcit\n"
+    )
+    lines = command_lines(text)
+    assert lines == ["towtank predict --modle x", "towtank tune --top 0", "towtank predcit"]
+    assert all(fault(line) for line in lines)
+    assert fault("towtank run plan.yaml --steps 1000 [--resume]") is None
 
 
 def test_predict_help_has_examples_that_stay_on_their_lines(towtank) -> None:

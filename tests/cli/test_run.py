@@ -115,6 +115,17 @@ def test_more_gpus_than_there_are_is_refused(towtank: Run, plan: Path) -> None:
     assert "the plan has 64 devices, but this machine has" in found.err
 
 
+def test_a_plan_for_a_cluster_is_not_started_on_this_machine(
+    towtank: Run, plan: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from towtank.executor.launching import local
+
+    monkeypatch.setattr(local, "usable_cores", lambda: 6)
+    found = towtank("run", str(plan), "--device", "cpu", "--set", "data=25,global_batch=25")
+    assert (found.code, found.out) == (2, "")
+    assert "the plan has 25 devices, and this machine with 6 cores starts 24 processes at most" in found.err
+
+
 def test_checkpoints_of_an_earlier_run_are_not_mixed_with_new_ones(
     towtank: Run, plan: Path, tmp_path: Path
 ) -> None:

@@ -91,7 +91,20 @@ def test_all_that_is_wrong_is_told_at_once(towtank):
             ["--sampler", "random", "--trials", "5"],
             ["--trials, --sampler: not read by --method exact", "optuna"],
         ),
-        (["--method", "axonn", "--measure", "cost"], ["--measure: not read by --method axonn"]),
+        (
+            ["--method", "axonn", "--measure", "cost"],
+            ["--measure: not read by --method axonn"],
+        ),
+        (
+            ["--price-per-device-hour", "2"],
+            ["--price-per-device-hour: not read", "give --measure cost with a price"],
+        ),
+        (["--method", "optuna"], ["--top: not read by a study"]),
+        (
+            ["--measure", "throughput"],
+            ["--top: not read by --method exact with --measure"],
+        ),
+        (["--worker"], ["--model, --machine,", "not read by --worker"]),
     ],
 )
 def test_bad_input_is_told_without_a_traceback(towtank, more, words):
@@ -124,6 +137,18 @@ def test_a_plan_file_is_replaced_and_another_file_with_force_only(towtank):
     assert towtank(*SMALL, "-o", "other.yaml").code == 2
     assert towtank(*SMALL, "-o", "other.yaml", "--force").code == 0
     assert yaml.safe_load(Path("other.yaml").read_text())["model"] == "tiny-llama"
+
+
+def test_a_plan_that_cannot_be_written_costs_no_answer(towtank, monkeypatch):
+    def full(path, *_, **__):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    done = towtank(*SMALL, "--json")
+    assert done.code == 2
+    assert done.err == "towtank: --output plan.yaml: cannot be written: No space left on device\n"
+    document = json.loads(done.out)
+    assert document["proven"] and "output" not in document
 
 
 def test_rows_of_the_table_differ_in_words(towtank):

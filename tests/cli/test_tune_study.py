@@ -104,6 +104,8 @@ def test_a_front_over_several_numbers_of_devices_says_how_many_each_plan_has(tow
             "dgx-h100: price_per_device_hour is unknown and the measure cost needs it",
         ),
         ([*STUDY, "--slurm", "x.sh", "--storage", "memory"], "workers cannot share a storage in memory"),
+        ([*STUDY, "--slurm", "no/x.sh"], "--slurm no/x.sh: there is no folder no"),
+        ([*STUDY, "--slurm-nodes", "2"], "--slurm-nodes: not read by a study"),
         (["tune", "--model", "llama3-8b"], "--machine, --global-batch must be given"),
         (["tune", "--worker"], "there is no"),
         (["tune", "--worker", "--storage", "memory"], "--worker needs a --storage that others can reach"),

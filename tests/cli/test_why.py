@@ -133,6 +133,8 @@ def test_a_plan_compares_with_itself_under_other_settings(towtank, plan: str) ->
         (["why", "PLAN", "--machine", "selen"], ["did you mean 'selene'"]),
         (["why", "PLAN", "--against", "no.yaml"], ["no.yaml"]),
         (["why"], ["PLAN.yaml"]),
+        (["why", "PLAN", "--against", "no.yaml", "--set", "tensor_q=2"], ["2 inputs", "no.yaml", "tensor_q"]),
+        (["why", "PLAN", "--devices", "0"], ["--devices", "1"]),
         (["compare", "PLAN", "no.yaml"], ["no.yaml"]),
         (["compare", "PLAN", "PLAN", "--set-a", "tensor_x=3", "--set-b", "tensor_x=5"], ["2 inputs", "= 3", "= 5"]),
         (["compare", "PLAN"], ["B.yaml"]),

@@ -33,8 +33,13 @@ def test_every_floor_is_in_the_layers_contract_and_banned_as_bare_name(
     assert sorted(tool["ruff"]["lint"]["flake8-tidy-imports"]["banned-api"]) == floors
 
 
+def _homes(root: Path, floors: list[str]) -> list[Path]:
+    """Folders whose files are installed."""
+    return [*(root / floor for floor in floors), *(root / "src/towtank" / name for name in ("cli", "pages"))]
+
+
 def _data_files(root: Path, floors: list[str]) -> set[Path]:
-    files = {path for floor in floors for path in (root / floor).rglob("*") if path.is_file()}
+    files = {path for home in _homes(root, floors) for path in home.rglob("*") if path.is_file()}
     return {path for path in files if path.suffix not in NOT_DATA and path.parent.name != "__pycache__"}
 
 
@@ -44,16 +49,17 @@ def test_package_data_covers_every_data_file(
     patterns = pyproject["tool"]["setuptools"]["package-data"]
     assert set(patterns) == {"*"}, "this test reads the patterns for all packages only"
     data = _data_files(root, floors)
-    packages = {path.parent for floor in floors for path in (root / floor).rglob("__init__.py")}
+    packages = {path.parent for home in _homes(root, floors) for path in home.rglob("__init__.py")}
     matched = {path for package in packages for pattern in patterns["*"] for path in package.glob(pattern)}
     assert len(data) > 100
+    assert root / "src/towtank/pages/page.html" in data
     assert sorted(data - matched) == []
     assert (root / "src/towtank/py.typed") in set((root / "src/towtank").glob(patterns["*"][0]))
 
 
 def test_every_folder_with_code_is_a_package(root: Path, floors: list[str]) -> None:
     # a folder without __init__.py imports from a checkout, but is not installed
-    folders = {path.parent for floor in floors for path in (root / floor).rglob("*.py")}
+    folders = {path.parent for home in _homes(root, floors) for path in home.rglob("*.py")}
     assert sorted(folder for folder in folders if not (folder / "__init__.py").exists()) == []
 
 

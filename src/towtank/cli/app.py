@@ -37,7 +37,9 @@ app = typer.Typer(
     name="towtank",
     cls=Commands,
     help="Predict the step time, memory and cost of large-scale LLM training before spending a node-hour.",
-    epilog="Start with `towtank demo`, then `towtank predict --help`.",
+    epilog="Start with `towtank demo`, then `towtank predict --help`. Exit codes: 0 done, also for a plan that "
+    "does not fit; 2 something that was given is wrong; 130 Ctrl-C; 1 a fault of towtank. Some commands have more, "
+    "which their --help names.",
     rich_markup_mode=None,  # rich takes longer to import than the rest of --help
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -78,7 +80,7 @@ app.command("export", epilog=export.EXAMPLES)(export.export)
 app.command("import", epilog=import_plan.EXAMPLES)(import_plan.import_plan)
 app.command("calibrate", epilog=calibrate.EXAMPLES)(calibrate.calibrate)
 app.command("memorize", epilog=memorize.EXAMPLES)(memorize.memorize)
-app.command("demo")(demo.demo)
+app.command("demo", epilog=demo.EXAMPLES)(demo.demo)
 app.command("validate", epilog=validate.EXAMPLES)(validate.validate)
 app.command("verify", epilog=verify.EXAMPLES)(verify.verify)
 app.add_typer(network.app, name="network")

@@ -12,18 +12,17 @@ if TYPE_CHECKING:
 _HEADS = ("AxoNN", "simulated", "x", "y", "z", "data", "communication", "step", "memory", "micro-batch")
 
 
-def axonn_answer(ranking: "AxonnRanking", output: "Path", json: bool) -> None:
-    """Print a ranking; `output` is where the fastest of its first grids was written, if one of them runs."""
+def axonn_answer(ranking: "AxonnRanking", output: "Path | None", json: bool) -> None:
+    """Print a ranking; `output` is where the fastest of its first grids was written; None: nowhere."""
     from towtank.cli.text import emit, emit_json
 
-    written = any(row.prediction is not None for row in ranking.rows)
     if json:
         from towtank.autotune.axonn_method import axonn_to_mapping
 
-        emit_json(axonn_to_mapping(ranking) | ({"output": str(output)} if written else {}))
+        emit_json(axonn_to_mapping(ranking) | ({} if output is None else {"output": str(output)}))
         return
     emit(axonn_text(ranking))
-    if written:
+    if output is not None:
         emit(f"\nplan: {output} (the fastest of AxoNN's first {len(ranking.rows)} grids)")
 
 

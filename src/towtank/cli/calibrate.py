@@ -7,11 +7,17 @@ import typer
 
 from towtank.cli.options import Json
 
-EXAMPLES = (
-    "Examples: `towtank calibrate --quick` (a minute and a half; then `towtank predict --machine local ...`); "
-    "`towtank calibrate --full --out lab`; `towtank calibrate --from run.json other.json` (real steps of "
-    "`towtank run --record`, on top of the calibration that is there)."
-)
+EXAMPLES = """\
+\b
+Examples:
+  towtank calibrate
+  towtank calibrate --full --out lab
+  towtank calibrate --from run.json other.json
+
+\b
+The last one fits to real steps (towtank run --record), on top of the calibration that is there. Then predict with
+--machine local, or --machine lab.
+"""
 
 
 def calibrate(

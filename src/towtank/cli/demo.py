@@ -8,6 +8,12 @@ if TYPE_CHECKING:
     from towtank.simulator.predict import Prediction
     from towtank.validation.demo import PublishedRun
 
+EXAMPLES = """\
+\b
+Examples:
+  towtank demo
+  towtank demo --json
+"""
 
 _FITTED = (
     "Stacks were fitted to published runs, and some of these may be among them: the errors above are not "

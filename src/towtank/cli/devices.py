@@ -6,12 +6,20 @@ import typer
 
 from towtank.cli.options import Json, Profiles
 
+EXAMPLES = """\
+\b
+Examples:
+  towtank devices
+  towtank devices show h100-80gb-sxm
+  towtank devices show h100-80gb-sxm --json
+"""
+
 app = typer.Typer(
     invoke_without_command=True, help="List the devices, or show one with the source of every figure."
 )
 
 
-@app.callback()
+@app.callback(epilog=EXAMPLES)
 def devices(context: typer.Context, json: Json = False, profiles: Profiles = None) -> None:
     """List the devices, or show one with the source of every figure."""
     if context.invoked_subcommand is not None:
@@ -32,7 +40,7 @@ def devices(context: typer.Context, json: Json = False, profiles: Profiles = Non
     emit(table(cells, heads, right=(2, 3, 4)))
 
 
-@app.command("show")
+@app.command("show", epilog=EXAMPLES)
 def show(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Device, such as a100-80gb-sxm.")],
     json: Json = False,

@@ -1,5 +1,7 @@
 """What happens when something goes wrong: one clear message for the user, a traceback for us."""
 
+import errno
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -8,9 +10,19 @@ from typing import Any, TypeVar
 import typer
 from typer.core import TyperGroup
 
+from towtank.cli.progress import wipe
+
 WRONG_INPUT = 2
 INTERNAL = 1
 INTERRUPTED = 130
+
+_OF_THE_PLACE = frozenset(
+    {
+        errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EISDIR, errno.ENOTDIR,
+        errno.ENAMETOOLONG, errno.ELOOP,
+    }
+)  # fmt: skip
+"""What a file system says of a place where somebody wants something written or read; no fault of the code."""
 
 Loaded = TypeVar("Loaded")
 
@@ -96,9 +108,7 @@ def describe(error: OSError) -> str:
 
 def run(app: typer.Typer, arguments: Sequence[str]) -> int:
     """Run the command line and turn every outcome into an exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if reconfigure := getattr(stream, "reconfigure", None):
-            reconfigure(errors="replace")  # a terminal that lacks a letter must not end a prediction
+    _prepare_streams()
     try:
         outcome = typer.main.get_command(app).main(
             list(arguments), prog_name="towtank", standalone_mode=False
@@ -114,6 +124,16 @@ def run(app: typer.Typer, arguments: Sequence[str]) -> int:
     return outcome if isinstance(outcome, int) else 0
 
 
+def _prepare_streams() -> None:
+    """Standard streams that any text can be written to, also where the shell has closed one (`>&-`)."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - open until the process ends
+        elif reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="replace")  # a terminal that lacks a letter must not end a prediction
+
+
 def _failed(error: Exception) -> int:
     # typer brings its own copy of click since 0.20 or so: no class to catch is the same in all versions
     usage = getattr(error, "format_message", None)
@@ -125,6 +145,10 @@ def _failed(error: Exception) -> int:
     if isinstance(error, user_errors()):
         complain(str(error))
         return WRONG_INPUT
+    if isinstance(error, OSError) and error.errno in _OF_THE_PLACE:
+        complain(describe(error))
+        return WRONG_INPUT
+    wipe()
     traceback.print_exception(error)
     complain(
         "this is a fault of towtank, not of your input; "
@@ -134,5 +158,6 @@ def _failed(error: Exception) -> int:
 
 
 def complain(message: str) -> None:
-    """Print a message on the standard error stream."""
+    """Print a message on the standard error stream, in the place of a bar that is there."""
+    wipe()
     print(f"towtank: {message}", file=sys.stderr)

@@ -48,12 +48,25 @@ Jobs = Annotated[
     ),
 ]
 
-VALIDATE_EXAMPLES = (
-    "Examples: `towtank kernels validate`; `TRITON_INTERPRET=1 towtank kernels validate --backend triton`."
-)
+VALIDATE_EXAMPLES = """\
+\b
+Examples:
+  towtank kernels validate
+  towtank kernels validate --kernel matmul --dtype bf16 --json
+  TRITON_INTERPRET=1 towtank kernels validate --backend triton
+
+\b
+Exit codes: 0 all are right, 1 a kernel is wrong, 2 wrong input.
+"""
+LIST_EXAMPLES = """\
+\b
+Examples:
+  towtank kernels list
+  towtank kernels list --device cpu --json
+"""
 
 
-@app.command("list")
+@app.command("list", epilog=LIST_EXAMPLES)
 def list_(device: Device = None, json: Json = False) -> None:
     """List kernels and backends with what is known of them on this device."""
     from towtank.cli.kernels_choice import checked_device, precision

@@ -8,11 +8,18 @@ import typer
 if TYPE_CHECKING:
     from towtank.kernels.sweeps import Point
 
-BENCH_EXAMPLES = "Example: `towtank kernels bench --quick --out measurements.csv`."
-PROFILE_EXAMPLES = (
-    "Example: `towtank kernels profile measurements.csv --device h200-141gb --out mine`, then `towtank predict "
-    "--profiles mine ...` on any machine with that device."
-)
+BENCH_EXAMPLES = """\
+\b
+Examples:
+  towtank kernels bench --quick --out measurements.csv
+  towtank kernels bench --device cuda --backend triton --out triton.csv
+"""
+PROFILE_EXAMPLES = """\
+\b
+Examples:
+  towtank kernels profile measurements.csv --device h200-141gb --out mine
+  towtank predict --profiles mine --machine dgx-h200:nodes=2 --plan plan.yaml
+"""
 
 _Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="Table to write (CSV).")]
 _Measurements = Annotated[

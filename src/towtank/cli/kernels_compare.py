@@ -10,10 +10,13 @@ if TYPE_CHECKING:
     from towtank.cli.kernels_choice import Choice
     from towtank.kernels.against import Comparison, Problem
 
-EXAMPLES = (
-    "Examples: `towtank kernels compare`; `towtank kernels compare --kernel matmul --shape 1000x1000x1000`. Tune "
-    "first: `towtank kernels tune --kernel matmul --shape 1000x1000x1000`."
-)
+EXAMPLES = """\
+\b
+Examples:
+  towtank kernels compare
+  towtank kernels tune --kernel matmul --shape 1000x1000x1000
+  towtank kernels compare --kernel matmul --shape 1000x1000x1000 --json
+"""
 
 
 _Kernel = Annotated[

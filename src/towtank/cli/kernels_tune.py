@@ -11,10 +11,15 @@ if TYPE_CHECKING:
     from towtank.cli.kernels_choice import Choice
     from towtank.kernels.modes import ModeChoice, Problem
 
-EXAMPLES = (
-    "Examples: `towtank kernels tune --kernel matmul --backend library` for the multiplies of six GPT layers; "
-    "`towtank kernels tune --kernel matmul --shape 4096x4096x4096 --budget 60s` for the tiles of one."
-)
+EXAMPLES = """\
+\b
+Examples:
+  towtank kernels tune --kernel matmul --shape 4096x4096x4096 --budget 60s
+  towtank kernels tune --kernel matmul --backend library --out modes.csv
+
+\b
+The first searches tiles, the second the order of operands for the multiplies of six GPT layers.
+"""
 
 
 _Kernel = Annotated[
@@ -137,6 +142,7 @@ def _check_options(backend: str, device: str, **given: object) -> None:
     from towtank.cli.failure import InputError
     from towtank.cli.kernels_choice import check_writable
 
+    unread: tuple[str, ...]
     if backend == "library":
         unread, why = (
             ("trials", "profile", "fresh"),

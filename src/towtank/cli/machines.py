@@ -6,12 +6,20 @@ import typer
 
 from towtank.cli.options import Json, Profiles
 
+EXAMPLES = """\
+\b
+Examples:
+  towtank machines
+  towtank machines show frontier
+  towtank machines show frontier --json
+"""
+
 app = typer.Typer(
     invoke_without_command=True, help="List the machines, or show one with the source of every figure."
 )
 
 
-@app.callback()
+@app.callback(epilog=EXAMPLES)
 def machines(context: typer.Context, json: Json = False, profiles: Profiles = None) -> None:
     """List the machines, or show one with the source of every figure."""
     if context.invoked_subcommand is not None:
@@ -41,7 +49,7 @@ def machines(context: typer.Context, json: Json = False, profiles: Profiles = No
     emit("\nAny nodes: say how many, as in dgx-h100:nodes=64. Figures, sources: towtank machines show NAME")
 
 
-@app.command("show")
+@app.command("show", epilog=EXAMPLES)
 def show(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="Machine, such as selene or dgx-h100:nodes=64.")

@@ -7,12 +7,20 @@ import typer
 
 from towtank.cli.options import Json
 
+EXAMPLES = """\
+\b
+Examples:
+  towtank models
+  towtank models show llama3-8b
+  towtank models show llama3-8b --json
+"""
+
 app = typer.Typer(
     invoke_without_command=True, help="List the models, or show the shape, size and source of one."
 )
 
 
-@app.callback()
+@app.callback(epilog=EXAMPLES)
 def models(context: typer.Context, json: Json = False) -> None:
     """List the models, or show the shape, size and source of one."""
     if context.invoked_subcommand is not None:
@@ -66,7 +74,7 @@ def _rows() -> list[dict[str, Any]]:
     return rows
 
 
-@app.command("show")
+@app.command("show", epilog=EXAMPLES)
 def show(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a model, or path of a model file.")],
     json: Json = False,

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from towtank.cli.failure import INTERRUPTED, InputError, Inputs, complain
+from towtank.cli.files import check_writable, fault_of_writing
 from towtank.cli.memory_margin import AUTO, MemoryMarginOption, margin_share
 from towtank.cli.options import Json, Profiles
+from towtank.cli.words import one_of
 
 if TYPE_CHECKING:
     from towtank.autotune.scaling.series import Growth, Mode, ScalePoint
@@ -144,13 +146,14 @@ def _print(asked: _Asked, study: "Study", found: "list[TunedPoint]", json: bool)
     from towtank.cli.scale_text import scale_text, scale_to_mapping
     from towtank.cli.text import emit, emit_json
 
-    if asked.plot is not None:
-        _write_plot(asked.plot, found, _title(asked))
+    fault = None if asked.plot is None else _unwritten(asked.plot, found, _title(asked))
     if json:
         emit_json(scale_to_mapping(found, study, asked.mode))
-        return
-    emit(scale_text(found, _title(asked), asked.mode, study.memory_margin))
-    if asked.plot is not None:
+    else:
+        emit(scale_text(found, _title(asked), asked.mode, study.memory_margin))
+    if fault is not None:
+        raise fault
+    if asked.plot is not None and not json:
         emit(f"\nplot: {asked.plot}")
 
 
@@ -181,8 +184,8 @@ def _study(asked: _Asked) -> "tuple[Study, tuple[ScalePoint, ...]]":
     constraints = inputs.take(lambda: read_constraints(*asked.limits))
     budget_s = inputs.take(lambda: budget_seconds(asked.budget))
     margin = inputs.take(lambda: margin_share(asked.memory_margin, None if stack is None else stack.name))
-    inputs.take(lambda: _one_of("--mode", asked.mode, MODES))
-    inputs.take(lambda: _one_of("--grow", asked.growth, GROWTHS))
+    inputs.take(lambda: one_of("--mode", asked.mode, MODES))
+    inputs.take(lambda: one_of("--grow", asked.growth, GROWTHS))
     inputs.take(lambda: _at_least_one("--sequence", asked.sequence))
     inputs.take(lambda: _check_plot(asked.plot))
     inputs.check()
@@ -239,13 +242,6 @@ def _range(first: int, last: int | None = None, step: int | None = None) -> list
     return found
 
 
-def _one_of(option: str, word: str, known: tuple[str, ...]) -> None:
-    from towtank.hardware_profiles.nearest import did_you_mean
-
-    if word not in known:
-        raise InputError(f"{option} {word} is unknown{did_you_mean(word, known)} (known: {', '.join(known)})")
-
-
 def _at_least_one(option: str, value: int | None) -> None:
     if value is not None and value < 1:
         raise InputError(f"{option} {value} must be 1 or more")
@@ -257,8 +253,7 @@ def _check_plot(path: Path | None) -> None:
         return
     if path.suffix.lower() != ".svg":
         raise InputError(f"--plot {path}: is written as SVG; name it {path.with_suffix('.svg').name}")
-    if not path.parent.is_dir():
-        raise InputError(f"--plot {path}: there is no folder {path.parent}")
+    check_writable("--plot", path)
 
 
 def _tuned(study: "Study", points: "tuple[ScalePoint, ...]", jobs: int | None) -> "list[TunedPoint]":
@@ -281,10 +276,8 @@ def _title(asked: _Asked) -> str:
     return f"{asked.models} on {asked.machine} under {asked.stack}: {what}"
 
 
-def _write_plot(path: Path, found: "list[TunedPoint]", title: str) -> None:
+def _unwritten(path: Path, found: "list[TunedPoint]", title: str) -> InputError | None:
+    """Write the plot; what is wrong where that fails."""
     from towtank.autotune.scaling.plot import scale_plot
 
-    try:
-        path.write_text(scale_plot(found, title), encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"--plot {path}: cannot be written: {error.strerror or error}") from error
+    return fault_of_writing("--plot", path, scale_plot(found, title))

@@ -6,10 +6,18 @@ import typer
 
 from towtank.cli.options import Json
 
+EXAMPLES = """\
+\b
+Examples:
+  towtank stacks
+  towtank stacks show megatron-core
+  towtank stacks show megatron-core --json
+"""
+
 app = typer.Typer(invoke_without_command=True, help="List the software stacks, or show what one does.")
 
 
-@app.callback()
+@app.callback(epilog=EXAMPLES)
 def stacks(context: typer.Context, json: Json = False) -> None:
     """List the software stacks, or show what one does."""
     if context.invoked_subcommand is not None:
@@ -29,7 +37,7 @@ def stacks(context: typer.Context, json: Json = False) -> None:
     emit(table([(stack.name, stack.description) for stack in loaded], ("stack", "what it is")))
 
 
-@app.command("show")
+@app.command("show", epilog=EXAMPLES)
 def show(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a stack, or path of a stack file.")],
     json: Json = False,

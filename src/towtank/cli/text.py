@@ -9,6 +9,8 @@ from typing import Any
 
 import typer
 
+from towtank.cli.failure import InputError
+
 WIDTH = 100
 BROKEN_PIPE = 141
 """Exit code that a shell reports for a process that SIGPIPE has ended."""
@@ -19,21 +21,30 @@ def emit(text: str) -> None:
 
     Raises:
         typer.Exit: the reader has gone.
+        InputError: it cannot be written, as on a full disk.
     """
     try:
         sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
         sys.stdout.flush()
     except BrokenPipeError:
-        # the interpreter flushes once more when it ends, and would complain
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_output()
         raise typer.Exit(BROKEN_PIPE) from None
+    except OSError as error:
+        _give_up_output()
+        raise InputError(f"standard output: cannot be written: {error.strerror or error}") from error
+
+
+def _give_up_output() -> None:
+    """Write no more: the interpreter flushes once more when it ends, and would complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def emit_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
-    """Print a JSON document on the standard output."""
+    """Print a JSON document on the standard output; a mapping that does not say its schema has the first one."""
     import json
 
-    emit(json.dumps(document, indent=2, allow_nan=False))
+    named = {"schema": 1, **document} if isinstance(document, Mapping) else document
+    emit(json.dumps(named, indent=2, allow_nan=False))
 
 
 def seconds(value_s: float) -> str:

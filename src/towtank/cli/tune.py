@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from towtank.cli.failure import INTERRUPTED, WRONG_INPUT, InputError, Inputs, complain
+from towtank.cli.files import check_writable, fault_of_writing
 from towtank.cli.memory_margin import AUTO, MemoryMarginOption, margin_share
 from towtank.cli.options import Json, Profiles
 from towtank.cli.records_as_options import with_records
 from towtank.cli.tune_study import located, run_asked
 from towtank.cli.tune_study_options import NO_WISH, StudyWish
+from towtank.cli.tune_unread import unread
 from towtank.cli.tune_worker import KEPT, run_worker
 from towtank.cli.words import one_of
 
@@ -131,11 +133,9 @@ class Question:
     memory_margin: str
 
 
-_WHOSE = "leave out, or ask for a study with --method optuna"
-
-
 @with_records
 def tune(
+    context: typer.Context,
     model: _Model = None,
     machine: _Machine = None,
     global_batch: _Batch = None,
@@ -164,12 +164,12 @@ def tune(
     the answer is proven best under the compiled engine. Every plan in it fits. Ctrl-C keeps what is done.
     """
     folders = tuple(profiles or ())
+    if lost := unread(context, study):
+        raise InputError(lost)
     if study.worker:
         return run_worker(study, folders, json)
     if model is None or machine is None or global_batch is None:
         raise InputError(_missing(model=model, machine=machine, global_batch=global_batch))
-    if study.without_use:
-        raise InputError(f"{', '.join(study.without_use)}: not read by --method {study.method}; {_WHOSE}")
     question = Question(
         model, machine, stack, devices, global_batch, sequence, fix or (), least or (), most or (), free or (),
         budget, workers, finalists_engine, output, force, folders, memory_margin,
@@ -188,13 +188,15 @@ def _search(
 ) -> None:
     """The exact search for the shortest step."""
     report = _searched(task, top, budget_s, question, finalists)
-    if report.result.plans:
-        _write(question.output, _plan_text(report.result.plans[0].plan, question))
-    _print(report, question, json)
+    plans = report.result.plans
+    fault = _unwritten(plans[0].plan, question) if plans else None
+    _print(report, question, json, written=bool(plans) and fault is None)
+    if fault is not None:
+        raise fault
     if report.result.stopped == "interrupt":
         complain("interrupted; the answer is the best of what was done")
         raise typer.Exit(INTERRUPTED)
-    if not report.result.plans:
+    if not plans:
         raise typer.Exit(WRONG_INPUT)
 
 
@@ -208,17 +210,13 @@ def _study(
 ) -> None:
     """What else than the exact search for the shortest step is asked; its best plan goes to the same file."""
     from towtank.autotune.study.plan_objective import References
-    from towtank.simulator.plan_file import dump_plan
 
     references = References(*map(located, (question.model, question.machine, question.stack)))
     answer = run_asked(task, references, study, json=json, budget_s=budget_s, workers=question.workers)
     if answer is None:  # a script was written
         return
-    if answer.plan is not None:
-        plan_file = dump_plan(
-            answer.plan, model=question.model, machine=question.machine, stack=question.stack
-        )
-        _write(question.output, plan_file)
+    if answer.plan is not None and (fault := _unwritten(answer.plan, question)):
+        raise fault
     if answer.interrupted:
         complain(KEPT if study.method != "exact" else "interrupted; the answer is the best of what was done")
         raise typer.Exit(INTERRUPTED)
@@ -332,10 +330,7 @@ def _check_output(path: Path, force: bool) -> None:
     from towtank.simulator.errors import PlanError
     from towtank.simulator.plan_file import plan_file_from_mapping, read_plan_mapping
 
-    if not path.parent.is_dir():
-        raise InputError(f"--output {path}: there is no folder {path.parent}; make it first")
-    if path.is_dir():
-        raise InputError(f"--output {path}: is a folder; name a file in it")
+    check_writable("--output", path)
     if not path.exists() or force:
         return
     try:
@@ -376,39 +371,31 @@ def _by_axonn(task: "TuningTask", top: int, question: Question, json: bool) -> N
     from towtank.cli.axonn_text import axonn_answer
     from towtank.cli.progress import progress_bar
 
-    if question.memory_margin != AUTO:
-        raise InputError("--memory-margin does not go with --method axonn, which goes by the memory itself")
-    if question.budget is not None:
-        raise InputError("--budget does not go with --method axonn, which simulates few plans; leave it out")
     ranking = axonn_ranking(task, top, lambda done, total: progress_bar("grids", done=done, total=total))
     chosen = min(ranking.rows, key=lambda row: row.step_time_s)
-    if chosen.prediction is not None:
-        _write(question.output, _plan_text(chosen.prediction.plan, question))
-    axonn_answer(ranking, question.output, json)
+    plan = None if chosen.prediction is None else chosen.prediction.plan
+    fault = None if plan is None else _unwritten(plan, question)
+    axonn_answer(ranking, None if plan is None or fault else question.output, json)
+    if fault is not None:
+        raise fault
 
 
-def _plan_text(plan: "Plan", question: Question) -> str:
-    """A plan as a plan file that names its job."""
+def _unwritten(plan: "Plan", question: Question) -> InputError | None:
+    """Write a plan as a plan file that names its job; what is wrong where that fails."""
     from towtank.simulator.plan_file import dump_plan
 
-    return dump_plan(plan, model=question.model, machine=question.machine, stack=question.stack)
+    text = dump_plan(plan, model=question.model, machine=question.machine, stack=question.stack)
+    return fault_of_writing("--output", question.output, text)
 
 
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"--output {path}: cannot be written: {error.strerror or error}") from error
-
-
-def _print(report: "SearchReport", question: Question, json: bool) -> None:
+def _print(report: "SearchReport", question: Question, json: bool, *, written: bool) -> None:
     if json:
         from towtank import __version__
         from towtank.autotune.search.report import report_to_mapping
         from towtank.cli.text import emit_json
 
         document = report_to_mapping(report, __version__)
-        emit_json(document | ({"output": str(question.output)} if report.result.plans else {}))
+        emit_json(document | ({"output": str(question.output)} if written else {}))
         return
     from towtank.cli.memory_margin import margin_note
     from towtank.cli.text import emit

@@ -1,14 +1,16 @@
 """What `towtank tune` does besides the exact search for the shortest step: studies and Pareto fronts."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from towtank.cli.failure import InputError
+from towtank.cli.files import check_writable
 from towtank.cli.tune_study_options import METHODS, StudyWish
 from towtank.cli.tune_worker import Answer, check_name, work_on
+from towtank.cli.words import one_of
 
 if TYPE_CHECKING:
     from towtank.autotune.study.plan_objective import PlanObjective, References
@@ -42,12 +44,7 @@ def run_asked(
     Raises:
         InputError, TuningError, UnknownFigure: something that was asked cannot be had.
     """
-    if wish.method not in METHODS:
-        from towtank.hardware_profiles.nearest import did_you_mean
-
-        raise InputError(
-            f"--method {wish.method} is unknown{did_you_mean(wish.method, METHODS)} (known: {', '.join(METHODS)})"
-        )
+    one_of("--method", wish.method, METHODS)
     if wish.method == "exact" and wish.slurm is None:
         return _run_front(task, wish, json, budget_s)
     return _run_study(task, references, wish, json, lambda: _best_plans(task, wish, budget_s, workers))
@@ -93,13 +90,15 @@ def _run_study(
     from towtank.autotune.study.storage import storage_of
 
     check_name(wish.study)
+    if wish.slurm is not None:
+        check_writable("--slurm", wish.slurm)
     _check_wish(wish)
     place = storage_of(wish.storage, wish.study)
     objective = _objective(task, references, wish, place, best_plans)
     opened = create_or_continue(place, wish.study, objective, _settings(wish))
     try:
         if wish.slurm is not None:
-            _write_slurm(wish, wish.slurm, place)
+            _write_slurm(wish, wish.slurm, place, task.profile_dirs)
             return None
         return work_on(opened, objective, json)
     finally:
@@ -198,11 +197,12 @@ def _job(wish: StudyWish) -> Any:
     return Job(wish.slurm_nodes, wish.slurm_workers, wish.slurm_time, tuple(wish.slurm_option or ()))
 
 
-def _write_slurm(wish: StudyWish, path: Path, place: str) -> None:
+def _write_slurm(wish: StudyWish, path: Path, place: str, folders: Sequence[Path]) -> None:
     from towtank.autotune.study.slurm import slurm_script
     from towtank.cli.text import emit
 
-    text = slurm_script(place, wish.study, _job(wish), (sys.executable, "-m", "towtank.cli"))
+    profiles = [word for folder in folders for word in ("--profiles", str(folder.absolute()))]
+    text = slurm_script(place, wish.study, _job(wish), (sys.executable, "-m", "towtank.cli"), profiles)
     try:
         path.write_text(text)
         path.chmod(0o755)

@@ -1,7 +1,6 @@
 """Options of `towtank tune` that speak of methods, measures, studies and their workers."""
 
-import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -108,27 +107,6 @@ class StudyWish:
         """Whether the exact search for the shortest step is not what is asked."""
         return self.method != "exact" or self.slurm is not None or bool(self.measure or self.or_devices)
 
-    @property
-    def without_use(self) -> list[str]:
-        """Options that were given and that the method does not read, such as `--sampler` without a study."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        given = {
-            name for name, value in values.items() if value not in (getattr(NO_WISH, name), None, [])
-        } - {"method"}
-        if self.storage == os.environ.get("TOWTANK_STORAGE"):
-            given.discard("storage")  # a setting for all commands
-        is_study = self.method not in ("exact", "axonn") or self.slurm is not None
-        unread = set() if is_study else set(_STUDY_ONLY)
-        if self.method == "axonn":
-            unread |= {"measure", "or_devices", "price"}
-        names = {"price": "price-per-device-hour"}
-        return [f"--{names.get(name, name).replace('_', '-')}" for name in values if name in given & unread]
-
-
-_STUDY_ONLY = (
-    "trials", "sampler", "seed", "study", "storage", "lease", "slurm_nodes", "slurm_workers", "slurm_time",
-    "slurm_option",
-)  # fmt: skip
 
 NO_WISH = StudyWish()
 """Nothing asked."""

@@ -15,10 +15,17 @@ if TYPE_CHECKING:
     from towtank.executor.verify import Verification
     from towtank.simulator.plan import Plan
 
-EXAMPLES = (
-    "Example: `towtank calibrate`, then `towtank verify --model tiny-llama --devices 4 --global-batch 8 --top 5`, or "
-    "`--trials 40` in place of `--top 5`. Leave the machine alone meanwhile."
-)
+EXAMPLES = """\
+\b
+Examples:
+  towtank calibrate
+  towtank verify --model tiny-llama --devices 4 --global-batch 8 --top 5
+  towtank verify --model tiny-llama --devices 2 --global-batch 8 --fix pipeline=1 --json
+  towtank verify --model tiny-llama --devices 4 --global-batch 8 --trials 40
+
+\b
+Leave the machine alone meanwhile.
+"""
 
 
 def _option(name: str, metavar: str, text: str, **more: Any) -> Any:

@@ -41,7 +41,9 @@ _Settings = Annotated[
 ]
 _Devices = Annotated[
     int | None,
-    typer.Option("--devices", metavar="N", help="Devices that the plan must occupy; default: those it does."),
+    typer.Option(
+        "--devices", metavar="N", min=1, help="Devices that the plan must occupy; default: those it does."
+    ),
 ]
 _Against = Annotated[
     Path | None,
@@ -79,10 +81,9 @@ def why(
     inputs = Inputs()
     job = inputs.take(lambda: load_job(plan, model, machine, stack, folders, settings or ()))
     margin = inputs.take(lambda: margin_share(memory_margin, None if job is None else job.stack.name))
+    best = None if against is None else inputs.take(lambda: _best(against, (model, machine, stack), folders))
     inputs.check()
     assert job is not None and margin is not None  # else check has raised
-    other = None if against is None else load_job(against, model, machine, stack, folders)
-    best = None if other is None or against is None else predicted(other, folders, against)
     found = _assess(job, best, devices, top, folders, margin)
     if json:
         from towtank.cli.text import emit_json
@@ -93,6 +94,14 @@ def why(
     from towtank.cli.why_text import why_text
 
     emit(why_text(found))
+
+
+def _best(
+    path: Path, named: tuple[str | None, str | None, str | None], folders: Sequence[Path]
+) -> "Prediction":
+    from towtank.cli.job import load_job
+
+    return predicted(load_job(path, *named, folders), folders, path)
 
 
 def _assess(

@@ -21,6 +21,11 @@ def test_the_script_is_the_golden_one_and_bash_reads_it(tmp_path: Path) -> None:
     assert (checked.returncode, checked.stderr) == (0, "")
 
 
+def test_workers_get_further_options_quoted() -> None:
+    text = slurm_script("/a.journal", "llama", Job(), options=["--profiles", "/scratch/my profiles"])
+    assert "--study llama --profiles '/scratch/my profiles'\n" in text
+
+
 def test_storages_that_nodes_cannot_share_are_refused() -> None:
     with pytest.raises(StudyError, match="cannot share a storage in memory"):
         slurm_script("memory", "llama", Job())
