@@ -91,6 +91,7 @@ def export(
     inputs = Inputs()
     inputs.take(lambda: _known("--to", to, targets.TARGETS))
     inputs.take(lambda: _framework(to, framework, targets.FRAMEWORKS))
+    inputs.take(lambda: _elsewhere(output, plan))
     loaded = load_job(
         plan,
         model,
@@ -104,8 +105,6 @@ def export(
     job = Job(loaded.model, loaded.machine, loaded.plan, loaded.stack, str(loaded.references.machine))
     if not loaded.references.stack_named:
         job = targets.with_usual_stack(job, to, framework)
-    if output is not None and output.resolve() == plan.resolve():
-        raise InputError(f"--output {output} is the plan itself; write somewhere else")
     result = _exported(job, to, framework, output)
     written = [] if output is None else _write(result, output)
     if json:
@@ -147,6 +146,11 @@ def _framework(target: str, framework: str | None, known: tuple[str, ...]) -> No
             f"--framework {framework} says what a Slurm script starts; leave it out, or --to slurm"
         )
     _known("--framework", framework, known)
+
+
+def _elsewhere(output: Path | None, plan: Path) -> None:
+    if output is not None and output.resolve() == plan.resolve():
+        raise InputError(f"--output {output} is the plan itself; write somewhere else")
 
 
 def _write(result: "Export", output: Path) -> list[Path]:
