@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from towtank.hardware_profiles.records import Device
+from towtank.kernels.counts import BYTES_PER_ELEMENT, matmul_bytes, matmul_flop
 from towtank.simulator.block_time import HOST, BlockTime, part_name
 from towtank.simulator.graph import Timeline
 from towtank.simulator.operations import AttentionCore, Elementwise, Matmul, Work
@@ -45,11 +47,11 @@ class PathPart:
     """How many of them lie on the path."""
 
 
-def critical_path(step: StepTime) -> tuple[PathPart, ...]:
+def critical_path(step: StepTime, device: Device) -> tuple[PathPart, ...]:
     """Parts of the critical path by kind, the longest first; their seconds sum to the step time.
 
     From the task that ends last each task is followed to the one whose end let it start; a pass of a pipeline stage
-    is taken apart by the path through its own operations.
+    is taken apart by the path through its own operations. `device` is the one that the step was predicted on.
     """
     seconds: defaultdict[tuple[str, str], float] = defaultdict(float)
     counts: defaultdict[tuple[str, str], float] = defaultdict(float)
@@ -66,7 +68,9 @@ def critical_path(step: StepTime) -> tuple[PathPart, ...]:
             continue
         blocks = step.forward if role is Role.FORWARD else step.backward
         time = blocks[pipeline.stage[task]][pipeline.chunk[task]]
-        parts = inside.setdefault(id(time), _block_path(time))
+        if id(time) not in inside:
+            inside[id(time)] = _block_path(time, device)
+        parts = inside[id(time)]
         # an unrolled pass is in layers, and a pass beside a collective is slower than alone
         scale = spent / time.makespan_s if time.makespan_s else 0.0
         for key, part, count in parts:
@@ -95,14 +99,14 @@ def walk(timeline: Timeline) -> list[tuple[int, float, float]]:
     return path
 
 
-def _block_path(time: BlockTime) -> list[tuple[tuple[str, str], float, int]]:
+def _block_path(time: BlockTime, device: Device) -> list[tuple[tuple[str, str], float, int]]:
     """Parts of the path through one pass, with how many operations each has; they sum to its makespan."""
     seconds: defaultdict[tuple[str, str], float] = defaultdict(float)
     counts: defaultdict[tuple[str, str], int] = defaultdict(int)
     template = time.graph.template
     for task, spent, gap in walk(time.timeline):
         operation = time.graph.operations[int(template[task])]
-        key = (part_name(operation).removeprefix("exposed "), _resource(operation.work))
+        key = (part_name(operation).removeprefix("exposed "), _resource(operation.work, device))
         seconds[key] += spent
         counts[key] += 1
         if gap > 0:
@@ -113,9 +117,21 @@ def _block_path(time: BlockTime) -> list[tuple[tuple[str, str], float, int]]:
     return [(key, spent, counts[key]) for key, spent in seconds.items()]
 
 
-def _resource(work: Work) -> str:
-    if isinstance(work, Matmul | AttentionCore):
+def _resource(work: Work, device: Device) -> str:
+    if isinstance(work, Matmul):
+        return "memory bandwidth" if _reads_longer(work, device) else "FLOP"
+    if isinstance(work, AttentionCore):
         return "FLOP"
     if isinstance(work, Elementwise):
         return "memory bandwidth" if work.bytes else "host"
     return f"network of {work.group}"
+
+
+def _reads_longer(work: Matmul, device: Device) -> bool:
+    """Whether the bytes of a product take longer than its FLOP at the peaks of the device (roofline)."""
+    peak, bandwidth = device.peak_flop_per_s.get(work.precision), device.memory_bandwidth_bytes_per_s
+    if not peak or not bandwidth:
+        return False
+    element = BYTES_PER_ELEMENT[work.precision]
+    size = matmul_bytes(work.m, work.n, work.k, element, BYTES_PER_ELEMENT["bf16"], work.batch)
+    return size / bandwidth > matmul_flop(work.m, work.n, work.k, work.batch) / peak

@@ -1,8 +1,8 @@
 """From a predicted step and what is known of a machine to the training run that is simulated."""
 
-import math
 from dataclasses import dataclass
 
+from towtank.autotune.capacity.errors import CapacityError
 from towtank.autotune.capacity.facts import Reliability, Site, reliability, reliability_of, site_of
 from towtank.autotune.capacity.request import Operation
 from towtank.autotune.capacity.run.closed_forms import daly_interval_s
@@ -61,12 +61,12 @@ def assemble(
     """The run of so many steps on a machine; `ramp` are the stretches before the batch is full.
 
     Raises:
-        CapacityError: a reliability of that name does not exist.
+        CapacityError: a reliability of that name does not exist, or the machine lacks nodes for the spares.
     """
     notes, site = _Notes(), site_of(machine.name)
     nodes = -(-figures.devices // machine.node.devices)
     causes = _causes(machine, operation, notes)
-    write_s = _write_s(figures, site, operation, notes)
+    write_s = _write_s(figures, machine, operation, notes)
     job = TrainingJob(
         nodes=nodes,
         stretches=(*ramp, Stretch(steps, figures.step_time_s)),
@@ -83,13 +83,15 @@ def assemble(
     return Assembled(job, tuple(notes.assumptions), tuple(notes.unknown))
 
 
-def observed_rates(observed: Reliability) -> tuple[FailureCause, ...]:
-    """Rates of an observed job: interruptions over node-seconds, or over seconds for those of the job."""
+def observed_rates(observed: Reliability, node_devices: int) -> tuple[FailureCause, ...]:
+    """Rates of an observed job on nodes of so many devices: interruptions over device-seconds times the devices of a
+    node, or over seconds for those of the job."""
     seconds = observed.days * DAY_S
+    node_s = seconds * observed.nodes * observed.node_devices / node_devices
     return tuple(
         FailureCause(
             cause.name,
-            per_node_s=cause.interruptions / (seconds * observed.nodes) if cause.scope == "node" else 0.0,
+            per_node_s=cause.interruptions / node_s if cause.scope == "node" else 0.0,
             per_job_s=cause.interruptions / seconds if cause.scope == "job" else 0.0,
             breaks_node=cause.breaks_node,
         )
@@ -108,11 +110,13 @@ def _causes(machine: Machine, operation: Operation, notes: _Notes) -> tuple[Fail
         )
         return ()
     observed = reliability(name)
-    notes.assumptions.append(f"failures as in {observed.description} ({observed.source})")
-    return observed_rates(observed)
+    notes.assumptions.append(f"as many failures a device as in {observed.description} ({observed.source})")
+    return observed_rates(observed, machine.node.devices)
 
 
-def _write_s(figures: StepFigures, site: Site, operation: Operation, notes: _Notes) -> float | None:
+def _write_s(figures: StepFigures, machine: Machine, operation: Operation, notes: _Notes) -> float | None:
+    """Seconds until a checkpoint lies on storage: its bytes, and the creation of a file a device; None: unknown."""
+    site = site_of(machine.name)
     bandwidth, source = operation.storage_bytes_per_s, "given"
     if bandwidth is None:
         bandwidth, source = site.storage_write_bytes_per_s(), site.sources.get("storage_write", "")
@@ -121,8 +125,13 @@ def _write_s(figures: StepFigures, site: Site, operation: Operation, notes: _Not
             "bandwidth of storage: checkpoints count as taking no time; give --storage-bandwidth"
         )
         return None
+    sent = machine.node.injection_bytes_per_s
+    if sent is not None and sent * (nodes := -(-figures.devices // machine.node.devices)) < bandwidth:
+        bandwidth, source = sent * nodes, f"all that the network interfaces of {nodes:,} nodes send"
     size = CHECKPOINT_BYTES_PER_PARAMETER * figures.parameters
-    write_s = size / bandwidth + operation.storage_metadata_s
+    write_s = size / bandwidth
+    if operation.storage_files_per_s is not None:
+        write_s += figures.devices / operation.storage_files_per_s
     notes.assumptions.append(
         f"a checkpoint is {size / 1e12:.3g} TB (14 bytes a parameter) and written in {write_s:.3g} s ({source})"
     )
@@ -169,33 +178,42 @@ def _best_interval_s(made: Checkpoints, nodes: int, causes: tuple[FailureCause, 
 def _spares(
     machine: Machine, nodes: int, causes: tuple[FailureCause, ...], operation: Operation, notes: _Notes
 ) -> int:
-    """Spare nodes as asked, else the 95 % quantile of the nodes that are broken at once (Poisson)."""
+    """Spare nodes as asked, else the 95 % quantile of the nodes that are broken at once (Poisson).
+
+    Raises:
+        CapacityError: more are asked than the machine has.
+    """
+    left = None if machine.num_nodes is None else max(0, machine.num_nodes - nodes)
     if operation.spare_nodes is not None:
+        if left is not None and operation.spare_nodes > left:
+            raise CapacityError(
+                [
+                    f"{operation.spare_nodes:,} spares, but {machine.name} has {left:,} nodes beside the {nodes:,}"
+                ]
+            )
         return operation.spare_nodes
     if operation.elastic_nodes is not None:
         return 0
+    from scipy.stats import poisson
+
     mean = operation.repair_s * sum(
         cause.per_node_s * nodes + cause.per_job_s for cause in causes if cause.breaks_node
     )
-    # far beyond its mean the quantile is known to be within it, so that the sum ends
-    spares, term, total = 0, math.exp(-mean), math.exp(-mean)
-    while total < ENOUGH_SPARES and spares < 10 * mean + 10:
-        spares += 1
-        term *= mean / spares
-        total += term
-    left = spares if machine.num_nodes is None else max(0, machine.num_nodes - nodes)
-    if left < spares:
-        notes.assumptions.append(
-            f"{machine.name} has {left} nodes left where {spares} spares are wanted: the run waits for repairs; "
-            f"use fewer devices, or --elastic"
-        )
-    return min(spares, left)
+    # more than all nodes cannot be broken
+    spares = int(poisson.ppf(ENOUGH_SPARES, min(mean, nodes))) if mean > 0 else 0
+    if left is None or left >= spares:
+        return spares
+    notes.assumptions.append(
+        f"{machine.name} has {left} nodes left where {spares} spares are wanted: the run waits for repairs; "
+        f"use fewer devices, or --elastic"
+    )
+    return left
 
 
 def _recovery(operation: Operation, notes: _Notes, spare_nodes: int, *, failing: bool) -> Recovery:
     if failing:
         notes.assumptions.append(
-            f"{operation.detection_s:g} s to notice a failure, {operation.restart_s:g} s to restart, "
+            f"{operation.detection_s:g} s to notice a failure, {operation.restart_s:g} s to start again, "
             f"{operation.repair_s / 3600:g} h until a broken node is replaced, {spare_nodes} spare nodes "
             f"(--detection, --restart, --repair, --spares)"
         )
@@ -214,4 +232,5 @@ def _allocation(nodes: int, site: Site, operation: Operation, notes: _Notes) -> 
         limit = site.limit_s(nodes)
         if limit is not None:
             notes.assumptions.append(f"jobs of at most {limit / 3600:g} h ({site.sources.get('limits', '')})")
-    return Allocation(limit, operation.queue_s, None, operation.start_s)
+    start = operation.restart_s if operation.start_s is None else operation.start_s
+    return Allocation(limit, operation.queue_s, start)

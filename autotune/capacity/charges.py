@@ -9,7 +9,7 @@ from towtank.autotune.capacity.run.records import RunOutcome
 from towtank.hardware_profiles.records import Machine
 
 HOUR_S = 3600.0
-_COMPUTING = ("training", "lost work", "stragglers", "evaluation")
+_COMPUTING = ("training", "fewer nodes", "lost work", "stragglers", "evaluation")
 _NOT_HELD = ("queue", "maintenance")
 
 
@@ -20,6 +20,12 @@ class Power:
     training_w: float | None
     idle_w: float | None
     why_unknown: str = ""
+
+    def all_w(self, training: int, idle: int) -> float | None:
+        """Power of so many devices that train and so many that wait; None: unknown."""
+        if self.training_w is None or self.idle_w is None:
+            return None
+        return training * self.training_w + idle * self.idle_w
 
 
 @dataclass(frozen=True, slots=True)

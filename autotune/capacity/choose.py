@@ -3,8 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from towtank.autotune.capacity.study import CapacityPlan
 
 Figure = Callable[[CapacityPlan], float | None]
@@ -18,6 +16,7 @@ class Limits:
     least_chance: float = 0.9
     budget_usd: float | None = None
     power_w: float | None = None
+    """Of all devices while they train."""
 
 
 def days(plan: CapacityPlan) -> float:
@@ -44,13 +43,6 @@ def energy(plan: CapacityPlan) -> float | None:
     return None if found is None else found.median
 
 
-def power(plan: CapacityPlan) -> float | None:
-    """Mean electric power in watts over the time that nodes are held."""
-    total = energy(plan)
-    held = float(np.median([run.allocated_s for run in plan.outcomes.runs]))
-    return None if total is None else total * 3.6e6 / held
-
-
 def faults_of(plan: CapacityPlan, limits: Limits) -> list[str]:
     """Limits that a plan breaks, or that cannot be judged, as sentences."""
     faults = []
@@ -61,7 +53,7 @@ def faults_of(plan: CapacityPlan, limits: Limits) -> list[str]:
         )
     for name, value, limit, unit in (
         ("cost", cost(plan), limits.budget_usd, "USD"),
-        ("power", power(plan), limits.power_w, "W"),
+        ("power", plan.power_w, limits.power_w, "W"),
     ):
         if limit is not None and value is None:
             faults.append(f"{name} is unknown, so its limit of {limit:,.0f} {unit} cannot be judged")

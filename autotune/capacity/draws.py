@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from towtank.autotune.capacity.published import delivery
 from towtank.autotune.capacity.request import INPUTS, Uncertainty
 from towtank.autotune.capacity.run.records import FailureCause, Stretch, TrainingJob
 
-_NORMAL_95 = 1.6448536269514722
+NORMAL_95 = 1.6448536269514722
 """Quantile of the standard normal distribution at 95 %: an interval of 90 % ends there on both sides."""
 
 
@@ -24,8 +25,9 @@ class StepInterval:
 def draw_factors(interval: StepInterval, uncertainty: Uncertainty) -> dict[str, NDArray[np.float64]]:
     """Factors of each uncertain input, [runs] each.
 
-    The step time is drawn from two half log-normal distributions whose 5 and 95 % quantiles are the interval's ends;
-    other inputs evenly in the logarithm of their range.
+    The step time is drawn from two half log-normal distributions whose 5 and 95 % quantiles are the interval's ends
+    (they meet at the prediction, or at the end of the interval next to it), what is delivered of it from a log-normal
+    distribution with the spread of published runs; other inputs evenly in the logarithm of their range.
     """
     rng = np.random.default_rng(np.random.SeedSequence(uncertainty.seed, spawn_key=(1,)))
     drawn: dict[str, NDArray[np.float64]] = {}
@@ -35,14 +37,21 @@ def draw_factors(interval: StepInterval, uncertainty: Uncertainty) -> dict[str, 
             drawn[name] = np.exp(rng.uniform(low, high, uncertainty.runs))
         elif name == "step_time":
             normal = rng.standard_normal(uncertainty.runs)
-            widths = np.where(normal < 0, -np.log(interval.low), np.log(interval.high)) / _NORMAL_95
-            drawn[name] = np.exp(normal * widths)
+            low, high = np.log(interval.low), np.log(interval.high)
+            middle = np.clip(0.0, low, high)
+            widths = np.where(normal < 0, middle - low, high - middle) / NORMAL_95
+            drawn[name] = np.exp(middle + normal * widths)
+        elif name == "delivery":
+            drawn[name] = np.exp(rng.standard_normal(uncertainty.runs) * delivery().spread)
     return drawn
 
 
 def job_with(job: TrainingJob, factors: Mapping[str, float]) -> TrainingJob:
     """The run with inputs multiplied by the factors of one draw."""
-    step, rate = factors.get("step_time", 1.0), factors.get("failure_rate", 1.0)
+    step, rate = (
+        factors.get("step_time", 1.0) * factors.get("delivery", 1.0),
+        factors.get("failure_rate", 1.0),
+    )
     return replace(
         job,
         stretches=tuple(Stretch(one.steps, one.step_time_s * step) for one in job.stretches),

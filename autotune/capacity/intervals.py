@@ -1,9 +1,11 @@
 """The best time between checkpoints by simulation, beside the closed forms."""
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
+from towtank.autotune.capacity.errors import CapacityError
 from towtank.autotune.capacity.run.closed_forms import daly_interval_s, young_interval_s
 from towtank.autotune.capacity.run.monte_carlo import simulate_many
 from towtank.autotune.capacity.run.records import Stretch, TrainingJob
@@ -29,10 +31,12 @@ class IntervalStudy:
         return max(self.simulated, key=lambda one: one[1])[0]
 
 
+@lru_cache(maxsize=8)
 def interval_study(job: TrainingJob, seed: int = 0, runs: int = 4) -> IntervalStudy | None:
-    """Simulate intervals around Daly's; None without failures or where a checkpoint stops nothing.
+    """Simulate intervals around Daly's; None without failures, or where a checkpoint stops nothing.
 
-    The run is as many of its last steps as about FAILURES failures strike. All intervals see the same luck.
+    The run is as many of its last steps as about FAILURES failures strike. All intervals see the same luck; those
+    with which the run would never end are left out.
     """
     cost, rate = job.checkpoints.blocking_s, job.failures_per_s
     if cost <= 0 or rate <= 0:
@@ -47,6 +51,9 @@ def interval_study(job: TrainingJob, seed: int = 0, runs: int = 4) -> IntervalSt
             stretches=(Stretch(steps, last.step_time_s),),
             checkpoints=replace(job.checkpoints, interval_steps=count),
         )
-        goodput = float(np.mean([run.goodput for run in simulate_many(cut, runs, seed).runs]))
-        simulated.append((count * last.step_time_s, goodput))
-    return IntervalStudy(young, daly, tuple(simulated))
+        try:
+            found = simulate_many(cut, runs, seed).runs
+        except CapacityError:
+            continue
+        simulated.append((count * last.step_time_s, float(np.mean([run.goodput for run in found]))))
+    return IntervalStudy(young, daly, tuple(simulated)) if simulated else None

@@ -1,5 +1,6 @@
 """What is asked of a capacity plan."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -21,14 +22,16 @@ class Operation:
     elastic_nodes: int | None = None
     checkpoint_mode: CheckpointMode = "sync"
     checkpoint_interval_s: float | None = None
-    """None: Daly's, or one an hour where failures or the time of a checkpoint are unknown."""
+    """None: Daly's; where failures or the time of a checkpoint are unknown an hour, or less if they ask for it."""
     storage_bytes_per_s: float | None = None
-    storage_metadata_s: float = 0.0
+    storage_files_per_s: float | None = None
+    """Files that storage creates in a second; a checkpoint has one of each device. None: not counted."""
     host_bytes_per_s: float | None = None
     """Bandwidth at which one device copies its state to host memory."""
     job_limit_s: float | None = None
     queue_s: float = 0.0
-    start_s: float = 0.0
+    start_s: float | None = None
+    """From the beginning of each job until its first step. None: as long as a restart."""
     maintenance: Maintenance | None = None
     evaluation: Evaluation | None = None
     stragglers: Stragglers | None = None
@@ -53,5 +56,15 @@ class Uncertainty:
     """Factors from and to, by input of INPUTS, drawn evenly in their logarithm."""
 
 
-INPUTS = ("step_time", "failure_rate", "restart", "storage", "queue")
-"""Inputs that a range can be given for; the step time is drawn from its prediction interval without one."""
+INPUTS = ("step_time", "delivery", "failure_rate", "restart", "storage", "queue")
+"""Inputs that a range can be given for. Without one the step time is drawn from its prediction interval, and delivery
+(by how much all steps of a run are slower than those that were measured) from the spread of published runs."""
+
+_POWERS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12}
+_COUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?(?:[eE][0-9]{1,2})?)\s*([kMGBT]?)")
+
+
+def parse_count(text: str) -> float | None:
+    """A number above 0 such as 15.6T; None: the text is none."""
+    match = _COUNT.fullmatch(text.strip())
+    return float(match[1]) * _POWERS[match[2]] or None if match else None

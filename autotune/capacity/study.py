@@ -8,8 +8,9 @@ import numpy as np
 
 from towtank.autotune.capacity.assemble import StepFigures, assemble
 from towtank.autotune.capacity.charges import Bill, bill, device_power
-from towtank.autotune.capacity.draws import StepInterval, draw_factors, importance, job_with
+from towtank.autotune.capacity.draws import NORMAL_95, StepInterval, draw_factors, importance, job_with
 from towtank.autotune.capacity.errors import CapacityError
+from towtank.autotune.capacity.published import delivery
 from towtank.autotune.capacity.request import Charges, Operation, Uncertainty
 from towtank.autotune.capacity.run.monte_carlo import Outcomes, simulate_each
 from towtank.autotune.capacity.run.records import Stretch, TrainingJob
@@ -17,6 +18,7 @@ from towtank.autotune.scaling.series import ScalePoint
 from towtank.autotune.scaling.study import INTERRUPTED, Study, TunedPoint, tune_points
 from towtank.autotune.study.measures import busy_share
 from towtank.hardware_profiles.records import Machine
+from towtank.simulator.errors import PlanError
 from towtank.simulator.models.count import parameters
 from towtank.simulator.models.records import ModelSpec
 from towtank.simulator.plan import Plan
@@ -80,6 +82,10 @@ class CapacityPlan:
     step_high_s: float
     mfu: float
     peak_memory_bytes: float
+    power_w: float | None
+    """Electric power of all devices that are held while the others train, cooling included; None: unknown."""
+    validated_on: str
+    """Published runs that the interval of the step stands on."""
     extrapolated: tuple[str, ...]
     job: TrainingJob
     outcomes: Outcomes
@@ -123,7 +129,11 @@ def quantiles(values: Sequence[float]) -> Quantiles:
     return Quantiles(float(low), float(median), float(high))
 
 
-def candidate_devices(request: Request, machine: Machine, most: int | None = None) -> tuple[int, ...]:
+MOST_DEVICES = 65536
+"""Largest candidate on a machine whose size is not known."""
+
+
+def candidate_devices(request: Request, machine: Machine) -> tuple[int, ...]:
     """Numbers of devices worth a look: whole nodes by powers of two, around what the deadline asks for.
 
     The middle is what a model FLOP utilisation of 40 % would need; the rest are its halves and doubles, within the
@@ -136,9 +146,9 @@ def candidate_devices(request: Request, machine: Machine, most: int | None = Non
     peak = peaks.get("bf16") or peaks.get("fp16") or max(peaks.values())
     sequence = request.sequence or request.model.sequence
     flop = model_flop_per_token(request.model, sequence, causal=False) * request.tokens
-    days = request.deadline_s or 90 * 86400.0
-    middle = flop / (0.4 * peak * days)
-    limit = min(machine.num_devices or most or 65536, most or 10**9)
+    seconds = request.deadline_s or 90 * 86400.0
+    middle = flop / (0.4 * peak * seconds)
+    limit = machine.num_devices or MOST_DEVICES
     counts = [node * 2**power for power in range(24) if node * 2**power <= limit]
     if not counts:
         return (limit,)
@@ -174,8 +184,8 @@ def plan_capacity(
                     lambda done, before=number * runs: tell("runs simulated", before + done, total),  # type: ignore[misc]
                 )
             )  # fmt: skip
-        except CapacityError as error:
-            found.append(NoPlan(machine, devices, str(error)))
+        except (CapacityError, PlanError) as error:
+            found.append(NoPlan(machine, devices, "; ".join(error.faults)))
         except KeyboardInterrupt:
             # what is done stays worth having, as after a stopped search
             stopped = True
@@ -249,13 +259,15 @@ def plan_run(
         step_high_s=interval.high_s,
         mfu=prediction.mfu,
         peak_memory_bytes=prediction.peak_memory_bytes,
+        power_w=power.all_w(plan.num_devices, spares * machine.node.devices),
+        validated_on=f"{interval.rows:,} {interval.runs} of the regime “{interval.regime}”",
         extrapolated=interval.extrapolated,
         job=made.job,
         outcomes=outcomes,
         bills=bills,
         chance=None if request.deadline_s is None else outcomes.chance_within(request.deadline_s),
         matters=tuple(importance(factors, elapsed)),
-        assumptions=made.assumptions,
+        assumptions=(*made.assumptions, *_delivered(request.uncertainty)),
         unknown=tuple(unknown),
     )
 
@@ -294,6 +306,19 @@ def _figures(prediction: Prediction) -> StepFigures:
     )
 
 
+def _delivered(uncertainty: Uncertainty) -> tuple[str, ...]:
+    """What is assumed of a whole run beyond its steps; nothing where the user gave a range."""
+    if "delivery" in uncertainty.ranges:
+        return ()
+    found = delivery()
+    low, high = np.exp(np.array([-NORMAL_95, NORMAL_95]) * found.spread)
+    return (
+        f"all steps of a run take {low:.2f} to {high:.2f} times as long as predicted in 90 % of the runs, beyond the "
+        f"interval of a step: the spread of {found.runs} published runs of {found.groups} groups (docs/totals.md; "
+        f"--range delivery=1..1 leaves it out)",
+    )
+
+
 def _unknown_charges(one: Bill, machine: Machine, why_power: str) -> list[str]:
     missing = []
     if one.energy_kwh is None:
@@ -311,8 +336,3 @@ def _unknown_charges(one: Bill, machine: Machine, why_power: str) -> list[str]:
             f"allocation units: what {machine.site} charges has not been looked up; node-hours are given"
         )
     return missing
-
-
-def without_randomness(job: TrainingJob) -> TrainingJob:
-    """The same run without failures, stragglers and queues: what its time would be at best."""
-    return replace(job, causes=(), stragglers=None, allocation=replace(job.allocation, queue_s=0.0))

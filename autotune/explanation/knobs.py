@@ -24,6 +24,10 @@ class Knob:
     turn: Callable[[Machine, float], Machine]
     """The machine with that property multiplied."""
 
+    def acts_on(self, machine: Machine) -> bool:
+        """Whether times follow the property: those of a calibrated machine are its measured ones."""
+        return machine.calibration is None or self.dimension == "bytes"
+
 
 def _scaled(record: Any, factor: float, *names: str) -> Any:
     changed = {name: getattr(record, name) * factor for name in names if getattr(record, name) is not None}
@@ -113,6 +117,7 @@ KNOBS = (
     ),
 )  # fmt: skip
 
+_MOST_FACTOR = 1e6
 _SETTING = re.compile(r"([a-z_.]+)\s*(\*=|/=|=)\s*(.+)")
 
 
@@ -154,9 +159,19 @@ def _set(machine: Machine, text: str) -> Machine:
         raise TuningError([f"{text!r} must be like network.bandwidth*=2 or device.hbm=192GB"], "what-if")
     name, operator, word = match.groups()
     chosen = knob(name)
+    if not chosen.acts_on(machine):
+        raise TuningError(
+            [f"{text!r}: times of {machine.name} were measured on it as it is, so {name} cannot be changed"],
+            "what-if",
+        )
     if operator != "=":
         factor = _factor(text, word)
-        return chosen.turn(machine, factor if operator == "*=" else 1 / factor)
+        other = chosen.turn(machine, factor if operator == "*=" else 1 / factor)
+        if other == machine and factor != 1:
+            raise TuningError(
+                [f"{text!r}: {name} of {machine.name} is unknown, so nothing can be multiplied"], "what-if"
+            )
+        return other
     present = chosen.value(machine)
     if not present:
         raise TuningError(
@@ -176,6 +191,8 @@ def _factor(text: str, word: str) -> float:
         factor = float(word)
     except ValueError:
         factor = 0.0
-    if not 0 < factor < float("inf"):
-        raise TuningError([f"{text!r}: {word} must be a number above 0"], "what-if")
+    if not 1 / _MOST_FACTOR <= factor <= _MOST_FACTOR:
+        raise TuningError(
+            [f"{text!r}: {word} must be a number from {1 / _MOST_FACTOR:g} to {_MOST_FACTOR:g}"], "what-if"
+        )
     return factor

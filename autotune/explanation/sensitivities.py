@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from towtank.autotune.explanation.knobs import KNOBS, Knob
+from towtank.hardware_profiles.records import Machine
 from towtank.simulator.predict import Prediction, predict
 
 STEP = 0.01
@@ -21,7 +22,9 @@ class Sensitivity:
 
 
 def sensitivities(prediction: Prediction, profile_dirs: Sequence[Path] = ()) -> tuple[Sensitivity, ...]:
-    """Elasticities of the step time by central differences of 1 %, the largest first; memory changes no time.
+    """Elasticities of the step time of this plan by central differences of 1 %, the largest first.
+
+    That of memory is 0: more of it makes no step faster, but other plans possible.
 
     Raises:
         UnknownFigure: the machine's profile lacks a figure that the prediction needs.
@@ -29,12 +32,16 @@ def sensitivities(prediction: Prediction, profile_dirs: Sequence[Path] = ()) -> 
     found = [
         Sensitivity(
             knob,
-            None if knob.value(prediction.machine) is None else _elasticity(prediction, knob, profile_dirs),
+            None if _is_unknown(prediction.machine, knob) else _elasticity(prediction, knob, profile_dirs),
         )
         for knob in KNOBS
-        if knob.name != "device.hbm"
     ]
     return tuple(sorted(found, key=lambda one: -abs(one.elasticity or 0.0)))
+
+
+def _is_unknown(machine: Machine, knob: Knob) -> bool:
+    """Whether the profile has no figure that the knob turns, or no time follows it."""
+    return not knob.acts_on(machine) or knob.turn(machine, 1 + STEP) == machine
 
 
 def _elasticity(prediction: Prediction, knob: Knob, profile_dirs: Sequence[Path]) -> float:

@@ -19,6 +19,9 @@ def test_the_command(towtank) -> None:
     assert first["cost_usd"]["median"] == pytest.approx(2 * first["device_hours"]["median"])
     assert first["energy_kwh"] is None
     assert found["chosen"] in (0, 1)
+    # the time of a checkpoint is not known, so there is no best interval
+    assert found["checkpoint_intervals"] is None
+    assert first["power_w"] is None
 
 
 def test_the_command_tells_all_faults(towtank) -> None:
@@ -39,6 +42,16 @@ def test_ramp_and_files_that_cannot_be_are_refused(towtank) -> None:
     outcome = towtank(*common, "--html", "/no/such/folder/plan.html", "--deadline", "0d")
     assert outcome.code == 2 and "there is no folder" in outcome.err
     assert towtank(*common, "--deadline", "0d").err.strip().endswith("--deadline 0d: must be above 0")
+
+
+def test_wrong_numbers_of_the_operation_are_told(towtank) -> None:
+    outcome = towtank(
+        "capacity", "--model", "llama2-7b", "--tokens", "1T", "--machines", "dgx-h100", "--storage-files", "0",
+        "--start", "5", "--failures-per-node-day", "-1",
+    )  # fmt: skip
+    assert outcome.code == 2
+    for text in ("--storage-files 0", "--start 5", "--failures-per-node-day -1"):
+        assert text in outcome.err
 
 
 def test_more_devices_than_the_machine_has_is_no_plan_and_no_fault(towtank) -> None:

@@ -1,8 +1,13 @@
 """`towtank report`: its files, and what it says of wrong ones."""
 
+import errno
 from pathlib import Path
 
 import pytest
+
+from towtank.cli.failure import InputError
+from towtank.cli.report import write_page
+from towtank.pages.records import Page
 
 
 @pytest.fixture
@@ -28,6 +33,30 @@ def test_wrong_paths_are_told_together_before_the_work(towtank, plan: str, tmp_p
     assert outcome.code == 2
     assert f"{missing}: there is no folder {missing.parent}" in outcome.err
     assert f"{tmp_path}: is a folder" in outcome.err
+
+
+def test_two_kinds_in_one_file_are_refused(towtank, plan: str, tmp_path: Path) -> None:
+    name = str(tmp_path / "step.html")
+    outcome = towtank("report", plan, "--html", name, "--csv", name)
+    assert outcome.code == 2
+    assert "two kinds of the report are asked in one file" in outcome.err
+
+
+def test_a_file_that_cannot_be_written_stays_what_it_was(tmp_path: Path, monkeypatch) -> None:
+    path, page = tmp_path / "step.md", Page("t", "s", [])
+    path.write_text("before")
+
+    def full(self: Path, text: str, **_: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        with pytest.raises(InputError, match=r"step\.md: No space left on device"):
+            list(write_page(page, None, path, None))
+    assert path.read_text() == "before"
+    assert [found.name for found in tmp_path.iterdir()] == ["step.md"]
+    assert list(write_page(page, None, path, None)) == [path]
+    assert path.read_text().startswith("# t")
 
 
 def test_a_plan_that_is_not_there_is_one_message(towtank, tmp_path: Path) -> None:

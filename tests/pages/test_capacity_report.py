@@ -33,7 +33,8 @@ def test_sections_plots_and_the_candidate_without_a_plan() -> None:
     titles = [section.title for section in page.sections]
     assert titles == [
         "Summary", "All candidates", "Days against device-hours", "Where the time of the run goes",
-        "The chosen plan", "Assumptions", "Unknown", "Commands that reproduce this page",
+        "The chosen plan", "Checkpoints", "How far to trust it", "Assumptions", "Unknown",
+        "Commands that reproduce this page",
     ]  # fmt: skip
     plots = {section.plot.name: section.plot for section in page.sections if section.plot}
     assert len(plots["capacity-front"].data[0]["x"]) == 3

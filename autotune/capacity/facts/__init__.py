@@ -34,6 +34,7 @@ class Reliability:
 
     description: str
     nodes: int
+    node_devices: int
     days: float
     devices: list[str]
     """Devices by whose name a machine takes these rates by itself."""
@@ -108,6 +109,11 @@ def reliability_of(device: str) -> str | None:
 def site_of(machine: str) -> Site:
     """What is known of a machine's centre; an empty record where nothing is."""
     return sites().get(machine, Site())
+
+
+def charge_source(machine: str) -> str:
+    """Where it was read what the centre of a machine charges."""
+    return site_of(machine).sources.get("unit", "")
 
 
 def _read(name: str, record: type) -> dict[str, Any]:

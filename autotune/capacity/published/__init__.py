@@ -12,11 +12,16 @@ from towtank.autotune.capacity.errors import CapacityError
 from towtank.hardware_profiles.files import StrictLoader
 from towtank.simulator.edge import read_record
 
+_FOLDER = Path(__file__).parent
+DELIVERY = _FOLDER / "delivery.yaml"
+
 
 @dataclass(frozen=True, slots=True)
 class PublishedTotal:
     """What a whole training run took."""
 
+    group: str
+    """Runs of the same people with the same software."""
     model: str
     machine: str
     devices: int
@@ -51,6 +56,23 @@ class Totals:
     not_predicted: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """How far whole runs lie from their predictions, beyond what intervals of steps and failures say."""
+
+    spread: float
+    """Standard deviation of the logarithm of the device-hours."""
+    runs: int
+    groups: int
+
+
+@cache
+def delivery() -> Delivery:
+    """The spread that `python -m towtank.autotune.capacity.totals` wrote."""
+    data = yaml.safe_load(DELIVERY.read_text(encoding="utf-8"))
+    return Delivery(**data)
+
+
 @cache
 def published_totals() -> Totals:
     """The totals by name.
@@ -58,8 +80,7 @@ def published_totals() -> Totals:
     Raises:
         CapacityError: the file breaks its rules.
     """
-    path = Path(__file__).parent / "totals.yaml"
-    document = yaml.load(path.read_text(encoding="utf-8"), Loader=StrictLoader)
+    document = yaml.load((_FOLDER / "totals.yaml").read_text(encoding="utf-8"), Loader=StrictLoader)
     runs, faults = {}, []
     for name, data in document["runs"].items():
         runs[name], found = read_record(PublishedTotal, data)

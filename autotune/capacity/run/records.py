@@ -76,8 +76,6 @@ class Allocation:
     """Wall-clock limit of one job; None: none."""
     queue_s: float = 0.0
     """Mean wait for a job to begin, exponentially distributed."""
-    first_queue_s: float | None = None
-    """Mean wait for the first job; None: as for the others."""
     start_s: float = 0.0
     """From the beginning of a job until its first step."""
 
@@ -139,10 +137,11 @@ class TrainingJob:
 
 
 PARTS = (
-    "training", "lost work", "checkpoint", "detection", "restart", "waiting for a node", "stragglers",
+    "training", "fewer nodes", "lost work", "checkpoint", "detection", "restart", "waiting for a node", "stragglers",
     "evaluation", "start of jobs", "queue", "maintenance",
 )  # fmt: skip
-"""On what the time of a run is spent; the parts of an outcome add up to its elapsed time."""
+"""On what the time of a run is spent; the parts of an outcome add up to its elapsed time. `training` is that of
+every step once and at full speed; `fewer nodes` is what elastic steps took longer."""
 
 
 @dataclass(frozen=True, slots=True)

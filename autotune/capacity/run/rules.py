@@ -43,13 +43,22 @@ def _times(job: TrainingJob) -> list[str]:
     faults = [
         f"{name} = {value:g} s, but it must be more than 0" for name, value in values.items() if value <= 0
     ]
+    years = job.training_s / YEAR_S
+    if years > MOST_YEARS:
+        faults.append(
+            f"the steps alone take {years:,.3g} years, and {MOST_YEARS:g} are the most that is simulated; "
+            f"use more devices, or fewer tokens"
+        )
     if job.stragglers and job.stragglers.slowdown <= 1:
         faults.append(f"slowdown of stragglers = {job.stragglers.slowdown:g}, but it must be more than 1")
     return faults
 
 
-MOST_EXPECTED_FAILURES = 20.0
-"""Failures between two checkpoints at which a run makes practically no progress: one interval in e^20 survives."""
+YEAR_S = 365.25 * 86400.0
+MOST_YEARS = 10.0
+"""Of training; machines live shorter."""
+MOST_EXPECTED_FAILURES = 7.0
+"""Failures between two checkpoints at which a run makes no progress: one interval in e^7 = 1,100 survives."""
 
 
 def _progress(job: TrainingJob) -> list[str]:
@@ -60,7 +69,10 @@ def _progress(job: TrainingJob) -> list[str]:
     need += job.evaluation.lasts_s if job.evaluation else 0.0
     for name, limit in (
         ("wall-clock limit", job.allocation.limit_s),
-        ("time between maintenances", job.maintenance.every_s if job.maintenance else None),
+        (
+            "time between maintenances",
+            job.maintenance.every_s - job.maintenance.lasts_s if job.maintenance else None,
+        ),
     ):
         if limit is not None and limit < need:
             faults.append(
@@ -74,4 +86,19 @@ def _progress(job: TrainingJob) -> list[str]:
             f"{expected:.0f} failures are expected between two checkpoints ({between:.0f} s), so that the run would "
             f"never end; save more often, or use fewer or more reliable nodes"
         )
-    return faults
+    return faults + _slow_nodes(job, longest)
+
+
+def _slow_nodes(job: TrainingJob, step_time_s: float) -> list[str]:
+    """Whether a step is done between two slow nodes: each ends in a checkpoint and a restart."""
+    if job.stragglers is None:
+        return []
+    found = job.stragglers
+    taken = found.detection_s + 2 * job.checkpoints.write_s + job.recovery.restart_s + step_time_s
+    expected = found.per_node_s * job.nodes * taken
+    if expected <= MOST_EXPECTED_FAILURES:
+        return []
+    return [
+        f"{expected:.0f} more slow nodes are expected until one is replaced and a step is done ({taken:.0f} s), so "
+        f"that the run would never end; lower their rate, or find them sooner"
+    ]

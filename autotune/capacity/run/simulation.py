@@ -12,6 +12,8 @@ from towtank.autotune.capacity.run.rules import check
 from towtank.autotune.capacity.run.steps import StepClock
 
 Events = Generator[simpy.Event, Any, None]
+_PROGRESS = ("training", "fewer nodes")
+"""Time of steps; it is lost where no checkpoint has made it safe."""
 
 
 def simulate(job: TrainingJob, rng: np.random.Generator) -> RunOutcome:
@@ -37,13 +39,15 @@ class _Run:
         self.parts: defaultdict[str, float] = defaultdict(float)
         self.interruptions: Counter[str] = Counter()
         self.step = self.safe_step = 0
-        self.safe_training_s = 0.0
-        """Training time that a finished checkpoint has made safe."""
+        self.safe_parts = dict.fromkeys(_PROGRESS, 0.0)
+        """Time of the steps that a finished checkpoint has made safe."""
         self.checkpoints = self.jobs = 0
         self.allocated_s = 0.0
         self.spares = simpy.Container(self.environment, init=job.recovery.spare_nodes)
         self.waits = False
         """Whether the job stands still for want of a node; nothing fails then."""
+        self.lacks_node = False
+        """Whether an allocation ended while the job waited for a node: the next begins when there is one."""
         self.missing_nodes = 0
         self.returned_nodes = 0
         self.writer: simpy.Process | None = None
@@ -69,6 +73,14 @@ class _Run:
         finally:
             self.parts[part] += self.environment.now - begin
 
+    def hold(self, part: str, seconds: float) -> Events:
+        """Let time pass that trains nothing, as far as the allocation goes."""
+        yield from self.spend(part, max(0.0, min(seconds, self.end_s() - self.environment.now)))
+
+    def end_s(self) -> float:
+        """When the nodes are taken away: by the limit of the job or by maintenance."""
+        return min(self.deadline_s, self.maintenance_s)
+
     def whole(self) -> Events:
         """Jobs one after the other until the last step is safe."""
         while self.safe_step < self.job.steps:
@@ -80,19 +92,28 @@ class _Run:
             if failures.is_alive:
                 failures.interrupt()
             self.allocated_s += self.environment.now - begin
+            if self.environment.now == begin:
+                yield from self.wait_for_an_event()
+
+    def wait_for_an_event(self) -> Events:
+        """Where no step fits into a job with the nodes that are left: until something happens, such as a repair."""
+        while self.environment.peek() <= self.environment.now:
+            yield self.environment.timeout(0)
+        yield from self.spend("queue", self.environment.peek() - self.environment.now)
 
     def wait_for_nodes(self) -> Events:
         """The queue, and the maintenance that the job would run into before its first checkpoint."""
         job = self.job
-        first = job.allocation.first_queue_s if self.jobs == 0 else None
-        mean = job.allocation.queue_s if first is None else first
-        if mean > 0:
-            yield from self.spend("queue", float(self.rng.exponential(mean)))
+        if self.lacks_node:
+            yield from self.take_spare("queue", float("inf"))
+        if job.allocation.queue_s > 0:
+            yield from self.spend("queue", float(self.rng.exponential(job.allocation.queue_s)))
         need = job.allocation.start_s + self.clock.longest_s + self.safety_s()
         while job.maintenance and self.environment.now + need > self.maintenance_s:
             end = self.maintenance_s + job.maintenance.lasts_s
             yield from self.spend("maintenance", max(0.0, end - self.environment.now))
             self.maintenance_s += job.maintenance.every_s
+        self.rejoin()
         self.jobs += 1
         limit = job.allocation.limit_s
         self.deadline_s = float("inf") if limit is None else self.environment.now + limit
@@ -152,7 +173,10 @@ class _Run:
             yield from self.written()
 
     def train(self, steps: int) -> Events:
-        """Some steps. Of those that a slow node interrupts the whole ones count, and the rest of one is its loss."""
+        """Some steps. Of those that a slow node interrupts the whole ones count, and the rest of one is its loss.
+
+        What missing nodes make them longer is no training.
+        """
         begin, before = self.environment.now, self.parts["training"]
         slowdown = self.slowdown()
         try:
@@ -165,6 +189,11 @@ class _Run:
                 self.parts["training"] = before + counted
                 self.step += done
             raise
+        finally:
+            if slowdown > 1:
+                longer = (self.parts["training"] - before) * (1 - 1 / slowdown)
+                self.parts["training"] -= longer
+                self.parts["fewer nodes"] += longer
         self.step += steps
 
     def steps_to_stop(self) -> int:
@@ -176,10 +205,9 @@ class _Run:
             intervals.append(job.evaluation.every_steps)
         for interval in intervals:
             steps = min(steps, interval - self.step % interval)
-        end = min(self.deadline_s, self.maintenance_s)
-        if end == float("inf"):
+        if self.end_s() == float("inf"):
             return steps
-        left = end - self.environment.now - self.safety_s()
+        left = self.end_s() - self.environment.now - self.safety_s()
         return min(steps, self.clock.steps_within(self.step, left / self.slowdown()))
 
     def safety_s(self) -> float:
@@ -196,7 +224,7 @@ class _Run:
     def save(self) -> Events:
         """A checkpoint; all but a synchronous one goes on being written while the job works."""
         yield from self.written()
-        state = (self.step, self.parts["training"])
+        state = (self.step, {part: self.parts[part] for part in _PROGRESS})
         checkpoints = self.job.checkpoints
         yield from self.spend("checkpoint", checkpoints.blocking_s)
         if checkpoints.mode == "sync":
@@ -204,17 +232,17 @@ class _Run:
         else:
             self.writer = self.environment.process(self.write(*state))
 
-    def write(self, step: int, training_s: float) -> Events:
+    def write(self, step: int, parts_s: dict[str, float]) -> Events:
         """Write a copied state to storage; a failure of the job ends it, and what it wrote counts for nothing."""
         try:
             yield self.environment.timeout(self.job.checkpoints.write_s)
         except simpy.Interrupt:
             return
-        self.make_safe(step, training_s)
+        self.make_safe(step, parts_s)
 
-    def make_safe(self, step: int, training_s: float) -> None:
+    def make_safe(self, step: int, parts_s: dict[str, float]) -> None:
         """A checkpoint is complete."""
-        self.safe_step, self.safe_training_s = step, training_s
+        self.safe_step, self.safe_parts = step, parts_s
         self.checkpoints += 1
 
     def written(self) -> Events:
@@ -233,23 +261,23 @@ class _Run:
             return
         self.interruptions[cause.name] += 1
         self.roll_back()
-        yield from self.spend("detection", self.job.recovery.detection_s)
+        yield from self.hold("detection", self.job.recovery.detection_s)
         if cause.breaks_node:
             yield from self.replace_node()
-        self.missing_nodes -= self.returned_nodes
-        self.returned_nodes = 0
-        yield from self.spend("restart", self.job.recovery.restart_s)
+        self.rejoin()
+        yield from self.hold("restart", self.job.recovery.restart_s)
 
     def roll_back(self) -> None:
         """Training since the last complete checkpoint is lost."""
         if self.writer is not None and self.writer.is_alive:
             self.writer.interrupt()
-        self.parts["lost work"] += self.parts["training"] - self.safe_training_s
-        self.parts["training"] = self.safe_training_s
+        for part, safe_s in self.safe_parts.items():
+            self.parts["lost work"] += self.parts[part] - safe_s
+            self.parts[part] = safe_s
         self.step = self.safe_step
 
     def replace_node(self) -> Events:
-        """A spare takes the place, or the job shrinks, or it waits."""
+        """A spare takes the place, or the job shrinks, or it waits for the first node that is repaired."""
         recovery = self.job.recovery
         if self.spares.level >= 1:
             yield self.spares.get(1)
@@ -258,9 +286,20 @@ class _Run:
             self.missing_nodes += recovery.elastic_nodes
             self.environment.process(self.repair(0))
         else:
+            self.environment.process(self.repair(1))
             self.waits = True
-            yield from self.spend("waiting for a node", recovery.repair_s)
+            yield from self.take_spare("waiting for a node", self.end_s())
             self.waits = False
+
+    def take_spare(self, part: str, end_s: float) -> Events:
+        """Wait for a spare node until some time."""
+        begin = self.environment.now
+        asked = self.spares.get(1)
+        yield asked if end_s == float("inf") else asked | self.environment.timeout(max(0.0, end_s - begin))
+        self.parts[part] += self.environment.now - begin
+        self.lacks_node = not asked.triggered
+        if self.lacks_node:
+            asked.cancel()
 
     def repair(self, spares: int) -> Events:
         """A broken node comes back, as a spare or to the job."""
@@ -270,14 +309,18 @@ class _Run:
         else:
             self.returned_nodes += self.job.recovery.elastic_nodes or 0
 
+    def rejoin(self) -> None:
+        """Nodes that have come back work again, from a start of the job on."""
+        self.missing_nodes -= self.returned_nodes
+        self.returned_nodes = 0
+
     def take_back_nodes(self) -> Events:
         """After a checkpoint an elastic job starts anew with the nodes that have come back."""
         if self.returned_nodes == 0:
             return
         yield from self.written()
-        self.missing_nodes -= self.returned_nodes
-        self.returned_nodes = 0
-        yield from self.spend("restart", self.job.recovery.restart_s)
+        self.rejoin()
+        yield from self.hold("restart", self.job.recovery.restart_s)
 
     def replace_straggler(self) -> Events:
         """Time that a slow node costs until it is found, and a planned restart without it.
@@ -287,7 +330,7 @@ class _Run:
         """
         stragglers = self.job.stragglers
         assert stragglers is not None
-        yield from self.spend("stragglers", stragglers.detection_s * (1 - 1 / stragglers.slowdown))
+        yield from self.hold("stragglers", stragglers.detection_s * (1 - 1 / stragglers.slowdown))
         yield from self.save()
         yield from self.written()
-        yield from self.spend("restart", self.job.recovery.restart_s)
+        yield from self.hold("restart", self.job.recovery.restart_s)

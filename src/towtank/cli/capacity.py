@@ -12,7 +12,7 @@ from towtank.cli.capacity_options import Paying, Running, Training, Written
 from towtank.cli.failure import INTERRUPTED, InputError, Inputs
 from towtank.cli.options import Json, Profiles
 from towtank.cli.records_as_options import with_records
-from towtank.cli.report import check_files
+from towtank.cli.report import check_files, write_page
 
 if TYPE_CHECKING:
     from towtank.autotune.capacity.choose import Limits
@@ -113,16 +113,12 @@ def _write(
     if written == Written():
         return
     from towtank.pages.capacity_report import CapacityReport, capacity_page
-    from towtank.pages.html import html_of
-    from towtank.pages.plain import csv_of, markdown_of
 
     page = capacity_page(
         CapacityReport(request, found, limits, notes, (shlex.join(["towtank", *sys.argv[1:]]),))
     )
-    for path, make in ((written.html, html_of), (written.markdown, markdown_of), (written.csv, csv_of)):
-        if path is not None:
-            path.write_text(make(page), encoding="utf-8")
-            sys.stderr.write(f"wrote {path}\n")
+    for path in write_page(page, written.html, written.markdown, written.csv):
+        sys.stderr.write(f"wrote {path}\n")
 
 
 def _show(
@@ -191,6 +187,8 @@ def _shares(asked: _Asked) -> None:
     ):  # fmt: skip
         if value is not None and not 0 <= value < float("inf"):
             faults.append(f"{name} {value:g}: must be 0 or more")
+    if asked.running.files is not None and not 0 < asked.running.files < float("inf"):
+        faults.append(f"--storage-files {asked.running.files:g}: must be more than 0")
     if paying.pue is not None and not 1 <= paying.pue < 10:
         faults.append(f"--pue {paying.pue:g}: must be 1 or more, such as 1.1")
     if not asked.machines.replace(",", " ").split():

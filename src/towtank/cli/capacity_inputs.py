@@ -1,6 +1,5 @@
 """Texts of `towtank capacity` with their units, read into numbers."""
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast, overload
 
@@ -12,8 +11,6 @@ if TYPE_CHECKING:
     from towtank.cli.capacity_options import Running
     from towtank.hardware_profiles.units import Dimension
 
-_POWERS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12}
-_COUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?(?:[eE][0-9]{1,2})?)\s*([kMGBT]?)")
 _MODES = ("sync", "async", "lazy")
 
 
@@ -23,9 +20,10 @@ def count(option: str, text: str) -> float:
     Raises:
         InputError: it is none, or not above 0.
     """
-    match = _COUNT.fullmatch(text.strip())
-    value = float(match[1]) * _POWERS[match[2]] if match else 0.0
-    if not value:
+    from towtank.autotune.capacity.request import parse_count
+
+    value = parse_count(text)
+    if value is None:
         raise InputError(f"{option} {text}: must be a number above 0 such as 300G or 15.6T")
     return value
 
@@ -172,7 +170,7 @@ def operation_of(running: "Running") -> "Operation":
         for option, text in (
             ("--detection", running.detection), ("--restart", running.restart), ("--repair", running.repair),
             ("--queue", running.queue), ("--checkpoint-interval", running.interval),
-            ("--job-limit", running.job_limit),
+            ("--job-limit", running.job_limit), ("--start", running.start),
         )
     }  # fmt: skip
     storage, host = _bandwidths(inputs, running)
@@ -191,9 +189,11 @@ def operation_of(running: "Running") -> "Operation":
         checkpoint_mode=cast("CheckpointMode", running.checkpoint),
         checkpoint_interval_s=times["--checkpoint-interval"],
         storage_bytes_per_s=storage,
+        storage_files_per_s=running.files,
         host_bytes_per_s=host,
         job_limit_s=times["--job-limit"],
         queue_s=times["--queue"] or 0.0,
+        start_s=times["--start"],
         maintenance=maintenance,
         evaluation=evaluation,
         stragglers=stragglers,

@@ -43,7 +43,7 @@ class Training:
     ] = None
     chance: Annotated[float, _defaulted("--chance", "SHARE", "Chance to be in time that is asked for.")] = 0.9
     budget_usd: Annotated[float | None, _option("--budget-usd", "USD", "Most money for the run.")] = None
-    power: Annotated[str | None, _option("--power", '"20 MW"', "Most electric power of the devices.")] = None
+    power: Annotated[str | None, _option("--power", '"20 MW"', "Most power of devices in training.")] = None
     search: Annotated[
         str, _defaulted("--search-budget", "TIME", "For the best plan of each number of devices.")
     ] = "30s"
@@ -61,6 +61,9 @@ class Running:
     ] = None
     detection: Annotated[str, _defaulted("--detection", "TIME", "To notice a failure.")] = "120s"
     restart: Annotated[str, _defaulted("--restart", "TIME", "To start again.")] = "600s"
+    start: Annotated[
+        str | None, _option("--start", "TIME", "For each job to begin to train; default: as a restart.")
+    ] = None
     repair: Annotated[str, _defaulted("--repair", "TIME", "Until a broken node is replaced.")] = "24h"
     spares: Annotated[
         int | None, _option("--spares", "N", "Spare nodes of the job; default: what breaks at once.", min=0)
@@ -76,6 +79,10 @@ class Running:
     ] = None
     storage: Annotated[
         str | None, _option("--storage-bandwidth", '"2 TB/s"', "Of all nodes together; default: the site's.")
+    ] = None
+    files: Annotated[
+        float | None,
+        _option("--storage-files", "RATE", "Files that storage creates in a second; each device writes one."),
     ] = None
     host: Annotated[
         str | None, _option("--host-bandwidth", '"20 GB/s"', "Of one device to host memory (async, lazy).")
@@ -112,7 +119,7 @@ class Paying:
         list[str] | None,
         _option(
             "--range", "INPUT=LOW..HIGH",
-            "Factors between which step_time, failure_rate, restart, storage or queue may lie. Repeatable.",
+            "Factors for step_time, delivery, failure_rate, restart, storage or queue. Repeatable.",
         ),
     ] = None  # fmt: skip
 

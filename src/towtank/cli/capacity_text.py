@@ -2,16 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from towtank.autotune.capacity import choose
 from towtank.autotune.capacity.choose import Limits, faults_of, one_more_day, pareto
+from towtank.autotune.capacity.facts import charge_source
 from towtank.autotune.capacity.intervals import interval_study
 from towtank.autotune.capacity.study import CapacityPlan, NoPlan, Quantiles, Request
 from towtank.cli.text import paragraph, percent, seconds, significant, table
-
-if TYPE_CHECKING:
-    from towtank.simulator.plan import Plan
+from towtank.pages.capacity_report import plan_words
 
 SCHEMA = 1
 
@@ -87,6 +86,11 @@ def _choice(chosen: CapacityPlan | None, plans: Sequence[CapacityPlan], limits: 
         ]
         return "\n".join(lines) if plans else "no plan fits"
     lines = [f"the choice: {chosen.devices:,} devices of {chosen.machine.name}: {plan_words(chosen.plan)}"]
+    lines += [
+        f"not {plan.devices:,} devices of {plan.machine.name}: {'; '.join(faults)}"
+        for plan in plans
+        if (faults := faults_of(plan, limits))
+    ]
     if trade := one_more_day(chosen, plans):
         lines.append(
             f"one more day of deadline saves {trade.device_hours_per_day:,.0f} device-hours "
@@ -112,30 +116,16 @@ def _choice(chosen: CapacityPlan | None, plans: Sequence[CapacityPlan], limits: 
     return "\n".join(paragraph(line) for line in lines)
 
 
-def plan_words(plan: "Plan") -> str:
-    """Degrees of a plan above 1, in words."""
-    names = (
-        "tensor_x",
-        "tensor_y",
-        "tensor_z",
-        "context",
-        "expert",
-        "pipeline",
-        "virtual_stages",
-        "data",
-        "zero_stage",
-    )
-    words = [
-        f"{name} {getattr(plan, name)}"
-        for name in names
-        if getattr(plan, name) > (0 if name == "zero_stage" else 1)
-    ]
-    words += [f"micro_batch {plan.micro_batch}", f"recompute {plan.recompute}"]
-    return ", ".join(words)
-
-
 def _stands_on(plan: CapacityPlan, notes: Sequence[str]) -> str:
-    lines = [f"{plan.machine.name} stands on"]
+    lines = [
+        paragraph(f"{plan.machine.name}, {plan.devices:,} devices: {plan_words(plan.plan)}; it stands on")
+    ]
+    if (charged := plan.billed("allocation_units")) is not None:
+        lines.append(
+            paragraph(
+                f"- a charge of {spread(charged)} {plan.bills[0].unit}s ({charge_source(plan.machine.name)})"
+            )
+        )
     lines += [paragraph(f"- {text}") for text in (*notes, *plan.assumptions)]
     lines += [paragraph(f"- extrapolated: {text}") for text in plan.extrapolated]
     lines += [paragraph(f"- unknown: {text}") for text in plan.unknown]
@@ -157,12 +147,26 @@ def capacity_to_mapping(
         "stack": request.stack.name,
         "assumptions": list(notes),
         "chosen": None if chosen is None else found.index(chosen),
+        "checkpoint_intervals": None if chosen is None else _intervals(chosen),
         "candidates": [
             _candidate(one, limits, one in front)
             if isinstance(one, CapacityPlan)
             else {"machine": one.machine.name, "devices": one.devices, "why_not": one.why_not}
             for one in found
         ],
+    }
+
+
+def _intervals(chosen: CapacityPlan) -> dict[str, Any] | None:
+    """The best time between checkpoints by simulation and by closed forms; None where there is no best."""
+    study = interval_study(chosen.job)
+    if study is None:
+        return None
+    return {
+        "young_s": study.young_s,
+        "daly_s": study.daly_s,
+        "best_simulated_s": study.best_s,
+        "simulated": [{"interval_s": seconds, "goodput": goodput} for seconds, goodput in study.simulated],
     }
 
 
@@ -187,6 +191,7 @@ def _candidate(plan: CapacityPlan, limits: Limits, on_front: bool) -> dict[str, 
         "allocation_unit": plan.bills[0].unit,
         "goodput": plan.outcomes.mean_goodput,
         "parts_s": plan.outcomes.mean_parts_s(),
+        "power_w": plan.power_w,
         "interruptions": sum(run.num_interruptions for run in runs) / len(runs),
         "checkpoint_interval_steps": plan.job.checkpoints.interval_steps,
         "matters": [{"input": name, "rank_correlation": rank} for name, rank in plan.matters],

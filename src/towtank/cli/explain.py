@@ -86,7 +86,7 @@ def _explained(job: "Job", what_if: Sequence[str], top: int, folders: Sequence[P
         changed = predict(job.model, other, job.plan, stack=job.stack, profile_dirs=folders)
     return Explanation(
         prediction=prediction,
-        path=critical_path(prediction.step),
+        path=critical_path(prediction.step, prediction.machine.device),
         sensitivities=sensitivities(prediction, folders),
         survey=survey(task, job.plan, prediction, top=top, progress=tell),
         what_if=tuple(what_if),

@@ -1,13 +1,18 @@
 """`towtank report`: one step as a page that people read."""
 
+import os
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from towtank.cli.failure import InputError
 from towtank.cli.options import Machine, Model, Profiles, Stack
+
+if TYPE_CHECKING:
+    from towtank.pages.records import Page
 
 EXAMPLES = """\
 \b
@@ -41,9 +46,8 @@ def report(
     how far to trust it, sources, and the commands that reproduce it."""
     from towtank.cli.compare import predicted
     from towtank.cli.job import load_job
+    from towtank.cli.progress import progress_bar
     from towtank.cli.text import emit
-    from towtank.pages.html import html_of
-    from towtank.pages.plain import csv_of, markdown_of
     from towtank.pages.step_report import page_of, step_report
 
     if html is None and markdown is None and csv is None:
@@ -55,11 +59,47 @@ def report(
         ("--model", model), ("--machine", machine), ("--stack", stack)) if value]  # fmt: skip
     options = " ".join([shlex.quote(str(plan)), *words])
     commands = [f"towtank {command} {options}" for command in ("predict --plan", "explain", "report")]
-    page = page_of(step_report(predicted(job, folders), commands, profile_dirs=folders))
+    page = page_of(
+        step_report(
+            predicted(job, folders), commands, profile_dirs=folders,
+            progress=lambda done, total: progress_bar("neighbours", done=done, total=total),
+        )
+    )  # fmt: skip
+    for path in write_page(page, html, markdown, csv):
+        emit(f"wrote {path}")
+
+
+def write_page(page: "Page", html: Path | None, markdown: Path | None, csv: Path | None) -> "Iterator[Path]":
+    """Write a page in the kinds that have a file, and give each file once all of it is there.
+
+    Raises:
+        InputError: a file cannot be written; it is then what it was before.
+    """
+    from towtank.pages.html import html_of
+    from towtank.pages.plain import csv_of, markdown_of
+
     for path, make in ((html, html_of), (markdown, markdown_of), (csv, csv_of)):
-        if path is not None:
-            path.write_text(make(page), encoding="utf-8")
-            emit(f"wrote {path}")
+        if path is None:
+            continue
+        text = make(page)
+        try:
+            _write(path, text)
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror}; name another file") from error
+        yield path
+
+
+def _write(path: Path, text: str) -> None:
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8")  # a device such as /dev/stdout
+        return
+    whole = path.resolve()
+    part = whole.with_name(f".{whole.name}.{os.getpid()}")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(whole)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def check_files(*paths: Path | None) -> None:
@@ -68,5 +108,13 @@ def check_files(*paths: Path | None) -> None:
         f"{path}: there is no folder {path.parent}" for path in paths if path and not path.parent.is_dir()
     ]
     faults += [f"{path}: is a folder" for path in paths if path and path.is_dir()]
+    faults += [
+        f"{path}: may not be written"
+        for path in paths
+        if path and path.parent.is_dir() and not os.access(path if path.exists() else path.parent, os.W_OK)
+    ]
+    given = [path.resolve() for path in paths if path]
+    if len(set(given)) < len(given):
+        faults.append("two kinds of the report are asked in one file; name one for each")
     if faults:
         raise InputError("; ".join(faults))

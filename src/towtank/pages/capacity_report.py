@@ -6,12 +6,17 @@ from typing import Any
 
 from towtank.autotune.capacity import choose
 from towtank.autotune.capacity.choose import Limits, device_hours, faults_of, one_more_day, pareto
+from towtank.autotune.capacity.intervals import interval_study
 from towtank.autotune.capacity.run.records import PARTS
 from towtank.autotune.capacity.study import CapacityPlan, NoPlan, Quantiles, Request
 from towtank.pages.records import Cell, Page, Plot, Section, Table
+from towtank.simulator.plan import Plan
 from towtank.simulator.plan_file import plan_to_mapping
 
 GIB = 2.0**30
+_DEGREES = (
+    "tensor_x", "tensor_y", "tensor_z", "context", "expert", "pipeline", "virtual_stages", "data", "zero_stage",
+)  # fmt: skip
 _LEGEND = {"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0}
 _BILLS = (
     ("node-hours", "node_hours"), ("device-hours", "device_hours"), ("energy in kWh", "energy_kwh"),
@@ -51,6 +56,9 @@ def capacity_page(report: CapacityReport) -> Page:
             (name, str(value)) for name, value in plan_to_mapping(chosen.plan).items() if name != "schema"
         ]
         sections.append(Section("The chosen plan", table=Table(("field", "value"), rows)))
+        sections.append(_checkpoints(chosen))
+    if plans:
+        sections.append(_validation(plans))
     sections += [
         Section("Assumptions", items=_assumptions(report)),
         Section("Unknown", ["What nobody knows is not counted."], items=_unknown(plans)),
@@ -66,6 +74,11 @@ def capacity_page(report: CapacityReport) -> Page:
 def spread(value: Quantiles | None) -> str:
     """Median with the 5 and 95 % quantiles; unknown where it is."""
     return "unknown" if value is None else f"{value.median:,.4g} ({value.low:,.4g} to {value.high:,.4g})"
+
+
+def _interruptions(plan: CapacityPlan) -> float:
+    runs = plan.outcomes.runs
+    return sum(run.num_interruptions for run in runs) / len(runs)
 
 
 def _name(plan: CapacityPlan) -> str:
@@ -97,7 +110,11 @@ def _summary(report: CapacityReport, chosen: CapacityPlan | None) -> Section:
         ("step time", f"{chosen.step_time_s:.4g} s ({chosen.step_low_s:.4g} to {chosen.step_high_s:.4g} s)"),
         ("MFU", f"{chosen.mfu * 100:.1f} %"),
         ("memory at the peak", f"{chosen.peak_memory_bytes / GIB:.1f} GiB a device"),
+        *([("charge", f"{spread(charged)} {chosen.bills[0].unit}s")]
+          if (charged := chosen.billed("allocation_units")) is not None else []),
+        ("power in training", "unknown" if chosen.power_w is None else f"{chosen.power_w / 1e6:.4g} MW"),
         ("goodput", f"{chosen.outcomes.mean_goodput * 100:.1f} %"),
+        ("interruptions a run", f"{_interruptions(chosen):,.1f}"),
         ("what matters most", ", ".join(f"{name} ({rank:+.2f})" for name, rank in chosen.matters[:3])),
     ]  # fmt: skip
     return Section("Summary", said, table=Table(("what", "figure"), rows))
@@ -107,17 +124,19 @@ def _candidates(report: CapacityReport, chosen: CapacityPlan | None) -> Section:
     front, rows = pareto(report.plans), list[Sequence[Cell]]()
     for one in report.found:
         if isinstance(one, NoPlan):
-            rows.append((one.machine.name, one.devices, one.why_not, *[""] * (2 + len(_BILLS))))
+            rows.append((one.machine.name, one.devices, one.why_not, *[""] * (3 + len(_BILLS))))
             continue
         mark = "chosen" if one is chosen else "on the front" if one in front else ""
+        broken = faults_of(one, report.limits)
         rows.append(
             (
-                one.machine.name, one.devices, mark, spread(one.days),
+                one.machine.name, one.devices, "; ".join([mark, *broken] if mark else broken),
+                plan_words(one.plan), spread(one.days),
                 "" if one.chance is None else f"{one.chance * 100:.0f} %",
                 *(spread(one.billed(name)) for _, name in _BILLS),
             )
         )  # fmt: skip
-    columns = ("machine", "devices", "", "days", "chance", *(title for title, _ in _BILLS))
+    columns = ("machine", "devices", "standing", "plan", "days", "chance", *(title for title, _ in _BILLS))
     return Section("All candidates", table=Table(columns, rows))
 
 
@@ -211,16 +230,72 @@ def _parts_plot(plans: Sequence[CapacityPlan]) -> Plot:
     )  # fmt: skip
 
 
+def _validation(plans: Sequence[CapacityPlan]) -> Section:
+    """What the intervals stand on, and where plans go beyond it."""
+    grounds = dict.fromkeys(f"{plan.machine.name}: {plan.validated_on}" for plan in plans)
+    beyond = dict.fromkeys(
+        f"{plan.machine.name}, beyond what was validated: {text}"
+        for plan in plans
+        for text in plan.extrapolated
+    )
+    said = [
+        "The interval of a step stands on published runs of its kind (`towtank validate` shows each), that of a "
+        "whole run also on published device-hours (docs/totals.md)."
+    ]
+    return Section("How far to trust it", said, items=[*grounds, *beyond])
+
+
+def _checkpoints(chosen: CapacityPlan) -> Section:
+    """The time between checkpoints that is used, beside the best by simulation and by closed forms."""
+    used = chosen.job.checkpoints.interval_steps * chosen.step_time_s
+    said = [f"A checkpoint every {used / 60:.3g} min ({chosen.job.checkpoints.mode})."]
+    study = interval_study(chosen.job)
+    if study is None:
+        said.append("There is no best interval without failures and a time of checkpoints.")
+        return Section("Checkpoints", said)
+    said.append(
+        f"Best are {study.best_s / 60:.3g} min by simulation, {study.daly_s / 60:.3g} min by Daly's higher-order "
+        f"estimate and {study.young_s / 60:.3g} min by Young's first-order one."
+    )
+    rows = [(f"{seconds / 60:.3g}", f"{goodput * 100:.2f} %") for seconds, goodput in study.simulated]
+    return Section("Checkpoints", said, table=Table(("minutes between checkpoints", "goodput"), rows))
+
+
+def plan_words(plan: Plan) -> str:
+    """Degrees of a plan above 1, micro-batch and recomputation."""
+    words = [
+        f"{name} {getattr(plan, name)}"
+        for name in _DEGREES
+        if getattr(plan, name) > (0 if name == "zero_stage" else 1)
+    ]
+    return ", ".join([*words, f"micro_batch {plan.micro_batch}", f"recompute {plan.recompute}"])
+
+
 def _assumptions(report: CapacityReport) -> list[str]:
+    """Each assumption once, with the candidates that it holds for where it does not for all."""
+    plans, holders = report.plans, dict[str, list[CapacityPlan]]()
+    for plan in plans:
+        for text in plan.assumptions:
+            holders.setdefault(text, []).append(plan)
     return [
         *report.notes,
-        *(f"{_name(plan)} devices: {text}" for plan in report.plans for text in plan.assumptions),
         *(
-            f"{_name(plan)} devices, beyond what was validated: {text}"
-            for plan in report.plans
-            for text in plan.extrapolated
+            text if len(own) == len(plans) else f"{_names(own, plans)}: {text}"
+            for text, own in holders.items()
         ),
-    ]  # fmt: skip
+    ]
+
+
+def _names(some: Sequence[CapacityPlan], plans: Sequence[CapacityPlan]) -> str:
+    """Machines all of whose plans are among some, and the other plans with their devices."""
+    names = []
+    for machine in dict.fromkeys(plan.machine.name for plan in some):
+        own = [plan for plan in some if plan.machine.name == machine]
+        if len(own) == sum(plan.machine.name == machine for plan in plans):
+            names.append(machine)
+        else:
+            names.append(f"{machine} with {' and '.join(f'{plan.devices:,}' for plan in own)} devices")
+    return "; ".join(names)
 
 
 def _unknown(plans: Sequence[CapacityPlan]) -> list[str]:

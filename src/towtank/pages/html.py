@@ -19,13 +19,6 @@ def page_file(name: str) -> str:
 
 def html_of(page: Page, *, plotly: str | None = None) -> str:
     """The page as HTML; `plotly` is the URL of plotly.js, None: the library is part of the file."""
-    from plotly.offline import get_plotlyjs
-
-    library = (
-        f"<script>{get_plotlyjs()}</script>"
-        if plotly is None
-        else f'<script src="{escape(plotly)}"></script>'
-    )
     plots = [section.plot for section in page.sections if section.plot is not None]
     data = {plot.name: {"data": plot.data, "layout": plot.layout} for plot in plots}
     return Template(page_file("page.html")).substitute(
@@ -37,8 +30,16 @@ def html_of(page: Page, *, plotly: str | None = None) -> str:
         sections="\n".join(_section(number, section) for number, section in enumerate(page.sections)),
         # "</" would end the script
         plots=json.dumps(data, allow_nan=False).replace("</", "<\\/"),
-        library=library if plots else "",
+        library=_library(plotly) if plots else "",
     )
+
+
+def _library(plotly: str | None) -> str:
+    if plotly is not None:
+        return f'<script src="{escape(plotly)}"></script>'
+    from plotly.offline import get_plotlyjs
+
+    return f"<script>{get_plotlyjs()}</script>"
 
 
 def _entry(number: int, section: Section) -> str:

@@ -1,6 +1,6 @@
 """The report of one step: what is on it, section by section."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,9 +37,14 @@ class StepReport:
 
 
 def step_report(
-    prediction: Prediction, commands: Sequence[str], *, profile_dirs: Sequence[Path] = (), top: int = 12
+    prediction: Prediction,
+    commands: Sequence[str],
+    *,
+    profile_dirs: Sequence[Path] = (),
+    top: int = 12,
+    progress: Callable[[int, int], None] | None = None,
 ) -> StepReport:
-    """Work out everything that the report of a step shows.
+    """Work out everything that the report of a step shows; `progress` is told of the plans one step away.
 
     Raises:
         UnknownFigure: the machine's profile lacks a figure that a prediction needs.
@@ -52,9 +57,9 @@ def step_report(
     return StepReport(
         prediction=prediction,
         interval=attach_interval(prediction),
-        path=critical_path(prediction.step),
+        path=critical_path(prediction.step, prediction.machine.device),
         sensitivities=sensitivities(prediction, profile_dirs),
-        survey=survey(task, plan, prediction, top=top),
+        survey=survey(task, plan, prediction, top=top, progress=progress),
         scaling=_scaled(prediction, profile_dirs),
         commands=tuple(commands),
     )

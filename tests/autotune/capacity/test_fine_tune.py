@@ -1,25 +1,32 @@
-"""AxoNN's fine-tune of Llama 3.1 405B on Frontier: whether a plan fits, and how much memory it takes."""
+"""AxoNN's fine-tune of Llama 3.1 405B on Frontier: a plan that fits is found, and its memory is shown."""
 
 import pytest
 
-from towtank.autotune.capacity.request import Operation, Uncertainty
-from towtank.autotune.capacity.study import CapacityPlan, Request, plan_capacity
+from towtank.autotune.capacity.fine_tunes import fine_tunes, lines, planned
+from towtank.autotune.scaling.series import ScalePoint
+from towtank.autotune.scaling.study import TunedPoint
 from towtank.hardware_profiles.load import load_machine
 from towtank.simulator.models.count import parameters
 from towtank.simulator.models.load import load_model
-from towtank.simulator.stacks.load import load_stack
 
 
 @pytest.mark.slow
 def test_a_plan_for_405_billion_parameters_fits_1024_devices_of_frontier() -> None:
-    model, machine = load_model("llama3.1-405b"), load_machine("frontier")
-    request = Request(
-        model, 1e9, 128, load_stack("axonn"), sequence=2048, search_budget_s=20.0,
-        operation=Operation(failures_per_node_day=0.0), uncertainty=Uncertainty(runs=5),
-    )  # fmt: skip
-    (found,) = plan_capacity(request, [(machine, 1024)], jobs=1)
-    assert isinstance(found, CapacityPlan)
-    states = 16 * parameters(model).total / (found.plan.tensor_x * found.plan.tensor_y * found.plan.tensor_z)
-    # more than the states of mixed-precision AdamW in its shards, and within the device
-    assert states < found.peak_memory_bytes < machine.device.memory_capacity_bytes
-    assert found.nodes == 128 and found.job.steps == -int(-1e9 // (128 * 2048))
+    one = fine_tunes()["axonn-405b"]
+    point = planned(one)
+    assert point.found is not None, point.why_not
+    plan, peak = point.found.plan, point.found.peak_memory_bytes
+    shards = plan.tensor_x * plan.tensor_y * plan.tensor_z
+    capacity = load_machine("frontier").device.memory_capacity_bytes
+    assert capacity is not None
+    # more than the states of mixed-precision AdamW, 16 bytes a parameter, in its shards; and within the device
+    assert 16 * parameters(load_model(one.model)).total / shards < peak < capacity
+    assert plan.num_devices == one.devices == shards * plan.data * plan.pipeline
+    (row,) = [line for line in lines({"axonn-405b": point}) if line.startswith("| axonn-405b")]
+    assert f"{peak / 2**30:.1f} of {capacity / 2**30:.1f}" in row
+
+
+def test_a_fine_tune_without_a_plan_says_why() -> None:
+    one = fine_tunes()["axonn-405b"]
+    point = TunedPoint(ScalePoint(one.devices, load_model(one.model), one.global_batch), None, "too small")
+    assert "| axonn-405b | 1,024 of frontier | axonn | too small |  |  |" in lines({"axonn-405b": point})

@@ -30,8 +30,9 @@ STACKS = ["megatron-core", "megatron-core", "torchtitan", "axonn"]
 @pytest.mark.parametrize(("job", "stack"), list(zip(JOBS, STACKS, strict=True)))
 def test_the_critical_path_sums_to_the_step(job: tuple[str, str, Plan], stack: str) -> None:
     machine, model, plan = job
-    step = predict(model, machine, plan, stack=stack).step
-    path = critical_path(step)
+    prediction = predict(model, machine, plan, stack=stack)
+    step = prediction.step
+    path = critical_path(step, prediction.machine.device)
     assert sum(part.seconds for part in path) == pytest.approx(step.step_time_s, rel=1e-9)
     assert path[0].seconds == max(part.seconds for part in path)
 
@@ -48,8 +49,20 @@ def test_the_critical_path_sums_to_the_step_for_every_schedule(
         tensor_x=tensor, pipeline=pipeline, data=data, virtual_stages=virtual if pipeline > 1 else 1, zero_stage=zero,
         recompute=recompute, global_batch=8 * data,  # type: ignore[arg-type]
     )  # fmt: skip
-    step = predict("gpt-5b", "selene:nodes=4", plan).step
-    assert sum(part.seconds for part in critical_path(step)) == pytest.approx(step.step_time_s, rel=1e-9)
+    prediction = predict("gpt-5b", "selene:nodes=4", plan)
+    path = critical_path(prediction.step, prediction.machine.device)
+    assert sum(part.seconds for part in path) == pytest.approx(prediction.step_time_s, rel=1e-9)
+
+
+def test_products_of_few_rows_are_limited_by_memory() -> None:
+    # 16 rows: 16 FLOP a byte of the weights, of which an A100 needs 312 TFLOP/s over 2.039 TB/s, 153
+    plan = Plan(tensor_x=8, sequence=16, global_batch=1)
+    few = predict("gpt-5b", "selene:nodes=1", plan)
+    resources = {part.kind: part.resource for part in critical_path(few.step, few.machine.device)}
+    assert resources["matmul"] == "memory bandwidth"
+    many = predict("gpt-5b", "selene:nodes=1", replace(plan, sequence=2048))
+    resources = {part.kind: part.resource for part in critical_path(many.step, many.machine.device)}
+    assert resources["matmul"] == "FLOP"
 
 
 def test_sensitivities_are_what_turning_the_machine_does() -> None:
@@ -114,3 +127,19 @@ def test_what_is_unknown_cannot_be_set() -> None:
     unknown = replace(machine, device=replace(machine.device, memory_capacity_bytes=None))
     with pytest.raises(TuningError, match="unknown"):
         turned(unknown, ["device.hbm=192GB"])
+    with pytest.raises(TuningError, match="unknown, so nothing can be multiplied"):
+        turned(unknown, ["device.hbm*=2"])
+
+
+def test_times_of_a_calibrated_machine_follow_no_property() -> None:
+    # they were measured on it as it is
+    measured = replace(load_machine("selene"), calibration=object())  # type: ignore[arg-type]
+    with pytest.raises(TuningError, match="were measured on it as it is"):
+        turned(measured, ["device.flop*=2"])
+    assert turned(measured, ["device.hbm*=2"]).device.memory_capacity_bytes > 80 * 2**30
+    assert [one.name for one in KNOBS if one.acts_on(measured)] == ["device.hbm"]
+
+
+def test_a_factor_out_of_all_bounds_is_refused() -> None:
+    with pytest.raises(TuningError, match="1e-320 must be a number from 1e-06 to 1e"):
+        turned(load_machine("selene"), ["device.flop/=1e-320"])

@@ -42,6 +42,23 @@ def test_predict_tune_and_open_the_report(browser, port: int, width: int) -> Non
     context.close()
 
 
+def test_a_run_is_planned_and_its_report_opened(browser, port: int) -> None:
+    page = browser.new_page()
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto(f"http://127.0.0.1:{port}/{SMALL}&devices=8&tokens=1G&deadline=30d")
+    page.locator("#capacity").click()
+    page.locator("#report").wait_for(timeout=120_000)
+    assert "Chosen: 8 devices." in page.locator("#answer").inner_text()
+    page.locator("#report").click()
+    page.locator("#plot-capacity-parts .point").first.wait_for(timeout=60_000)
+    assert "chance to be in time" in page.locator("#section-0").inner_text()
+    assert "--tokens 1G" in page.locator("pre").inner_text()
+    assert said == []
+    page.close()
+
+
 def test_what_is_wrong_is_said_on_the_page(browser, port: int) -> None:
     page = browser.new_page()
     page.goto(f"http://127.0.0.1:{port}/?model=%3Cimg src=x onerror=alert(1)%3E&machine=selen")

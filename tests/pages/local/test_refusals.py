@@ -37,7 +37,8 @@ def test_localhost_is_ours(ask, port: int) -> None:
     "origin", ["http://evil.example", "null", "https://127.0.0.1:{port}", "http://127.0.0.1:1"]
 )
 @pytest.mark.parametrize(
-    "method, path", [("POST", "/api/predict"), ("POST", "/api/tune"), ("DELETE", "/api/tune/x")]
+    "method, path",
+    [("POST", "/api/predict"), ("POST", "/api/tune"), ("POST", "/api/capacity"), ("DELETE", "/api/tune/x")],
 )
 def test_a_foreign_origin_is_refused(ask, port: int, origin: str, method: str, path: str) -> None:
     assert ask(method, path, FORM, Origin=origin.format(port=port)).status == 403
@@ -110,6 +111,18 @@ def test_all_faults_are_told_at_once(ask) -> None:
                  "sequence = 'True'", "no field 'more'"):  # fmt: skip
         assert word in faults
     assert ask("POST", "/api/tune", wrong).status == 400
+
+
+def test_a_capacity_plan_needs_tokens_and_a_time(ask) -> None:
+    wrong = {**FORM, "tokens": "2x", "deadline": "90", "machine": "selen"}
+    answer = ask("POST", "/api/capacity", wrong)
+    assert answer.status == 400
+    faults = "\n".join(answer.json()["faults"])
+    for word in ("tokens must be", "deadline must be", "'selen'"):
+        assert word in faults
+    assert ask("POST", "/api/capacity", FORM).status == 400
+    assert ask("POST", "/api/capacity", {**FORM, "tokens": "1" * 41}).status == 400
+    assert ask("GET", "/capacity/none").status == 404
 
 
 @pytest.mark.parametrize("text", ["a\x00b", "a\nb", "../\x00"])

@@ -90,7 +90,7 @@
   };
 
   const busy = (words) => {
-    $("predict").disabled = $("tune").disabled = words !== null;
+    $("predict").disabled = $("tune").disabled = $("capacity").disabled = words !== null;
     $("progress").hidden = words === null;
     $("stage").textContent = words || "";
     $("bar").removeAttribute("value");
@@ -104,11 +104,11 @@
     if (found) show(found);
   });
 
-  const watch = async () => {
+  const watch = async (report) => {
     for (;;) {
       const found = await ask("GET", "/api/tune/" + search);
       if (!found) return;
-      if (found.state === "done") return show(found.result);
+      if (found.state === "done") return show(Object.assign(report ? { report } : {}, found.result));
       if (found.state === "failed") return complain(found.faults);
       if (found.progress) {
         const { stage, done, of, best_s: best } = found.progress;
@@ -118,16 +118,17 @@
       await new Promise((resolve) => setTimeout(resolve, 300));
     }
   };
-  $("tune").addEventListener("click", async () => {
+  const start = async (kind) => {
     share(); clear(); busy("starting the search");
-    const started = await ask("POST", "/api/tune", fields());
+    const started = await ask("POST", "/api/" + kind, fields());
     if (started) {
       search = started.search;
       $("stop").hidden = false;
-      await watch();
+      await watch(started.report);
       $("stop").hidden = true;
     }
     busy(null);
-  });
+  };
+  for (const kind of ["tune", "capacity"]) $(kind).addEventListener("click", () => start(kind));
   $("stop").addEventListener("click", () => ask("DELETE", "/api/tune/" + search));
 })();

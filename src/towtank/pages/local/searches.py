@@ -27,13 +27,19 @@ class Search:
     follower: threading.Thread | None = None
     state: dict[str, Any] = field(default_factory=lambda: {"state": "running"})
     """What the page is told: replaced as a whole, so that a reader sees one or the other."""
+    page: str | None = None
+    """The report of a capacity plan."""
 
     def follow(self) -> None:
         """Read what the process says until it ends."""
         assert self.process.stdout is not None
         with self.process.stdout as lines:
             for line in lines:
-                told = json.loads(line)
+                try:
+                    told = json.loads(line)
+                except ValueError:
+                    continue  # a library printed it
+                self.page = told.pop("page", None)
                 if "progress" in told:
                     self.state = {"state": "running", **told}
                 else:
@@ -53,8 +59,8 @@ class Searches:
         self._lock = threading.Lock()
         self._all: dict[str, Search] = {}
 
-    def start(self, fields: Mapping[str, str], folder: Path) -> str | None:
-        """Start a search and return its name; None where too many are under way."""
+    def start(self, fields: Mapping[str, str], folder: Path, kind: str = "tune") -> str | None:
+        """Start a search, or a capacity plan, and return its name; None where too many are under way."""
         with self._lock:
             if sum(each.state["state"] == "running" for each in self._all.values()) >= MOST_RUNNING:
                 return None
@@ -64,8 +70,9 @@ class Searches:
             name, search = secrets.token_urlsafe(12), Search(_process())
             self._all[name] = search
         assert search.process.stdin is not None
-        with search.process.stdin as form:
-            json.dump({"fields": dict(fields), "folder": str(folder)}, form)
+        # where the process has ended already, its follower says so
+        with contextlib.suppress(BrokenPipeError), search.process.stdin as form:
+            json.dump({"fields": dict(fields), "folder": str(folder), "kind": kind}, form)
         search.follower = threading.Thread(target=search.follow, daemon=True)
         search.follower.start()
         return name
@@ -74,6 +81,11 @@ class Searches:
         """How far a search is, or its answer; None: there is none of that name."""
         found = self._all.get(name)
         return None if found is None else found.state
+
+    def page(self, name: str) -> str | None:
+        """The report of a capacity plan; None: there is none of that name."""
+        found = self._all.get(name)
+        return None if found is None else found.page
 
     def stop(self, name: str) -> bool:
         """Ask a search to end with what it has; whether there is one."""

@@ -25,6 +25,7 @@ from starlette.types import ASGIApp, Scope
 from towtank.hardware_profiles.load import list_machines
 from towtank.pages.html import html_of, page_file
 from towtank.pages.local.answers import prediction_answer
+from towtank.pages.local.capacity import request_of
 from towtank.pages.local.guard import Guard, Refusal
 from towtank.pages.local.searches import Searches
 from towtank.pages.local.wish import COUNTS, TEXTS, USUAL_STACK, Wish, WrongForm, predicted, task_of, wish_of
@@ -50,6 +51,8 @@ def application(port: int, folder: Path, searches: Searches) -> ASGIApp:
         Route("/report", pages.report),
         Route("/api/predict", pages.predict, methods=["POST"]),
         Route("/api/tune", pages.tune, methods=["POST"]),
+        Route("/api/capacity", pages.capacity, methods=["POST"]),
+        Route("/capacity/{name}", pages.capacity_report),
         Route("/api/tune/{name}", pages.progress, methods=["GET"]),
         Route("/api/tune/{name}", pages.stop, methods=["DELETE"]),
     ]
@@ -134,10 +137,25 @@ class _Pages:
     async def tune(self, request: Request) -> Response:
         wish = wish_of(await _fields(request))
         await run_in_threadpool(task_of, wish, self._folder)  # what is wrong is told at once
-        name = await run_in_threadpool(self._searches.start, wish.fields(), self._folder)
+        return await self._started(wish, "tune")
+
+    async def capacity(self, request: Request) -> Response:
+        wish = wish_of(await _fields(request))
+        await run_in_threadpool(request_of, wish, self._folder)
+        return await self._started(wish, "capacity")
+
+    async def _started(self, wish: Wish, kind: str) -> Response:
+        name = await run_in_threadpool(self._searches.start, wish.fields(), self._folder, kind)
         if name is None:
             return JSONResponse({"faults": ["two searches are under way; wait for one, or stop it"]}, 429)
-        return JSONResponse({"search": name}, 202)
+        report = {"report": f"/capacity/{name}"} if kind == "capacity" else {}
+        return JSONResponse({"search": name, **report}, 202)
+
+    async def capacity_report(self, request: Request) -> Response:
+        page = self._searches.page(request.path_params["name"])
+        if page is None:
+            raise HTTPException(404)
+        return _html(page)
 
     async def progress(self, request: Request) -> Response:
         state = self._searches.state(request.path_params["name"])
@@ -185,6 +203,7 @@ def form_page() -> str:
         stacks=options(list_stacks(), USUAL_STACK),
         most_plan=TEXTS["plan"],
         most_text=TEXTS["model"],
+        most_short=TEXTS["tokens"],
         most_count=COUNTS["devices"],
     )
 

@@ -25,7 +25,7 @@ from towtank.simulator.stacks.records import Stack
 from towtank.validation.memory_margin import memory_margin
 
 USUAL_STACK = "megatron-core"
-TEXTS = {"model": 200, "machine": 200, "stack": 200, "plan": 2000}
+TEXTS = {"model": 200, "machine": 200, "stack": 200, "plan": 2000, "tokens": 40, "deadline": 40}
 """Fields of text, with the most letters that each may have."""
 COUNTS = {"devices": 10**7, "global_batch": 10**7, "sequence": 10**8}
 """Fields that are counts, with the most that each may be."""
@@ -51,6 +51,10 @@ class Wish:
     stack: str = USUAL_STACK
     plan: str = ""
     """Settings such as `tensor_x=8,pipeline=4`."""
+    tokens: str = ""
+    """Of a whole run, such as 15.6T; only a capacity plan looks at it and at the deadline."""
+    deadline: str = ""
+    """Such as 90d."""
     devices: int | None = None
     global_batch: int | None = None
     """Sequences."""
