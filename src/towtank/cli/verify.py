@@ -32,6 +32,43 @@ def _option(name: str, metavar: str, text: str, **more: Any) -> Any:
     return typer.Option(name, metavar=metavar, help=text, **more)
 
 
+_Trials = Annotated[
+    int | None,
+    _option(
+        "--trials",
+        "N",
+        "Run so many plans in all as trials of a study of Optuna: the best predicted ones, then what its sampler "
+        "changes on them (splits of layers, recompute intervals, switches).",
+        min=1,
+        show_default=False,
+    ),
+]
+_Sampler = Annotated[
+    str | None, _option("--sampler", "NAME", "Sampler of the study; default: tpe.", show_default=False)
+]
+_Seed = Annotated[
+    int | None, _option("--seed", "N", "Seed of the sampler; default: 0.", min=0, show_default=False)
+]
+_Study = Annotated[
+    str | None,
+    _option(
+        "--study",
+        "NAME",
+        "Name of the study; the same name goes on with it; default: verify.",
+        show_default=False,
+    ),
+]
+_Storage = Annotated[
+    str | None,
+    _option(
+        "--storage",
+        "WHERE",
+        "Where the study is kept, as in tune; default: STUDY.journal here.",
+        show_default=False,
+    ),
+]
+
+
 def verify(
     model: Annotated[str, _option("--model", "M", "Name of a model, or a model YAML or config.json.")],
     global_batch: Annotated[int, _option("--global-batch", "N", "Sequences of one step.")],
@@ -54,41 +91,11 @@ def verify(
     rounds: Annotated[int, _option("--rounds", "N", "How often the plans take turns.", min=1)] = 3,
     steps: Annotated[int, _option("--steps", "N", "Measured steps in each round.", min=1)] = 4,
     memory_margin: MemoryMarginOption = AUTO,
-    trials: Annotated[
-        int | None,
-        _option(
-            "--trials",
-            "N",
-            "Run so many plans in all as trials of a study of Optuna: the best predicted ones, then what its sampler "
-            "changes on them (splits of layers, recompute intervals, switches).",
-            min=1,
-            show_default=False,
-        ),
-    ] = None,
-    sampler: Annotated[
-        str | None, _option("--sampler", "NAME", "Sampler of the study; default: tpe.", show_default=False)
-    ] = None,
-    seed: Annotated[
-        int | None, _option("--seed", "N", "Seed of the sampler; default: 0.", min=0, show_default=False)
-    ] = None,
-    study: Annotated[
-        str | None,
-        _option(
-            "--study",
-            "NAME",
-            "Name of the study; the same name goes on with it; default: verify.",
-            show_default=False,
-        ),
-    ] = None,
-    storage: Annotated[
-        str | None,
-        _option(
-            "--storage",
-            "WHERE",
-            "Where the study is kept, as in tune; default: STUDY.journal here.",
-            show_default=False,
-        ),
-    ] = None,
+    trials: _Trials = None,
+    sampler: _Sampler = None,
+    seed: _Seed = None,
+    study: _Study = None,
+    storage: _Storage = None,
     json: Json = False,
 ) -> None:
     """Search plans as `towtank tune` does, run the best ones a few steps each, and rank them by measured time.
