@@ -30,6 +30,7 @@ _WAIT_S = 300.0
 """Seconds without an answer after which a worker is taken for lost; of training, for each step."""
 _LOOK_S = 1.0
 _CLOSING_S = 10.0
+_MOMENT_S = 3.0
 
 
 class CalibrationError(ExecutorError):
@@ -136,9 +137,17 @@ class Pool:
             self._check_ended()
             raise CalibrationError(f"process {rank} ended without an answer") from error
         if isinstance(answer, str):
-            self._check_ended()  # the others only tell that they have lost it
+            self._wait_for_ended()
             raise CalibrationError(f"process {rank}: {answer}")
         return answer
+
+    def _wait_for_ended(self) -> None:
+        """Raise CalibrationError for a worker that has been ended: the others only tell that they have lost it, and
+        may do so a moment before the system tells of its end."""
+        end = time.monotonic() + _MOMENT_S
+        while time.monotonic() < end:
+            self._check_ended()
+            time.sleep(0.05)
 
     def _check_ended(self) -> None:
         """Raise CalibrationError if a worker has been ended, which is no way of its own."""
