@@ -12,11 +12,9 @@ from towtank.executor.step.trainer import StepResult, Trainer
 
 
 def batches_of(
-    settings: RunSettings, mesh: Mesh, positions: torch.Tensor, data: Data, step: int
+    settings: RunSettings, mesh: Mesh, positions: torch.Tensor, data: Data, step: int, first: int
 ) -> list[MicroBatch]:
     """This device's micro-batches of step `step` (from 0).
-
-    Step s trains on sequences s x global_batch and the following ones, the same under every plan.
 
     Args:
         settings: of the run.
@@ -24,8 +22,9 @@ def batches_of(
         positions: of a sequence's tokens on this device (`Trainer.positions`).
         data: where sequences come from.
         step: number of the step.
+        first: number of the global batch's first sequence; the others follow it, the same under every plan.
     """
-    found, first = [], step * settings.plan.global_batch
+    found = []
     for number in range(settings.plan.num_micro_batches):
         numbers = sequence_numbers(settings.plan, mesh, number)
         tokens, targets = (
@@ -53,6 +52,8 @@ def train(
 ) -> Iterator[StepResult]:
     """Train until `settings.steps` steps are done, counted from the beginning of the training.
 
+    Step s trains on sequences s x global_batch and the following ones.
+
     Args:
         settings: of the run; its plan and the model have passed their rules.
         mesh: made for the plan.
@@ -65,7 +66,8 @@ def train(
     """
     trainer = trainer or Trainer(settings, mesh)
     while trainer.done < settings.steps:
-        batches = batches_of(settings, mesh, trainer.positions, data, trainer.done)
+        first = trainer.done * settings.plan.global_batch
+        batches = batches_of(settings, mesh, trainer.positions, data, trainer.done, first)
         result = trainer.step(batches, counted_tokens(settings, data))
         yield result
         if not go_on(result):

@@ -47,9 +47,10 @@ def train(order: Steps, device: torch.device) -> Gathered | None:
     gc.collect()
     give_back_memory()
     memory.forget()
+    tokens = order.settings.plan.global_batch * order.settings.sizes.sequence  # all count
     with recorder.recording(noted):
         for number in range(order.warm_up + order.steps):
-            trainer.step(batches(order.settings, mesh, trainer.positions, number))
+            trainer.step(batches(order.settings, mesh, trainer.positions, number), tokens)
     found = gather(noted.steps, order.warm_up, memory.peak_bytes())
     del trainer
     gc.collect()

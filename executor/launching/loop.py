@@ -13,12 +13,12 @@ from towtank.executor.launching.progress import StepProgress
 from towtank.executor.launching.request import RunOutcome, RunRequest
 from towtank.executor.launching.results import outcome_of
 from towtank.executor.launching.signals import Termination, termination
-from towtank.executor.layers.batch import MicroBatch, cut, sequence_numbers
 from towtank.executor.measured.clocks import clock_of
 from towtank.executor.measured.host_memory import give_back_memory
 from towtank.executor.measured.memory import PeakMemory
 from towtank.executor.measured.recorder import Recorder, recording
 from towtank.executor.measured.run_record import MeasuredStep
+from towtank.executor.training import batches_of, counted_tokens
 
 if TYPE_CHECKING:
     from towtank.executor.distributed.mesh import Mesh
@@ -121,9 +121,10 @@ class Run:
 
     def _step(self, number: int, sequences: int, recorder: Recorder | None) -> MeasuredStep:
         """One step. Numbers for people count from 1."""
-        batches = self._batches(number, sequences)
+        settings = self.request.settings
+        batches = batches_of(settings, self.mesh, self.trainer.positions, self.data, number, sequences)
         begin = time.perf_counter()
-        result = self.trainer.step(batches)
+        result = self.trainer.step(batches, counted_tokens(settings, self.data))
         seconds = time.perf_counter() - begin
         if recorder is not None:
             recorder.steps[:-1] = [
@@ -131,30 +132,11 @@ class Run:
             ]
         if not result.finite:
             raise NonFiniteLossError(
-                f"step {number + 1} of {self.request.settings.steps}: the loss is {result.loss}; lower "
-                "--learning-rate, clip gradients, or use bf16 or fp32. Checkpoints before it are as they were"
+                f"step {number + 1} of {settings.steps}: the loss is {result.loss}, the gradient norm "
+                f"{result.gradient_norm}; lower --learning-rate, clip gradients, or use bf16 or fp32. Checkpoints "
+                "before it are as they were"
             )
         return MeasuredStep(number + 1, seconds, result.loss, result.gradient_norm)
-
-    def _batches(self, number: int, sequences: int) -> list[MicroBatch]:
-        """This device's micro-batches of a step."""
-        import torch
-
-        plan, device = self.request.settings.plan, self.mesh.device
-        made = []
-        for micro_batch in range(plan.num_micro_batches):
-            numbers = sequence_numbers(plan, self.mesh, micro_batch)
-            tokens, targets = self.data.batch([sequences + one for one in numbers])
-            made.append(
-                cut(
-                    torch.from_numpy(tokens).to(device),
-                    torch.from_numpy(targets).to(device),
-                    numbers.start,
-                    self.trainer.positions,
-                    number,
-                )
-            )
-        return made
 
     def _agree(self, asked: Termination) -> bool:
         """Whether any rank was asked to end: all learn it after the same step."""
