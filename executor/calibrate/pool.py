@@ -16,7 +16,7 @@ from towtank.executor.calibrate.points import CollectivePoint, KernelPoint
 from towtank.executor.calibrate.steps import Steps, train
 from towtank.executor.errors import ExecutorError
 from towtank.executor.launching.ports import free_port
-from towtank.executor.measured.host_memory import keep_freed_memory
+from towtank.executor.measured.host_memory import keep_freed_memory, merging_children
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -82,7 +82,8 @@ class Pool:
             process = context.Process(
                 target=_work, args=(there, rank, world, self._counts, port, device_type), daemon=True
             )
-            process.start()
+            with merging_children():
+                process.start()
             there.close()
             self._pipes.append(here)
             self._processes.append(process)
