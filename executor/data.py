@@ -51,11 +51,8 @@ class Text:
         Raises:
             DataError: nothing is there to read, it cannot be read, or it is shorter than one sequence.
         """
-        try:
-            files = [file for file in files_of(path) if file.stat().st_size]
-            self._files = [np.memmap(file, dtype=np.uint8, mode="r") for file in files]
-        except OSError as error:
-            raise DataError(f"data {error.filename or path}: cannot be read: {error.strerror}") from error
+        files = [_mapped(file) for file in files_of(path)]
+        self._files = [file for file in files if file is not None]
         self._ends = np.cumsum([len(file) + 1 for file in self._files], dtype=np.int64)
         self._sequence, self._seed = sequence, seed
         total = int(self._ends[-1]) if self._files else 0
@@ -88,6 +85,14 @@ class Text:
         epoch, place = divmod(number, self.num_sequences)
         order = _order(self._seed, epoch, self.num_sequences)
         return self.tokens(int(order[place]) * self._sequence, self._sequence + 1)
+
+
+def _mapped(file: Path) -> NDArray[np.uint8] | None:
+    """The bytes of a file, mapped into memory; None of an empty one."""
+    try:
+        return np.memmap(file, dtype=np.uint8, mode="r") if file.stat().st_size else None
+    except OSError as error:
+        raise DataError(f"data {file}: cannot be read ({error.strerror}); give files that can") from error
 
 
 @lru_cache(maxsize=2)
@@ -167,7 +172,7 @@ def load_data(
     """Data of a run: text at `path`, or synthetic where there is none.
 
     Raises:
-        DataError: nothing is there to read, too little, or bytes do not fit into the vocabulary.
+        DataError: nothing is there to read, it cannot be, it is too little, or bytes do not fit into the vocabulary.
     """
     if path is None:
         return Data(Synthetic(vocabulary, sequence, seed), goldfish)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from towtank.simulator.lowering.sizes import Sizes, activation_precision, local_sizes
+from towtank.simulator.lowering.sizes import Sizes, local_sizes
 from towtank.simulator.models.records import ModelSpec
 from towtank.simulator.plan import Plan
 from towtank.simulator.stacks.records import Stack
@@ -53,4 +53,4 @@ def default_dtype(plan: Plan) -> Dtype:
         KeyError: a precision that the executor does not run.
     """
     formats: dict[str, Dtype] = {"fp32": "fp32", "tf32": "fp32", "bf16": "bf16", "fp16": "fp16"}
-    return formats[activation_precision(plan.precision)]
+    return formats[plan.precision]

@@ -1,6 +1,8 @@
 """What the executor can run of a model and a plan, beyond the rules of the plan. Facts here are about code of
 ours."""
 
+import math
+
 from towtank.executor.settings import RunSettings
 from towtank.simulator.models.records import Attention, ModelSpec
 from towtank.simulator.plan import Plan
@@ -48,10 +50,10 @@ def _plan_faults(settings: RunSettings) -> list[str]:
         )
     if isinstance(model.attention, Attention) and model.positions == "rope" and model.attention.head_dim % 2:
         found.append(f"rotary embedding needs an even head size, but it is {model.attention.head_dim}")
-    return [*found, *_split_faults(plan, model), *_precision_faults(plan)]
+    return [*found, *_split_faults(plan), *_precision_faults(settings)]
 
 
-def _split_faults(plan: Plan, model: ModelSpec) -> list[str]:
+def _split_faults(plan: Plan) -> list[str]:
     if plan.cached_layers and plan.recompute_every > 1:
         return [
             f"cached_layers = {plan.cached_layers} with recompute_every = {plan.recompute_every}: the executor keeps "
@@ -60,8 +62,10 @@ def _split_faults(plan: Plan, model: ModelSpec) -> list[str]:
     return []
 
 
-def _precision_faults(plan: Plan) -> list[str]:
-    found = []
+def _precision_faults(settings: RunSettings) -> list[str]:
+    plan, found = settings.plan, []
+    if plan.precision == "tf32" and settings.dtype == "fp32" and settings.device == "cpu":
+        found.append("precision = tf32, but CPUs multiply fp32 numbers as they are; set precision = fp32")
     if plan.gradient_precision not in (None, "fp32"):
         found.append(
             f"gradient_precision = {plan.gradient_precision}, but the executor keeps and sums gradients in fp32; "
@@ -76,16 +80,20 @@ def _precision_faults(plan: Plan) -> list[str]:
 
 def _training_faults(settings: RunSettings) -> list[str]:
     found = []
-    for name in ("learning_rate", "weight_decay"):
-        value = getattr(settings, name)
-        if not 0 <= value < float("inf"):
-            found.append(f"{name} = {value}, but it must be a number of 0 or more")
     if not 0.0 <= settings.dropout < 1.0:
         found.append(f"dropout = {settings.dropout}, but it must be 0 or more and less than 1")
     if settings.steps < 1:
         found.append(f"steps = {settings.steps}, but it must be 1 or more")
-    if settings.gradient_clip is not None and not settings.gradient_clip > 0:
+    for name in ("learning_rate", "weight_decay"):
+        value = getattr(settings, name)
+        if not 0.0 <= value < math.inf:
+            found.append(f"{name} = {value}, but it must be a number of 0 or more")
+    clip = settings.gradient_clip
+    if clip is not None and not 0.0 < clip < math.inf:
+        found.append(f"gradient_clip = {clip}, but it must be a number above 0; leave it out for none")
+    if settings.epsilon <= 0 or not all(0.0 <= beta < 1.0 for beta in settings.betas):
         found.append(
-            f"gradient_clip = {settings.gradient_clip}, but it must be more than 0; leave it out for none"
+            f"epsilon = {settings.epsilon} and betas = {settings.betas}, but epsilon must be above 0, and betas 0 or "
+            f"more and less than 1"
         )
     return found

@@ -14,15 +14,15 @@ from towtank.executor.step.trainer import StepResult, Trainer
 def batches_of(
     settings: RunSettings, mesh: Mesh, positions: torch.Tensor, data: Data, step: int, first: int
 ) -> list[MicroBatch]:
-    """This device's micro-batches of a step.
+    """This device's micro-batches of step `step` (from 0).
 
     Args:
         settings: of the run.
         mesh: place of this device.
         positions: of a sequence's tokens on this device (`Trainer.positions`).
         data: where sequences come from.
-        step: number of the step, from 0.
-        first: sequence of the data with which its global batch begins; the same under every plan.
+        step: number of the step.
+        first: number of the global batch's first sequence; the others follow it, the same under every plan.
     """
     found = []
     for number in range(settings.plan.num_micro_batches):
@@ -44,6 +44,8 @@ def train(
     go_on: Callable[[StepResult], bool] = lambda result: True,
 ) -> Iterator[StepResult]:
     """Train until `settings.steps` steps are done, counted from the beginning of the training.
+
+    Step s trains on sequences s x global_batch and the following ones.
 
     Args:
         settings: of the run; its plan and the model have passed their rules.

@@ -93,7 +93,11 @@ def chosen(
         plain = replace(ranked.plan, overlap=Overlap())
         if len(found) == top or plain in seen:
             continue
-        settings = settings_of(task, ranked.plan)
+        try:
+            settings = settings_of(task, ranked.plan)
+        except KeyError:
+            left_out.append(f"plan {ranked.rank}: the executor has no precision {ranked.plan.precision}")
+            continue
         faults = supported.faults(settings)
         if faults:
             left_out.append(f"plan {ranked.rank}: {'; '.join(faults)}")

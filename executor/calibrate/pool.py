@@ -16,7 +16,7 @@ from towtank.executor.calibrate.points import CollectivePoint, KernelPoint
 from towtank.executor.calibrate.steps import Steps, train
 from towtank.executor.errors import ExecutorError
 from towtank.executor.launching.ports import free_port
-from towtank.executor.measured.host_memory import keep_freed_memory
+from towtank.executor.measured.host_memory import keep_freed_memory, merging_children
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -30,6 +30,7 @@ _WAIT_S = 300.0
 """Seconds without an answer after which a worker is taken for lost; of training, for each step."""
 _LOOK_S = 1.0
 _CLOSING_S = 10.0
+_MOMENT_S = 3.0
 
 
 class CalibrationError(ExecutorError):
@@ -81,7 +82,8 @@ class Pool:
             process = context.Process(
                 target=_work, args=(there, rank, world, self._counts, port, device_type), daemon=True
             )
-            process.start()
+            with merging_children():
+                process.start()
             there.close()
             self._pipes.append(here)
             self._processes.append(process)
@@ -136,9 +138,17 @@ class Pool:
             self._check_ended()
             raise CalibrationError(f"process {rank} ended without an answer") from error
         if isinstance(answer, str):
-            self._check_ended()  # the others only tell that they have lost it
+            self._wait_for_ended()
             raise CalibrationError(f"process {rank}: {answer}")
         return answer
+
+    def _wait_for_ended(self) -> None:
+        """Raise CalibrationError for a worker that has been ended: the others only tell that they have lost it, and
+        may do so a moment before the system tells of its end."""
+        end = time.monotonic() + _MOMENT_S
+        while time.monotonic() < end:
+            self._check_ended()
+            time.sleep(0.05)
 
     def _check_ended(self) -> None:
         """Raise CalibrationError if a worker has been ended, which is no way of its own."""

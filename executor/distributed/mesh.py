@@ -53,6 +53,18 @@ def ranks_of(plan: Plan, name: str, rank: int) -> tuple[int, ...]:
     return tuple(sorted(ranks))
 
 
+def groups_of(plan: Plan, name: str) -> list[tuple[int, ...]]:
+    """All groups of a name, by their first ranks; every rank is in one of them."""
+    found: list[tuple[int, ...]] = []
+    seen = [False] * plan.num_devices
+    for rank in range(plan.num_devices):
+        if not seen[rank]:
+            found.append(ranks_of(plan, name, rank))
+            for member in found[-1]:
+                seen[member] = True
+    return found
+
+
 def _ends(plan: Plan, rank: int) -> tuple[int, ...]:
     stride, last = plan.stride("pipeline"), plan.pipeline - 1
     stage = (rank // stride) % plan.pipeline
@@ -121,9 +133,9 @@ class Mesh:
 
     def _group(self, name: str, which: str = "") -> Group:
         """The group of that name, or its second communicator; the same calls in the same order on every rank."""
-        found = {ranks_of(self.plan, name, rank) for rank in range(self.plan.num_devices)}
-        for ranks in sorted(one for one in found if len(one) > 1):
-            _make(ranks, which)
+        for ranks in groups_of(self.plan, name):
+            if len(ranks) > 1:
+                _make(ranks, which)
         mine = ranks_of(self.plan, name, self.rank)
         made = _MADE.get((mine, which)) if len(mine) > 1 else None
         return Group(name, mine, mine.index(self.rank), made)

@@ -6,7 +6,8 @@ import torch
 
 from towtank.executor.distributed.boxes import Box, split
 from towtank.executor.distributed.mesh import Mesh
-from towtank.executor.distributed.weights import Initial, Piece, Scatters, Sharing, Weight, dense_sharing
+from towtank.executor.distributed.scatters import Scatters
+from towtank.executor.distributed.weights import Initial, Piece, Sharing, Weight, dense_sharing
 from towtank.executor.settings import Dtype, RunSettings
 from towtank.simulator.lowering.sizes import local_heads
 from towtank.simulator.models.records import Attention
@@ -28,7 +29,10 @@ class Store:
     def __init__(self, settings: RunSettings, mesh: Mesh) -> None:
         self.settings, self.mesh = settings, mesh
         self.weights: list[Weight] = []
-        self.scatters = Scatters(asynchronous=bool(settings.sizes.overlap.reduce_scatter))
+        self.scatters = Scatters(
+            asynchronous=bool(settings.sizes.overlap.reduce_scatter),
+            most=settings.stack.communication.scatters_under_way,
+        )
         self.x = (mesh.coordinate("tensor_x"), settings.plan.tensor_x)
         self.y = (mesh.coordinate("tensor_y"), settings.plan.tensor_y)
 

@@ -15,6 +15,7 @@ import torch
 from towtank.executor.distributed import collectives
 from towtank.executor.distributed.boxes import Box
 from towtank.executor.distributed.mesh import GRADIENTS, Group, Mesh
+from towtank.executor.distributed.scatters import Pending, Scatters
 from towtank.executor.measured import recorder
 from towtank.executor.measured.recorder import Waitable
 from towtank.simulator.operations import Phase
@@ -88,46 +89,6 @@ def alone(mesh: Mesh) -> Group:
 
 def _nothing() -> None:
     """Nothing to do."""
-
-
-class Pending(NamedTuple):
-    """A gradient whose reduction over the shards is under way."""
-
-    weight: "Weight"
-    part: torch.Tensor
-    handle: Waitable
-    name: str
-    """Of the addition, and its kind in the record."""
-    kind: str
-
-
-class Scatters:
-    """Reductions of weight gradients under way, oldest first (AxoNN's ORS)."""
-
-    def __init__(self, *, asynchronous: bool, most: int = 8) -> None:
-        self.asynchronous = asynchronous
-        self._most = most
-        self._pending: list[Pending] = []
-
-    @property
-    def busy(self) -> bool:
-        """Whether any is under way."""
-        return bool(self._pending)
-
-    def put(self, pending: Pending) -> None:
-        """Keep one under way; beyond `most` the oldest is waited for, so that buffers do not pile up."""
-        self._pending.append(pending)
-        if len(self._pending) > self._most:
-            self._finish(self._pending.pop(0))
-
-    def settle(self, weights: "frozenset[Weight] | None" = None) -> None:
-        """Wait until nothing of these weights (of all) is under way, and add it to their gradients."""
-        while self._pending and (weights is None or any(one.weight in weights for one in self._pending)):
-            self._finish(self._pending.pop(0))
-
-    def _finish(self, one: Pending) -> None:
-        one.handle.wait()
-        one.weight.accumulate(one.part, one.name, one.kind)
 
 
 class Weight:

@@ -4,10 +4,9 @@ import argparse
 import sys
 
 from towtank.executor.equality.cases import CASES, NARROW_CASES
+from towtank.executor.equality.compare import TOLERANCES
 from towtank.executor.equality.processes import differences
 from towtank.executor.equality.random_plans import random_case
-
-EXACT = 1e-9
 
 
 def main() -> int:
@@ -30,11 +29,15 @@ def main() -> int:
         if options.least <= case.plan.num_devices <= options.most
         and all(word in f"{case.name} {case.model}" for word in options.words)
     ]
+    if not cases:
+        parser.error(
+            f"no case has {' and '.join(options.words) or 'so many processes'}; leave words out for all"
+        )
     far = 0
     print(f"{'case':32} {'model':9} {'processes':>9} {'loss':>8} {'norm':>8} {'weights':>8}")
     for case, found in differences(cases):
         numbers = f"{found.loss:8.0e} {found.gradient_norm:8.0e} {found.weights:8.0e}"
-        good = case.dtype != "float64" or found.within(EXACT, EXACT, EXACT)
+        good = found.within(TOLERANCES[case.dtype])
         far += not good
         print(f"{case.name:32} {case.model:9} {case.plan.num_devices:9} {numbers}", "" if good else "  FAR")
         if not good:

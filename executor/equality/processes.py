@@ -10,15 +10,16 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
+from torch._C._distributed_c10d import TCPStore
 
 from towtank.executor.equality.cases import Case
 from towtank.executor.equality.compare import Difference, difference, failed
 from towtank.executor.equality.training import Outcome, run
-from towtank.executor.launching.ports import free_port
 
 LONGEST_START_S = 300.0
 LONGEST_S = 120.0
 """For one case. Whoever takes longer waits for a message that nobody sends."""
+_START = timedelta(seconds=LONGEST_START_S)
 _READY = "ready"
 
 
@@ -65,9 +66,10 @@ def _started(cases: Sequence[Case], number: int) -> Iterator[Outcome | str]:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["towtank.executor.equality.training"])
     results: Any = context.Queue()
-    port = free_port()
+    # listens before anybody is told its port, so that nobody else can have it
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=_START)
     processes = [
-        context.Process(target=_worker, args=(rank, number, port, list(cases), results), daemon=True)
+        context.Process(target=_worker, args=(rank, number, store.port, list(cases), results), daemon=True)
         for rank in range(number)
     ]
     for process in processes:
@@ -96,20 +98,16 @@ def _next(results: Any, processes: Sequence[Any], what: str, longest_s: float) -
             outcome: Outcome | str = results.get(timeout=1.0)
             return outcome
         except queue.Empty:
-            if all(process.exitcode is not None for process in processes):
-                return f"{what}: all processes ended without a result"
+            codes = [process.exitcode for process in processes]
+            if any(codes) or None not in codes:  # one did not end well, or all have ended
+                return f"{what}: no result, and processes ended with codes {codes}"
     return f"{what}: no result after {longest_s:.0f} s"
 
 
 def _worker(rank: int, number: int, port: int, cases: Sequence[Case], results: Any) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo",
-        init_method=f"tcp://127.0.0.1:{port}",
-        rank=rank,
-        world_size=number,
-        timeout=timedelta(seconds=LONGEST_START_S),
-    )
+    store = TCPStore("127.0.0.1", port, is_master=False, timeout=_START)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=number, timeout=_START)
     dist.barrier()
     if rank == 0:
         results.put(_READY)

@@ -7,9 +7,10 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 
+from towtank.executor.data import IGNORED
 from towtank.executor.distributed.mesh import Mesh
 from towtank.executor.equality.cases import Case
-from towtank.executor.layers.batch import IGNORED, MicroBatch, cut, sequence_numbers
+from towtank.executor.layers.batch import MicroBatch, cut, sequence_numbers
 from towtank.executor.settings import RunSettings
 from towtank.executor.step.trainer import Trainer
 

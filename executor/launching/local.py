@@ -20,6 +20,7 @@ from towtank.executor.launching.environment import Process
 from towtank.executor.launching.ports import free_port
 from towtank.executor.launching.request import RunOutcome, RunRequest
 from towtank.executor.launching.signals import Termination, terminations_held_back
+from towtank.executor.measured.host_memory import merging
 from towtank.hardware_profiles.calibrated.here import usable_cores
 
 REQUEST: Final = "request.pickle"
@@ -126,7 +127,9 @@ def _started(folder: Path, size: int, threads: int) -> Iterator[Sequence[_Rank]]
 def _start(folder: Path, place: Process, threads: int) -> "subprocess.Popen[bytes]":
     environment = {
         # what torchrun tells its own processes is not for ours
-        **{name: value for name, value in os.environ.items() if not name.startswith("TORCHELASTIC_")},
+        **{
+            name: value for name, value in merging(os.environ).items() if not name.startswith("TORCHELASTIC_")
+        },
         **place.variables(),
         "OMP_NUM_THREADS": str(threads),
         "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo"),

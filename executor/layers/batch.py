@@ -7,9 +7,6 @@ import torch
 from towtank.executor.distributed.mesh import Mesh
 from towtank.simulator.plan import Plan
 
-IGNORED = -100
-"""Target that does not count in the loss."""
-
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:

@@ -184,64 +184,63 @@ class _Linear(torch.autograd.Function):
         return linear.backward(x, gradients[0].contiguous()), None
 
 
-class ParallelInput:
-    """Input of several normal layers that leave its gather, and the sum of its gradients, to this (parallel
-    blocks)."""
+class _Shared:
+    """What several linear layers of a parallel block leave to one place, at the input or at the output of all."""
 
-    def __init__(self, name: str, grid: Grid) -> None:
-        self.name, self.grid = name, grid
+    def __init__(self, name: str, grid: Grid, function: type[torch.autograd.Function]) -> None:
+        self.name, self.grid, self._function = name, grid, function
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """`x`, of all tokens."""
+        """`x` as the other side needs it; itself where x is 1."""
         if self.grid.x.size == 1:
             return x
-        whole: torch.Tensor = apply(_ParallelInput, x, self)
-        return whole
+        made: torch.Tensor = apply(self._function, x, self)
+        return made
+
+    def gathered(self, x: torch.Tensor, phase: Phase) -> torch.Tensor:
+        """All tokens, of this rank's tokens under sequence parallelism."""
+        if self.grid.split:
+            return collectives.all_gather(x, self.grid.x, f"{self.name}.all-gather", phase)
+        return x
+
+    def summed(self, x: torch.Tensor, name: str, phase: Phase) -> torch.Tensor:
+        """The sum over x; of this rank's tokens under sequence parallelism."""
+        if self.grid.split:
+            return collectives.reduce_scatter(x, self.grid.x, f"{name}.reduce-scatter", phase)
+        return collectives.all_reduce(x.clone(), self.grid.x, f"{name}.all-reduce", phase)
+
+
+class ParallelInput(_Shared):
+    """Input of several normal layers that leave its gather, and the sum of its gradients, to this."""
+
+    def __init__(self, name: str, grid: Grid) -> None:
+        super().__init__(name, grid, _ParallelInput)
+
+
+class ParallelOutput(_Shared):
+    """Sum over x of what transposed layers have left to it."""
+
+    def __init__(self, name: str, grid: Grid) -> None:
+        super().__init__(name, grid, _ParallelOutput)
 
 
 class _ParallelInput(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, at: ParallelInput) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, at: _Shared) -> torch.Tensor:
         ctx.at = at
-        if at.grid.split:
-            return collectives.all_gather(x, at.grid.x, f"{at.name}.all-gather", forward_phase())
-        return x.view_as(x)
+        return at.gathered(x, forward_phase()) if at.grid.split else x.view_as(x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
-        at: ParallelInput = ctx.at
-        name, back = f"{at.name}.dgrad", Phase.BACKWARD
-        if at.grid.split:
-            return collectives.reduce_scatter(gradients[0], at.grid.x, f"{name}.reduce-scatter", back), None
-        return collectives.all_reduce(gradients[0].clone(), at.grid.x, f"{name}.all-reduce", back), None
-
-
-class ParallelOutput:
-    """Sum over x of what transposed layers have left to it (parallel blocks)."""
-
-    def __init__(self, name: str, grid: Grid) -> None:
-        self.name, self.grid = name, grid
-
-    def __call__(self, y: torch.Tensor) -> torch.Tensor:
-        """The sum; of this rank's tokens under sequence parallelism."""
-        if self.grid.x.size == 1:
-            return y
-        total: torch.Tensor = apply(_ParallelOutput, y, self)
-        return total
+        return ctx.at.summed(gradients[0], f"{ctx.at.name}.dgrad", Phase.BACKWARD), None
 
 
 class _ParallelOutput(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, y: torch.Tensor, at: ParallelOutput) -> torch.Tensor:
+    def forward(ctx: Any, y: torch.Tensor, at: _Shared) -> torch.Tensor:
         ctx.at = at
-        if at.grid.split:
-            return collectives.reduce_scatter(y, at.grid.x, f"{at.name}.reduce-scatter", forward_phase())
-        return collectives.all_reduce(y.clone(), at.grid.x, f"{at.name}.all-reduce", forward_phase())
+        return at.summed(y, at.name, forward_phase())
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
-        at: ParallelOutput = ctx.at
-        if at.grid.split:
-            name = f"{at.name}.all-gather"
-            return collectives.all_gather(gradients[0], at.grid.x, name, Phase.BACKWARD), None
-        return gradients[0], None
+        return ctx.at.gathered(gradients[0], Phase.BACKWARD), None

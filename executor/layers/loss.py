@@ -4,10 +4,10 @@ from typing import Any
 
 import torch
 
+from towtank.executor.data import IGNORED
 from towtank.executor.distributed import collectives
 from towtank.executor.distributed.grid import apply
 from towtank.executor.distributed.mesh import Group
-from towtank.executor.layers.batch import IGNORED
 from towtank.executor.layers.phases import forward_phase
 from towtank.executor.measured import recorder
 from towtank.simulator.operations import Phase

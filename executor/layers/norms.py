@@ -40,6 +40,12 @@ class Norm:
         self.centred, self.residual = centred, residual
         self.width = weight.rows * y.size
         self._reduce = f"{name}.all-reduce"
+        self._in_library = centred and y.size == 1
+        """Whether a token is whole here and PyTorch has the norm."""
+
+    @property
+    def _bias_value(self) -> torch.Tensor | None:
+        return None if self.bias is None else self.bias.value
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """The norm of x."""
@@ -58,9 +64,9 @@ class Norm:
     def forward(self, x: torch.Tensor, phase: Phase) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The norm, the mean (zero where not centred) and the inverse deviation of each token."""
         with recorder.operation(self.name, ELEMENTWISE, phase):
-            if self.y.size == 1 and self.centred and self.bias is not None:
+            if self._in_library:
                 y, mean, inverse = torch.native_layer_norm(
-                    x, [self.width], self.weight.value, self.bias.value, EPSILON
+                    x, [self.width], self.weight.value, self._bias_value, EPSILON
                 )
                 return y, mean, inverse
             wide = _wide(x)
@@ -70,7 +76,8 @@ class Norm:
             total, squares = self._sum(total, squares, phase=phase)
         with recorder.operation(self.name, ELEMENTWISE, phase):
             mean = total / self.width
-            inverse = (squares / self.width - mean.square() + EPSILON).rsqrt_()
+            # of numbers that are nearly the same, rounding may leave less than nothing
+            inverse = (squares / self.width - mean.square()).clamp_(min=0.0).add_(EPSILON).rsqrt_()
             y = (wide - mean).mul_(inverse) if self.centred else wide * inverse
             y = y.mul_(self.weight.value)
             if self.bias is not None:
@@ -87,7 +94,7 @@ class Norm:
         """
         back = Phase.BACKWARD
         with recorder.operation(self.name, ELEMENTWISE, back):
-            if self.y.size == 1 and self.centred and self.bias is not None:
+            if self._in_library:
                 return self._library(dy, x, mean, inverse)
             dy, wide = _wide(dy), _wide(x)
             n = (wide - mean).mul_(inverse) if self.centred else wide * inverse
@@ -111,12 +118,13 @@ class Norm:
     def _library(
         self, dy: torch.Tensor, x: torch.Tensor, mean: torch.Tensor, inverse: torch.Tensor
     ) -> torch.Tensor:
-        assert self.bias is not None
+        wanted = [True, True, self.bias is not None]
         dx, of_weight, of_bias = torch.ops.aten.native_layer_norm_backward(
-            dy, x, [self.width], mean, inverse, self.weight.value, self.bias.value, [True, True, True]
+            dy, x, [self.width], mean, inverse, self.weight.value, self._bias_value, wanted
         )
         self.weight.accumulate(of_weight, self.name)
-        self.bias.accumulate(of_bias, self.name)
+        if self.bias is not None:
+            self.bias.accumulate(of_bias, self.name)
         gradient: torch.Tensor = dx
         return gradient
 

@@ -74,7 +74,8 @@ class _SplitHeads(torch.autograd.Function):
         if at is None:
             return q, k, v
         with recorder.operation(f"{heads.name}.rope", "elementwise", forward_phase()):
-            return _turn(q, at, torch.empty_like(q)), _turn(k, at, torch.empty_like(k)), v
+            # a view of the values would hold the whole projection until the backward pass
+            return _turn(q, at, torch.empty_like(q)), _turn(k, at, torch.empty_like(k)), v.contiguous()
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:

@@ -64,4 +64,6 @@ def warm_libraries() -> None:
 
     left = torch.ones(64, 64, requires_grad=True)
     for dtype in (torch.float32, torch.float64):
-        torch.nn.functional.silu(left.to(dtype) @ left.to(dtype)).sum().backward()  # type: ignore[no-untyped-call]
+        made = torch.nn.functional.silu(left.to(dtype) @ left.to(dtype))
+        # with a gradient of our own: PyTorch then loads more of itself
+        made.backward(torch.ones_like(made))  # type: ignore[no-untyped-call]

@@ -18,7 +18,7 @@ from towtank.executor.step.states import States
 from towtank.simulator.operations import Phase
 
 if TYPE_CHECKING:
-    from towtank.executor.distributed.weights import Scatters
+    from towtank.executor.distributed.scatters import Scatters
 
 
 class _Chain:
@@ -66,11 +66,19 @@ class GradientSums:
         """
         self._states, self._scatters, self._x = list(states), scatters, x
         self._overlapped, self._frees = overlapped, frees_gradients
+        if frees_gradients:  # the first step needs no more memory than the others
+            for each in self._states:
+                self._free(each)
         self._left: list[States] = []
         self._chains: list[_Chain] = []
         self._lag: list[States] = []
         self.last_pass = False
         """Whether the backward pass that runs is the last one of its chunk: buckets of its layers may leave."""
+
+    @staticmethod
+    def _free(states: States) -> None:
+        for weight in states.bucket.weights if states.bucket.how.scatter is not None else ():
+            weight.free_gradient()
 
     def begin(self) -> None:
         """Begin a step: whatever gradients were there are of the step before."""
@@ -134,8 +142,7 @@ class GradientSums:
         with operation(f"{name}.gradient-reduce", GRADIENT_REDUCTION, Phase.BACKWARD):
             whole = states.bucket.spread({weight: weight.gradient for weight in states.bucket.weights})
         if self._frees:
-            for weight in states.bucket.weights:
-                weight.free_gradient()
+            self._free(states)
         yield from self._sum(whole, how.before, name)
         part, handle = collectives.start_reduce_scatter(
             whole, how.scatter, f"{name}.gradient-reduce", Phase.BACKWARD, GRADIENT_REDUCTION

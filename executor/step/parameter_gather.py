@@ -25,6 +25,7 @@ class _UnderWay:
     states: States
     whole: torch.Tensor
     handle: Waitable
+    phase: Phase
 
 
 class ParameterGather:
@@ -73,12 +74,12 @@ class ParameterGather:
         whole, handle = collectives.start_all_gather(
             states.working, group, f"{states.bucket.name}.parameter-gather", phase, PARAMETER_GATHER
         )
-        self._under_way.append(_UnderWay(states, whole, handle))
+        self._under_way.append(_UnderWay(states, whole, handle, phase))
 
     def _finish(self) -> None:
         """Wait for the oldest gather and give its weights to their users."""
         one = self._under_way.popleft()
         one.handle.wait()
         bucket = one.states.bucket
-        with recorder.operation(f"{bucket.name}.parameter-gather", PARAMETER_GATHER, Phase.FORWARD):
+        with recorder.operation(f"{bucket.name}.parameter-gather", PARAMETER_GATHER, one.phase):
             bucket.collect(one.whole.view(bucket.shards, bucket.elements))

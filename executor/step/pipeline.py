@@ -14,6 +14,9 @@ from typing import Any, NamedTuple, Protocol
 from towtank.executor.measured.recorder import Waitable
 from towtank.simulator.schedules import Phase, schedule
 
+_MOST_SENT = 2
+"""Messages under way in one direction: the one that its receiver works on next, and the one after it."""
+
 
 class Pass(NamedTuple):
     """One pass of a micro-batch through a chunk of this stage."""
@@ -116,32 +119,26 @@ class _Inbox:
 
 @dataclass(slots=True)
 class _Outbox:
-    """Messages that this stage has sent and whose memory may still be read."""
+    """Messages that this stage has sent in one direction and whose memory may still be read.
+
+    Beyond a few the oldest is waited for, so that memory does not pile up at a stage that runs ahead; its receiver
+    asked for it when it took the message before, so nobody waits for long.
+    """
 
     most: int
-    """Gradients under way before this stage waits for the oldest."""
-    forward: dict[tuple[int, int], Waitable] = field(default_factory=dict)
-    backward: deque[Waitable] = field(default_factory=deque)
+    """Messages that may be under way."""
+    under_way: deque[Waitable] = field(default_factory=deque)
 
-    def add(self, one: Pass, message: Waitable) -> None:
+    def add(self, message: Waitable) -> None:
         """Keep a message that is under way."""
-        if one.phase is Phase.FORWARD:
-            self.forward[one.chunk, one.micro_batch] = message
-            return
-        self.backward.append(message)
-        if len(self.backward) > self.most:
-            self.backward.popleft().wait()
-
-    def release(self, one: Pass) -> None:
-        """Let go of what a forward pass sent: its backward pass is here, so it has arrived."""
-        message = self.forward.pop((one.chunk, one.micro_batch), None)
-        if message is not None:
-            message.wait()
+        self.under_way.append(message)
+        if len(self.under_way) > self.most:
+            self.under_way.popleft().wait()
 
     def empty(self) -> None:
         """Wait for all messages."""
-        for message in (*self.forward.values(), *self.backward):
-            message.wait()
+        while self.under_way:
+            self.under_way.popleft().wait()
 
 
 def run_passes(
@@ -167,19 +164,15 @@ def run_passes(
     }
     for inbox in inboxes.values():
         inbox.post()
-    outbox = _Outbox(most=stage.num_stages)
+    outboxes = {phase: _Outbox(_MOST_SENT if overlap_sends else 0) for phase in Phase}
     for one in passes:
         given = inboxes[one.phase].take() if stage.receives(one) else None
         if one.phase is Phase.FORWARD:
             made = compute.forward(one, given, last=stage.ends(one.chunk))
         else:
-            outbox.release(one)
             made = compute.backward(one, given)
         if stage.sends(one):
-            message = transport.send(one, made)
-            if overlap_sends:
-                outbox.add(one, message)
-            else:
-                message.wait()
+            outboxes[one.phase].add(transport.send(one, made))
         del given, made
-    outbox.empty()
+    for outbox in outboxes.values():
+        outbox.empty()

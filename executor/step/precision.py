@@ -10,16 +10,6 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-import torch
-
-DTYPES: Final = {
-    "float64": torch.float64,
-    "fp32": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-}
-"""Number formats of settings."""
-
 FIRST_SCALE: Final = 65536.0
 GROWTH: Final = 2.0
 BACKOFF: Final = 0.5

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from towtank.executor.data import IGNORED
 from towtank.executor.distributed.mesh import Mesh
-from towtank.executor.layers.batch import IGNORED, MicroBatch
+from towtank.executor.distributed.store import DTYPES
+from towtank.executor.layers.batch import MicroBatch
 from towtank.executor.layers.build import Builder
 from towtank.executor.layers.transformer import Chunk
 from towtank.executor.measured import recorder
@@ -20,7 +23,6 @@ from towtank.executor.step.optimizer import Optimizer
 from towtank.executor.step.parameter_gather import ParameterGather
 from towtank.executor.step.pipeline import Pass, Stage, run_passes
 from towtank.executor.step.pipeline_messages import PipelineMessages
-from towtank.executor.step.precision import DTYPES
 from towtank.executor.step.states import States
 from towtank.simulator.lowering.stages import chunks_of
 from towtank.simulator.operations import Phase as StepPhase
@@ -56,7 +58,7 @@ class _Passes:
 
     def __init__(self, chunks: Sequence[Chunk], sums: GradientSums, last_micro_batch: int) -> None:
         self._chunks, self._sums, self._last_micro_batch = chunks, sums, last_micro_batch
-        self._kept: dict[tuple[int, int], tuple[torch.Tensor | None, torch.Tensor]] = {}
+        self._kept: dict[tuple[int, int], tuple[torch.Tensor | None, GradientEdge]] = {}
         self._batches: Sequence[MicroBatch] = ()
         self._scale = 1.0
         self.loss_sum: torch.Tensor | None = None
@@ -66,21 +68,21 @@ class _Passes:
         self._batches, self._scale, self.loss_sum = batches, scale, None
 
     def forward(self, one: Pass, hidden: torch.Tensor | None, *, last: bool) -> torch.Tensor:
-        """Run one forward pass and keep its graph."""
+        """Run one forward pass and keep its graph; what it made is the caller's alone."""
         given = None if hidden is None else hidden.requires_grad_()
         made = self._chunks[one.chunk](given, self._batches[one.micro_batch])
         if last:
             loss = made.detach().double()
             self.loss_sum = loss if self.loss_sum is None else self.loss_sum + loss
             made = made * self._scale
-        self._kept[one.chunk, one.micro_batch] = given, made
+        self._kept[one.chunk, one.micro_batch] = given, get_gradient_edge(made)
         return made.detach()
 
     def backward(self, one: Pass, gradient: torch.Tensor | None) -> torch.Tensor | None:
         """Run one backward pass and let its graph go."""
         given, made = self._kept.pop((one.chunk, one.micro_batch))
         self._sums.last_pass = one.micro_batch == self._last_micro_batch
-        torch.autograd.backward(made, gradient)
+        torch.autograd.backward((made,), (gradient,))
         return None if given is None else given.grad
 
 
@@ -98,6 +100,10 @@ class Trainer:
             plan.num_micro_batches,
             plan.schedule_name,
         )
+        if (
+            mesh.device.type == "cuda"
+        ):  # products of fp32 numbers in tf32 where the plan says so, and only there
+            torch.set_float32_matmul_precision("high" if plan.precision == "tf32" else "highest")
         builder = Builder(settings, mesh)
         self.positions = builder.positions
         """Global positions of a sequence's tokens on this device."""

@@ -23,7 +23,7 @@ from towtank.simulator.lowering.feed_forward import (
     forward_dense,
     forward_experts,
 )
-from towtank.simulator.lowering.linear import forward_linear
+from towtank.simulator.lowering.linear import Linear, forward_linear
 from towtank.simulator.lowering.selective import repeated_multiplies
 from towtank.simulator.lowering.sizes import Sizes
 from towtank.simulator.lowering.template import Template
@@ -56,6 +56,16 @@ def local_layer_weights(sizes: Sizes, experts: bool) -> tuple[int, int]:
 
 def largest_linear(sizes: Sizes, experts: bool) -> int:
     """Weights of the largest linear layer that every token visits, on a device while in use."""
+    return max(linear.weights for linear in _linears(sizes, experts))
+
+
+def num_linears(sizes: Sizes, experts: bool) -> int:
+    """Linear layers of one layer; its routed experts count as one."""
+    return len(_linears(sizes, experts)) + experts
+
+
+def _linears(sizes: Sizes, experts: bool) -> list[Linear]:
+    """Linear layers that every token visits."""
     template, model = Template(sizes, Phase.FORWARD), sizes.model
     before, after = attention_linears(template)
     linears = [*before, after]
@@ -63,7 +73,7 @@ def largest_linear(sizes: Sizes, experts: bool) -> int:
         linears += dense_linears(template, model.mlp.hidden, gated=model.mlp.gated)
     elif model.experts.shared_hidden:
         linears += dense_linears(template, model.experts.shared_hidden, gated=model.experts.gated)
-    return max(linear.weights for linear in linears)
+    return linears
 
 
 def _unit_messages(

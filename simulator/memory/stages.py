@@ -9,7 +9,12 @@ from numpy.typing import NDArray
 from towtank.kernels.counts import BYTES_PER_ELEMENT
 from towtank.simulator.groups import expert_mapped, expert_weight_shards
 from towtank.simulator.lowering.ends import embedding_shards, local_embedding_weights
-from towtank.simulator.lowering.layer import largest_linear, local_layer_weights, scatters_in_pass
+from towtank.simulator.lowering.layer import (
+    largest_linear,
+    local_layer_weights,
+    num_linears,
+    scatters_in_pass,
+)
 from towtank.simulator.lowering.sizes import Sizes, activation_precision, parameter_bytes
 from towtank.simulator.lowering.stages import Chunk
 from towtank.simulator.lowering.weights import (
@@ -26,6 +31,7 @@ from towtank.simulator.memory.activations import (
     layer_activations,
     layer_input_bytes,
 )
+from towtank.simulator.plan import Plan
 from towtank.simulator.program import Program, send_message
 from towtank.simulator.schedules import alive_micro_batches
 from towtank.simulator.stacks.records import Memory
@@ -122,6 +128,8 @@ def state_bytes(sizes: Sizes, weights: Weights) -> dict[str, float]:
         weight_bytes, master_bytes = resting * working, 0.0
     else:
         weight_bytes, master_bytes = resting * working, states * master
+    if sizes.stack.memory.sharded_weights_apart and _sends_shards(plan):
+        weight_bytes += states * working
     if sizes.stack.memory.working_gradients and plan.data * plan.context > 1:
         gradient += working  # the buckets of DistributedDataParallel
     held = _held_gradients(sizes, weights)
@@ -130,6 +138,11 @@ def state_bytes(sizes: Sizes, weights: Weights) -> dict[str, float]:
         "gradients": held * gradient + _accumulated(sizes, held, states),
         "optimizer": master_bytes + states * 2 * moment,
     }
+
+
+def _sends_shards(plan: Plan) -> bool:
+    """Whether updated weights are gathered from those who keep their states (ZeRO 1 and 2)."""
+    return plan.zero_stage in (1, 2) and plan.shard_degree * plan.context > 1
 
 
 def _accumulated(sizes: Sizes, held: float, states: float) -> float:
@@ -186,11 +199,21 @@ def gathered_bytes(sizes: Sizes, chunks: Sequence[Chunk]) -> float:
     ends = any(chunk.has_embedding or chunk.has_head for chunk in chunks)
     table = local_embedding_weights(sizes) if ends and embedding_shards(sizes) > 1 else 0
     units = 2 if sizes.overlap.all_gather else 1
-    gradients = 2 if sizes.overlap.reduce_scatter else 1
     element = parameter_bytes(sizes)
     reduced = element if by_linear else BYTES_PER_ELEMENT[gradient_precision(sizes)]
     kept = _kept_gathered(sizes, chunks)
-    return max((kept + units * unit) * element + gradients * unit * reduced, (table + unit) * element)
+    gradients = max((_whole_gradients(sizes, experts, unit) for experts in kinds), default=0)
+    return max((kept + units * unit) * element + gradients * reduced, (table + unit) * element)
+
+
+def _whole_gradients(sizes: Sizes, experts: bool, unit: int) -> int:
+    """Gradients that are there before they are scattered: the one computed and those under way."""
+    under_way = sizes.stack.communication.scatters_under_way if sizes.overlap.reduce_scatter else 0
+    if under_way < 2:
+        return (1 + under_way) * unit
+    # of a layer's linear layers not all are as large as the largest
+    layers = -(-(1 + under_way) // num_linears(sizes, experts))
+    return min((1 + under_way) * unit, layers * sum(local_layer_weights(sizes, experts)))
 
 
 def _unit_weights(sizes: Sizes, experts: bool, *, by_linear: bool) -> int:

@@ -108,6 +108,8 @@ class Communication:
     expert_multicast: bool = False
     """A token goes to each device, and through the network to each node, once, however many of its experts are
     there (DeepEP, HybridEP); an all-to-all of NCCL sends every copy."""
+    scatters_under_way: int = 1
+    """Reductions of weight gradients over the shards that may be under way while the next gradient is computed."""
     collectives_by_chunk: bool = False
     """In a pipeline, overlapped collectives of parameters and gradients begin chunk by chunk, on all stages together,
     instead of layer by layer (`schedules.expand`)."""
@@ -165,6 +167,9 @@ class Memory:
     """What that part is of. States in a few flat buffers are allocated once and do not fragment; of activations those
     gathered over tensor ranks, blocks of one size, do not either."""
     source: str
+    sharded_weights_apart: bool = False
+    """Under ZeRO 1 and 2 a device keeps the weights whose states it has once more beside the weights in use: what it
+    updates and sends."""
 
 
 @dataclass(frozen=True, slots=True)

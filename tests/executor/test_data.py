@@ -123,3 +123,12 @@ def test_what_is_wrong_with_data_is_said(folder: Path) -> None:
         Goldfish(1)
     with pytest.raises(DataError, match="h=0 must be 1 or more"):
         Goldfish(2, 0)
+
+
+def test_a_file_that_cannot_be_read_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(np, "memmap", refuse)
+    with pytest.raises(DataError, match=r"a\.txt: cannot be read \(Permission denied\)"):
+        Text(folder, sequence=4, seed=0)

@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from towtank.executor.distributed.mesh import GROUPS, Mesh, ranks_of
+from towtank.executor.distributed.mesh import GROUPS, Mesh, groups_of, ranks_of
 from towtank.simulator.groups import group_size
 from towtank.simulator.plan import DEFAULT_RANK_ORDER, Dimension, Plan
 
@@ -70,5 +70,6 @@ def test_groups_of_a_name_part_the_devices(
     )
     for name in ("tensor_xy", "data", "weight_shard", "state_shard", "replicate", "pipeline", "world"):
         groups = {ranks_of(plan, name, rank) for rank in range(plan.num_devices)}
+        assert groups_of(plan, name) == sorted(groups)
         assert {len(ranks) for ranks in groups} == {group_size(plan, name)}
         assert sorted(rank for ranks in groups for rank in ranks) == list(range(plan.num_devices))

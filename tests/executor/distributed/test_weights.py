@@ -3,8 +3,10 @@
 import torch
 
 from towtank.executor.distributed.boxes import Box, split
+from towtank.executor.distributed.collectives import DONE
 from towtank.executor.distributed.mesh import Group
-from towtank.executor.distributed.weights import Initial, Piece, Scatters, Sharing, Weight, drawn
+from towtank.executor.distributed.scatters import Pending, Scatters
+from towtank.executor.distributed.weights import Initial, Piece, Sharing, Weight, drawn
 
 
 def weight(*pieces: Piece, index: int = 0, shards: int = 1, copies: int = 1) -> Weight:
@@ -75,3 +77,14 @@ def test_buffers_of_gradients_are_padded_with_zeros() -> None:
     buffer = weight(piece("w", 3), shards=2).gradient_buffer(torch.float32)
     assert buffer.shape == (4, 2)
     assert buffer[3].tolist() == [0.0, 0.0]
+
+
+def test_as_many_reductions_as_told_are_under_way_at_once() -> None:
+    scatters, made = Scatters(asynchronous=True, most=2), weight(piece("w", 1))
+    for number in (1.0, 2.0, 4.0, 8.0):
+        scatters.put(Pending(made, torch.full((1, 2), number), DONE, "a", "elementwise"))
+    assert made.gradient.tolist() == [[3.0, 3.0]]  # of the first two; two are left
+    scatters.settle(frozenset({weight(piece("other", 1))}))
+    assert scatters.busy and made.gradient.tolist() == [[3.0, 3.0]]
+    scatters.settle(frozenset({made}))
+    assert not scatters.busy and made.gradient.tolist() == [[15.0, 15.0]]

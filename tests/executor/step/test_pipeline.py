@@ -21,13 +21,14 @@ PIPELINES = [
     ("interleaved", 2, 3, 2),
     ("interleaved", 3, 2, 6),
 ]
+LONGEST_S = 60.0
+"""For a message; only a lock-up takes so long."""
 
 
-class Post(threading.Event):
+class Post:
     """One message of a rendezvous: it is there only when somebody has asked for it."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.tensor: Any = None
 
 
@@ -68,7 +69,7 @@ class Line:
         arrived.put(taken)
 
         def finish() -> None:
-            posted.get(timeout=10)  # the receiver must have asked
+            posted.get(timeout=LONGEST_S)  # the receiver must have asked
 
         return Wait(finish)
 
@@ -77,7 +78,7 @@ class Line:
         posted, arrived = self.meeting.channel(source, self.stage.index, needed_by.phase)
         posted.put(Post())
         self.received.append(needed_by)
-        return Wait(lambda: arrived.get(timeout=10).tensor)
+        return Wait(lambda: arrived.get(timeout=LONGEST_S).tensor)
 
 
 class Affine:
@@ -126,7 +127,7 @@ def run(pipeline: tuple[str, int, int, int], *, overlap: bool) -> list[Affine]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=20)
+        thread.join(timeout=2 * LONGEST_S)
     if errors or any(thread.is_alive() for thread in threads):
         raise AssertionError(f"locked up: {errors}")
     return computes
@@ -182,3 +183,28 @@ def test_one_message_ahead() -> None:
 
     run_passes(stage, stage.passes(), Count(stage), Watch())
     assert seen == [2, 3, 3]
+
+
+@pytest.mark.parametrize(("overlap", "most"), [(True, 2), (False, 0)])
+def test_few_messages_are_held(overlap: bool, most: int) -> None:
+    """A stage that runs ahead waits for what it has sent: here the first of five, with eight micro-batches."""
+    stage = Stage(0, 5, 1, 8, "gpipe")
+    sent: list[str] = []
+    held: list[int] = []
+
+    class Watch:
+        def send(self, made_by: Pass, tensor: Any) -> Wait:
+            sent.append("sent")
+            return Wait(lambda: sent.remove("sent"))
+
+        def receive(self, needed_by: Pass) -> Arrival:
+            return Wait(lambda: 1.0)
+
+    class Count(Affine):
+        def forward(self, one: Pass, hidden: float | None, *, last: bool) -> float:
+            held.append(len(sent))
+            return super().forward(one, hidden, last=last)
+
+    run_passes(stage, stage.passes(), Count(stage), Watch(), overlap_sends=overlap)
+    assert max(held) == most and len(held) == 8
+    assert not sent

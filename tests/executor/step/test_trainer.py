@@ -1,6 +1,7 @@
 """A device's training step: what accumulation, recomputation and precision may not change; going on bit for bit."""
 
 import math
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,10 +10,16 @@ import torch
 from tests.executor.tiny import alone, run_steps, tiny_batches, tiny_model
 
 from towtank.executor.checkpoint.folder import latest
+from towtank.executor.distributed.mesh import Group
 from towtank.executor.errors import CheckpointError
+from towtank.executor.step.buckets import Bucket, Summing
+from towtank.executor.step.gradients import GradientSums
+from towtank.executor.step.pipeline import Pass
 from towtank.executor.step.precision import LossScale
-from towtank.executor.step.trainer import StepResult, Trainer
+from towtank.executor.step.states import States
+from towtank.executor.step.trainer import StepResult, Trainer, _Passes
 from towtank.simulator.plan import Overlap, Plan
+from towtank.simulator.schedules import Phase
 
 WHOLE = Plan(global_batch=4, micro_batch=4)
 NOTHING = Overlap(**dict.fromkeys(Overlap.__dataclass_fields__, False))
@@ -163,10 +170,54 @@ def test_a_loss_that_is_no_number_is_told() -> None:
     assert not trainer.step(tiny_batches(trainer, 0)).finite
 
 
-def test_an_update_by_gradients_that_are_no_numbers_is_told() -> None:
-    """The loss of that step is still one, but the weights after it are none."""
-    given = {"step": 0, "loss": 2.0, "tokens": 4}
-    assert StepResult(**given, gradient_norm=1.0).finite  # type: ignore[arg-type]
-    assert not StepResult(**given, gradient_norm=math.nan).finite  # type: ignore[arg-type]
-    assert not StepResult(**given, gradient_norm=math.inf).finite  # type: ignore[arg-type]
-    assert StepResult(**given, gradient_norm=math.inf, updated=False).finite  # type: ignore[arg-type]
+def test_what_a_forward_pass_has_sent_is_not_held_until_its_backward_pass() -> None:
+    """Only its graph is; the next stage has the tensor."""
+    trainer = alone(WHOLE)
+    made: list[weakref.ref[torch.Tensor]] = []
+
+    def chunk(hidden: torch.Tensor, batch: object) -> torch.Tensor:
+        after = hidden * 3
+        made.append(weakref.ref(after))
+        return after
+
+    passes = _Passes((chunk,), trainer.sums, 0)  # type: ignore[arg-type]
+    passes.begin(tiny_batches(trainer, 0), 1.0)
+    sent = passes.forward(Pass(Phase.FORWARD, 0, 0), torch.ones(4), last=False)
+    assert sent.tolist() == [3.0] * 4
+    assert made[0]() is None
+    gradient = passes.backward(Pass(Phase.BACKWARD, 0, 0), torch.full((4,), 2.0))
+    assert gradient is not None and gradient.tolist() == [6.0] * 4
+
+
+def test_zero_2_begins_without_gradients() -> None:
+    """Whole gradients would make the first step need more memory than all others."""
+    trainer = alone(WHOLE)
+    weights = [weight for weight in trainer.weights if weight.layer == 0]
+    half = Summing((), Group("state_shard", (0, 1), 0), ())
+    states = States(Bucket("layer.0", weights, half), torch.float64)
+    assert all(weight.gradient.shape == weight.value.shape for weight in weights)
+    GradientSums((states,), trainer.sums._scatters, trainer.mesh.group("tensor_x"), overlapped=False)
+    assert all(weight.gradient.shape == weight.value.shape for weight in weights)
+    GradientSums(
+        (states,),
+        trainer.sums._scatters,
+        trainer.mesh.group("tensor_x"),
+        overlapped=False,
+        frees_gradients=True,
+    )
+    assert all(weight.gradient.numel() == 0 for weight in weights)
+    weights[0].accumulate(torch.ones_like(weights[0].value), "wgrad")
+    assert weights[0].gradient.sum() == weights[0].value.numel()
+
+
+@pytest.mark.parametrize(
+    ("loss", "norm", "updated", "finite"),
+    [
+        (1.0, 2.0, True, True),
+        (math.nan, 2.0, True, False),
+        (1.0, math.inf, True, False),
+        (1.0, math.inf, False, True),  # fp16 left the weights alone
+    ],
+)
+def test_steps_that_spoil_the_weights_are_told(loss: float, norm: float, updated: bool, finite: bool) -> None:
+    assert StepResult(0, loss, norm, 1, updated).finite == finite
