@@ -137,6 +137,7 @@ def _check_options(backend: str, device: str, **given: object) -> None:
     from towtank.cli.failure import InputError
     from towtank.cli.kernels_choice import check_writable
 
+    unread: tuple[str, ...]
     if backend == "library":
         unread, why = (
             ("trials", "profile", "fresh"),
