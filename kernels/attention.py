@@ -9,6 +9,7 @@ from towtank.kernels.counts import attention_flop, mean_keys
 from towtank.kernels.draws import largest, normal
 from towtank.kernels.gradients import ThroughAutograd, gradients_of
 from towtank.kernels.records import DTYPE_BYTES, Allocate, Cost, Kernel, Sizes, Tile
+from towtank.kernels.shared_memory import of_attention
 
 if TYPE_CHECKING:
     import torch
@@ -184,7 +185,10 @@ KERNELS = (
     Kernel(
         name="attention",
         dimensions=DIMENSIONS,
-        backends=(library(_library, outputs=1), triton("attention", "attention", tiles)),
+        backends=(
+            library(_library, outputs=1),
+            triton("attention", "attention", tiles, needs=of_attention),
+        ),
         inputs=_forward_inputs,
         reference=attention,
         cost=_cost(2, (2, 2)),

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 
 from towtank.kernels.records import Backend, Launch, Sizes, Tile, no_tiles
+from towtank.kernels.shared_memory import Needs, fitting
 
 DTYPES = ("float32", "float16", "bfloat16")
 """What every kernel is written for, by PyTorch's names; arithmetic inside is fp32."""
@@ -64,12 +65,22 @@ def triton(
     tiles: Tiles | None = None,
     dtypes: tuple[str, ...] = DTYPES,
     missing: Missing = triton_missing,
+    needs: Needs | None = None,
 ) -> Backend:
-    """The launcher of an operation in `triton_code/MODULE.py`, which is imported when it is first needed."""
+    """The launcher of an operation in `triton_code/MODULE.py`, which is imported when it is first needed.
+
+    Of its tiles those are offered that find the shared memory that they need on the GPU at hand.
+    """
 
     def load() -> Launch:
         code = importlib.import_module(f"towtank.kernels.triton_code.{module}")
         launch: Launch = code.LAUNCHERS[operation]
         return launch
 
-    return Backend("triton", load, dtypes, missing, tiles or no_tiles)
+    if tiles is None or needs is None:
+        return Backend("triton", load, dtypes, missing, tiles or no_tiles)
+
+    def offered(sizes: Sizes, dtype: str) -> tuple[Tile, ...]:
+        return fitting(tiles(sizes, dtype), sizes, dtype, needs)
+
+    return Backend("triton", load, dtypes, missing, offered)

@@ -12,6 +12,7 @@ from towtank.kernels.counts import matmul_flop
 from towtank.kernels.draws import normal, sum_of_products
 from towtank.kernels.matmul import CASES
 from towtank.kernels.records import DTYPE_BYTES, Allocate, Cost, Kernel, Sizes, Tile
+from towtank.kernels.shared_memory import of_product
 
 if TYPE_CHECKING:
     import torch
@@ -141,7 +142,14 @@ KERNELS = (
         dimensions=("m", "n", "k"),
         backends=(
             library(_library, _library_tiles, dtypes=DTYPES, missing=_library_missing),
-            triton("fp8_matmul", "fp8_matmul", tiles, dtypes=DTYPES, missing=_triton_missing),
+            triton(
+                "fp8_matmul",
+                "fp8_matmul",
+                tiles,
+                dtypes=DTYPES,
+                missing=_triton_missing,
+                needs=of_product,
+            ),
         ),
         inputs=_inputs,
         reference=fp8_matmul,

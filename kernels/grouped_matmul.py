@@ -10,6 +10,7 @@ from towtank.kernels.backends import library, triton
 from towtank.kernels.counts import matmul_flop
 from towtank.kernels.draws import normal, sum_of_products
 from towtank.kernels.records import DTYPE_BYTES, Allocate, Cost, Kernel, Launch, Sizes, Tile
+from towtank.kernels.shared_memory import of_product
 
 if TYPE_CHECKING:
     import torch
@@ -167,7 +168,10 @@ def _kernel(
     return Kernel(
         name=name,
         dimensions=DIMENSIONS,
-        backends=(library(_library(name, reference), _library_tiles), triton("grouped_matmul", name, tiles)),
+        backends=(
+            library(_library(name, reference), _library_tiles),
+            triton("grouped_matmul", name, tiles, needs=of_product),
+        ),
         inputs=inputs,
         reference=reference,
         cost=cost,

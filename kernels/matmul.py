@@ -12,6 +12,7 @@ from towtank.kernels.c_code.backend import generated_c
 from towtank.kernels.counts import matmul_bytes, matmul_flop
 from towtank.kernels.draws import normal, sum_of_products
 from towtank.kernels.records import DTYPE_BYTES, Allocate, Cost, Kernel, Launch, Sizes, Tile
+from towtank.kernels.shared_memory import of_product
 
 if TYPE_CHECKING:
     import torch
@@ -130,7 +131,7 @@ def _kernel(name: str, operands: "Operands", shapes: tuple[str, str], output: st
         dimensions=("m", "n", "k"),
         backends=(
             library(_library(operands), _library_tiles),
-            triton("matmul", name, triton_tiles),
+            triton("matmul", name, triton_tiles, needs=of_product),
             generated_c(operands, output, summed),
         ),
         inputs=inputs,

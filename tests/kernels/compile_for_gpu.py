@@ -1,6 +1,7 @@
 """Compile every Triton kernel for a GPU that is not there: python compile_for_gpu.py cuda 90, or hip gfx942.
 
-Launchers run on CPU tensors; each launch is compiled, down to the code of the device, and not run.
+Launchers run on CPU tensors; each launch is compiled, down to the code of the device, and not run. It must not need
+more shared memory than a block of that GPU may have.
 """
 
 import sys
@@ -10,8 +11,20 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
+from towtank.kernels import shared_memory
 from towtank.kernels.launch import empty
 from towtank.kernels.registry import kernels
+
+SHARED_BYTES = {"90": 227 << 10, "89": 99 << 10, "80": 163 << 10, "gfx90a": 64 << 10, "gfx942": 64 << 10}
+"""Shared memory of one block (autotune/tiles/gpus.yaml)."""
+ATTENTION = {"batch": 1, "sequence": 512, "heads": 2, "kv_heads": 1, "head_dim": 128}
+REAL = {
+    **dict.fromkeys(("matmul", "matmul_dgrad", "matmul_wgrad", "fp8_matmul"), dict.fromkeys("mnk", 512)),
+    "grouped_matmul": {"experts": 2, "m": 512, "n": 256, "k": 256},
+    "attention": ATTENTION,
+    "attention_backward": ATTENTION,
+}
+"""Sizes of kernels with tiles whose rows are aligned, as those of models are: operands then go to shared memory."""
 
 
 class _NoDevice:
@@ -33,11 +46,18 @@ class _NoDevice:
 def main(backend: str, architecture: str) -> None:
     name: int | str = int(architecture) if architecture.isdigit() else architecture
     driver.set_active(_NoDevice(GPUTarget(backend, name, 32 if backend == "cuda" else 64)))
+    limit = SHARED_BYTES[architecture]
+    shared_memory.of_block = lambda: limit
+    shared_memory.is_amd = lambda: backend == "hip"
     compiled: list[str] = []
 
     def instead(function, grid):
         def compile_only(*arguments, **constants):
             made = function.warmup(*arguments, grid=(1,), **constants)
+            if made.metadata.shared > limit:
+                sys.exit(
+                    f"{function.__name__} needs {made.metadata.shared} bytes of shared memory, has {limit}"
+                )
             compiled.append(
                 f"{function.__name__} {max(made.asm, key=lambda kind: kind in ('ptx', 'amdgcn'))}"
             )
@@ -47,11 +67,12 @@ def main(backend: str, architecture: str) -> None:
     JITFunction.__getitem__ = instead
     for kernel in kernels().values():
         triton_code = kernel.backend("triton")
-        sizes = {**kernel.options, **kernel.cases[0]}
         dtype = "bfloat16" if "bfloat16" in triton_code.dtypes else triton_code.dtypes[0]
-        inputs = kernel.inputs(sizes, getattr(torch, dtype), torch.Generator().manual_seed(0))
-        tile = triton_code.tiles(sizes, dtype)[0]
-        triton_code.load()(inputs, sizes, tile, empty("cpu"))
+        for case in (kernel.cases[0], *([REAL[kernel.name]] if kernel.name in REAL else [])):
+            sizes = {**kernel.options, **case}
+            inputs = kernel.inputs(sizes, getattr(torch, dtype), torch.Generator().manual_seed(0))
+            tile = triton_code.tiles(sizes, dtype)[0]
+            triton_code.load()(inputs, sizes, tile, empty("cpu"))
         print(kernel.name, len(compiled), flush=True)
     print(f"{len(compiled)} launches of {len(set(compiled))} kernels compiled for {backend} {architecture}")
 
