@@ -103,7 +103,9 @@ class Inputs:
 
 def describe(error: OSError) -> str:
     """Say which file could not be used and why."""
-    return f"{error.filename}: {error.strerror}" if error.filename is not None else str(error)
+    if error.filename is None:
+        return error.strerror or str(error)
+    return f"{error.filename}: {error.strerror}"
 
 
 def run(app: typer.Typer, arguments: Sequence[str]) -> int:
