@@ -90,7 +90,10 @@ class RunObjective:
         return self._plans.name_of(parameters)
 
     def _faults(self, parameters: Parameters) -> list[str]:
-        return supported.faults(self._settings(parameters))
+        try:
+            return supported.faults(self._settings(parameters))
+        except KeyError:
+            return [f"the executor has no precision {self._plans.plan(parameters).precision}"]
 
     def _settings(self, parameters: Parameters) -> RunSettings:
         return settings_of(self._task, self._plans.plan(parameters))
