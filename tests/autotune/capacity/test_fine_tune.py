@@ -1,5 +1,7 @@
 """AxoNN's fine-tune of Llama 3.1 405B on Frontier: a plan that fits is found, and its memory is shown."""
 
+from pathlib import Path
+
 import pytest
 
 from towtank.autotune.capacity.fine_tunes import fine_tunes, lines, planned
@@ -30,3 +32,11 @@ def test_a_fine_tune_without_a_plan_says_why() -> None:
     one = fine_tunes()["axonn-405b"]
     point = TunedPoint(ScalePoint(one.devices, load_model(one.model), one.global_batch), None, "too small")
     assert "| axonn-405b | 1,024 of frontier | axonn | too small |  |  |" in lines({"axonn-405b": point})
+
+
+def test_the_page_has_every_fine_tune_with_its_memory() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "totals.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| ") and " of frontier | axonn | " in line]
+    assert [row.split("|")[1].strip() for row in rows] == list(fine_tunes())
+    peak, capacity = (float(word) for word in rows[0].split("|")[5].split(" of "))
+    assert 0 < peak < capacity

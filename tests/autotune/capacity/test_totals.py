@@ -116,7 +116,9 @@ def test_the_documented_table_agrees_with_its_sentence_and_the_gate() -> None:
     middle = sorted(errors)[len(errors) // 2 - 1 : len(errors) // 2 + 1]
     assert sum(middle) / 2 <= 0.2
     held = sum(row[8].strip() == "yes" for row in rows) / len(rows)
+    assert held >= 0.8
     assert f"the interval holds {held * 100:.0f} %" in page
+    assert f"its spread, {delivery().spread:.2f}" in page
     assert (delivery().runs, delivery().groups) == (
         len(rows),
         len({one.group for one in published_totals().runs.values()}),
