@@ -145,6 +145,15 @@ class Ledger:
         self._mark_and_end(claim.trial_id, LOST, self._worker.identifier)
         self.requeue_lost()
 
+    def give_back_all(self) -> None:
+        """Queue again whatever this worker holds: an interrupt comes at any line between taking and ending."""
+        from optuna.trial import TrialState
+
+        for trial in self.look().open:
+            if trial.state == TrialState.RUNNING and trial.user_attrs.get(WORKER) == self._worker.identifier:
+                self._mark_and_end(trial._trial_id, LOST, self._worker.identifier)
+        self.requeue_lost()
+
     def requeue_lost(self) -> None:
         """Queue the configurations of dead workers again.
 

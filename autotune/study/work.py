@@ -47,7 +47,12 @@ def work(opened: OpenStudy, objective: Objective, progress: Progress | None = No
         with _signs_of_life(opened, worker):  # first, so that workers that start at once see each other
             seed = worker_seed(opened.settings.seed, worker.identifier, _others(opened, ledger, worker))
             proposer = Proposer(objective, distributions_of(objective), opened.settings, seed)
-            exhausted = _Shift(ledger, proposer, objective, opened.settings.trials).run(progress)
+            shift = _Shift(ledger, proposer, objective, opened.settings.trials)
+            try:
+                exhausted = shift.run(progress)
+            except KeyboardInterrupt:
+                ledger.give_back_all()
+                raise
     except StorageInternalError as error:
         raise StudyError(f"storage {shown(opened.place)} was lost: {reason_of(error)}") from error
     return result_of(opened, objective, exhausted=exhausted)
