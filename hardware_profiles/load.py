@@ -53,9 +53,9 @@ def _calibrated(reference: str, search: Layers) -> Machine | None:
     name = reference.strip().lower()
     if name in files.names("machines", search):
         return None
-    from towtank.hardware_profiles.calibrated.local import calibrated_machine
+    from towtank.hardware_profiles.calibrated.local import Shipped, calibrated_machine
 
-    return calibrated_machine(name)
+    return calibrated_machine(name, Shipped(load_device, load_machine))
 
 
 def list_devices(profile_dirs: Sequence[Path] = ()) -> list[str]:

@@ -233,9 +233,8 @@ def plan_run(
     """
     prediction = predict(request.model, machine, plan, stack=request.stack, profile_dirs=request.profile_dirs)
     interval = attach_interval(prediction)
-    made = assemble(
-        machine, _figures(prediction), request.steps, request.operation, _ramp(request, machine, plan)
-    )
+    ramp = _ramp(request, machine, plan)
+    made = assemble(machine, _figures(prediction), request.steps, request.operation, ramp)
     spread = StepInterval(interval.low_s / prediction.step_time_s, interval.high_s / prediction.step_time_s)
     factors = draw_factors(spread, request.uncertainty)
     drawn = [
@@ -245,9 +244,8 @@ def plan_run(
     outcomes = simulate_each(drawn, request.uncertainty.seed, progress)
     power = device_power(machine, busy_share(prediction.breakdown_s), request.charges)
     spares = made.job.recovery.spare_nodes
-    bills = tuple(
-        bill(one, machine, plan.num_devices, spares, power, request.charges) for one in outcomes.runs
-    )
+    node = machine, plan.num_devices, spares, power, request.charges
+    bills = tuple(bill(one, *node) for one in outcomes.runs)
     elapsed = np.array([one.elapsed_s for one in outcomes.runs])
     unknown = [*made.unknown, *_unknown_charges(bills[0], machine, power.why_unknown)]
     return CapacityPlan(

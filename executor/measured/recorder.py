@@ -13,10 +13,10 @@ in issuing it or in waiting for it (exposed).
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from towtank.executor.measured.clocks import Clock, HostClock, Moment
-from towtank.executor.measured.spans import Key, Mark, StepMeasurement, measure
+from towtank.executor.measured.spans import Key, Mark, Message, StepMeasurement, measure
 from towtank.simulator.operations import Phase
 
 GRADIENT_REDUCTION = "gradient reduction data"
@@ -34,15 +34,6 @@ class Waitable(Protocol):
 
     def wait(self) -> Any:
         """Return when the result may be used by the compute stream."""
-
-
-class Message(NamedTuple):
-    """A message between two ranks: who waits for whom is seen by matching both ends."""
-
-    source: int
-    target: int
-    sends: bool
-    """Whether this rank is the source."""
 
 
 class Recorder:

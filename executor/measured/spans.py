@@ -1,14 +1,14 @@
 """One step of one rank: from the moments noted to seconds by operation."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from towtank.simulator.operations import Phase
 
 if TYPE_CHECKING:
-    from towtank.executor.measured.clocks import Clock
-    from towtank.executor.measured.recorder import Issued
+    from collections.abc import Callable
 
+    from towtank.executor.measured.clocks import Clock
 
 LAUNCH_S: Final = 5e-4
 """Longest way of the host from one operation to the next that counts as the launch of that one, as the launch is part
@@ -24,12 +24,30 @@ class Key(NamedTuple):
     phase: Phase
 
 
+class Message(NamedTuple):
+    """A message between two ranks: who waits for whom is seen by matching both ends."""
+
+    source: int
+    target: int
+    sends: bool
+    """Whether this rank is the source."""
+
+
+class UnderWay(Protocol):
+    """Work beside compute: what is known of it when the step is over."""
+
+    key: Key
+    message: Message | None
+    completion: "Callable[[], float | None]"
+    """Seconds from the issue to completion, where the library tells."""
+
+
 class Mark(NamedTuple):
     """A moment at which an operation begins (with `key`) or the innermost one ends (without)."""
 
     moment: Any
     key: Key | None = None
-    issued: "Issued | None" = None
+    issued: UnderWay | None = None
     """The asynchronous work that is issued or waited for here."""
     waits: bool = False
 
@@ -123,7 +141,7 @@ class _Sum:
         if self.keep_slices:
             self.slices.append(Slice(mark.key, opened.start_s, finish_s))
 
-    def _issued(self, entry: Seconds, issued: "Issued", start_s: float, own: float) -> None:
+    def _issued(self, entry: Seconds, issued: UnderWay, start_s: float, own: float) -> None:
         """The call that starts it: all that is known where nobody tells the completion."""
         self.begun[id(issued)] = start_s
         completion = issued.completion()
@@ -132,7 +150,7 @@ class _Sum:
         if message is not None and message.sends:
             self.waits.append(Wait(issued.key, message.source, message.target, True, start_s, start_s))
 
-    def _waited(self, key: Key, entry: Seconds, issued: "Issued", start_s: float, finish_s: float) -> None:
+    def _waited(self, key: Key, entry: Seconds, issued: UnderWay, start_s: float, finish_s: float) -> None:
         completion, begun = issued.completion(), self.begun.get(id(issued))
         if completion is None or begun is None:  # unknown, or issued in the step before
             entry.total += finish_s - start_s

@@ -15,7 +15,8 @@ import torch.distributed as dist
 
 from towtank.executor.distributed.mesh import Mesh
 from towtank.executor.measured import recorder
-from towtank.executor.measured.recorder import SEND, Message, Waitable
+from towtank.executor.measured.recorder import SEND, Waitable
+from towtank.executor.measured.spans import Message
 from towtank.executor.step.pipeline import Pass, Stage
 from towtank.simulator.operations import Phase as StepPhase
 from towtank.simulator.schedules import Phase

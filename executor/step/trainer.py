@@ -93,16 +93,9 @@ class Trainer:
         """Make everything; all processes of the run call this together."""
         plan, overlap = settings.plan, settings.sizes.overlap
         self.settings, self.mesh = settings, mesh
-        self.stage = Stage(
-            mesh.coordinate("pipeline"),
-            plan.pipeline,
-            plan.virtual_stages,
-            plan.num_micro_batches,
-            plan.schedule_name,
-        )
-        if (
-            mesh.device.type == "cuda"
-        ):  # products of fp32 numbers in tf32 where the plan says so, and only there
+        place = mesh.coordinate("pipeline"), plan.pipeline, plan.virtual_stages
+        self.stage = Stage(*place, plan.num_micro_batches, plan.schedule_name)
+        if mesh.device.type == "cuda":  # fp32 numbers multiply in tf32 where the plan says so, and only there
             torch.set_float32_matmul_precision("high" if plan.precision == "tf32" else "highest")
         builder = Builder(settings, mesh)
         self.positions = builder.positions

@@ -1,7 +1,8 @@
 """`--machine local` and `--machine NAME` of a calibration: which machine that is."""
 
 import re
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -22,7 +23,15 @@ _ALIKE = 0.05
 """Part by which the memory of the same machine may differ from what it was."""
 
 
-def calibrated_machine(name: str) -> Machine | None:
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """How profiles are loaded by name; given from above, as profiles know calibrations by this file."""
+
+    device: Callable[[str], Device]
+    machine: Callable[[str], Machine]
+
+
+def calibrated_machine(name: str, shipped: Shipped) -> Machine | None:
     """The machine of that name in the folder of calibrations, or the one that we run on; None for other names.
 
     Raises:
@@ -34,7 +43,7 @@ def calibrated_machine(name: str) -> Machine | None:
         if name == LOCAL:
             check_same(calibration, here(), path)
         return machine_of(calibration)
-    return machine_by_specification(here()) if name == LOCAL else None
+    return machine_by_specification(here(), shipped) if name == LOCAL else None
 
 
 def check_same(calibration: Calibration, found: Here, path: Path) -> None:
@@ -58,7 +67,7 @@ def check_same(calibration: Calibration, found: Here, path: Path) -> None:
         )
 
 
-def machine_by_specification(found: Here) -> Machine:
+def machine_by_specification(found: Here, shipped: Shipped) -> Machine:
     """The machine that we run on, by the specifications of its GPUs.
 
     Raises:
@@ -79,7 +88,7 @@ def machine_by_specification(found: Here) -> Machine:
             + (f" joined by {found.links or 'unknown links'}" if count > 1 else "")
             + ", whose specifications are not known here: run `towtank calibrate --quick`, which measures them"
         )
-    return _specified(entry, count, kinds[0])
+    return _specified(entry, count, kinds[0], shipped)
 
 
 def _entry(gpu: str) -> dict[str, str | None] | None:
@@ -92,12 +101,10 @@ def _joined(entry: dict[str, str | None], links: str | None) -> bool:
     return bool(links) and str(links).startswith(str(entry["link"]))
 
 
-def _specified(entry: dict[str, str | None], count: int, gpu: str) -> Machine:
-    from towtank.hardware_profiles.load import load_device, load_machine
-
+def _specified(entry: dict[str, str | None], count: int, gpu: str, shipped: Shipped) -> Machine:
     if entry["machine"] is None:
-        return _alone(load_device(str(entry["device"])), gpu)
-    whole = load_machine(f"{entry['machine']}:nodes=1")
+        return _alone(shipped.device(str(entry["device"])), gpu)
+    whole = shipped.machine(f"{entry['machine']}:nodes=1")
     source = Source("counted by nvidia-smi", "measurement")
     return replace(
         whole,

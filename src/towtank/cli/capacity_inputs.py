@@ -151,6 +151,19 @@ def ramp_of(text: str | None, tokens: float | None, full: int | None) -> tuple[t
     return tuple(found)
 
 
+def _times(inputs: Inputs, running: "Running") -> dict[str, float | None]:
+    """Seconds by option."""
+    texts = {
+        "--detection": running.detection, "--restart": running.restart, "--repair": running.repair,
+        "--queue": running.queue, "--checkpoint-interval": running.interval, "--job-limit": running.job_limit,
+        "--start": running.start,
+    }  # fmt: skip
+    return {
+        option: inputs.take(lambda option=option, text=text: time_s(option, text))  # type: ignore[misc]
+        for option, text in texts.items()
+    }
+
+
 def operation_of(running: "Running") -> "Operation":
     """How the run is operated.
 
@@ -165,14 +178,7 @@ def operation_of(running: "Running") -> "Operation":
         inputs.faults.append(f"--checkpoint {running.checkpoint}: must be one of {', '.join(_MODES)}")
     if running.reliability is not None:
         inputs.take(lambda: reliability(running.reliability or ""))
-    times = {
-        option: inputs.take(lambda option=option, text=text: time_s(option, text))  # type: ignore[misc]
-        for option, text in (
-            ("--detection", running.detection), ("--restart", running.restart), ("--repair", running.repair),
-            ("--queue", running.queue), ("--checkpoint-interval", running.interval),
-            ("--job-limit", running.job_limit), ("--start", running.start),
-        )
-    }  # fmt: skip
+    times = _times(inputs, running)
     storage, host = _bandwidths(inputs, running)
     maintenance = inputs.take(lambda: _maintenance(running.maintenance))
     evaluation = inputs.take(lambda: _evaluation(running.evaluation))

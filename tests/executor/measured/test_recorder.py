@@ -6,8 +6,8 @@ import pytest
 
 from towtank.executor.measured import recorder as recording
 from towtank.executor.measured.clocks import HostClock
-from towtank.executor.measured.recorder import Message, Recorder
-from towtank.executor.measured.spans import LAUNCH_S, Key, StepMeasurement
+from towtank.executor.measured.recorder import Recorder
+from towtank.executor.measured.spans import LAUNCH_S, Key, Message, StepMeasurement
 from towtank.simulator.operations import Phase
 
 
