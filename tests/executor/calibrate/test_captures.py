@@ -28,7 +28,8 @@ def _replayed(folder: Path) -> list[Row]:
 
 def test_captured_experiments_keep_within_their_errors() -> None:
     missed = {}
-    for path in sorted(CAPTURES.glob(f"*/{NAME}.csv")):
+    captured = sorted(CAPTURES.glob(f"*/{NAME}.csv"))
+    for path in captured:
         found = summary(_replayed(path.parent))
         good = (
             found.pairs == 12
@@ -39,4 +40,5 @@ def test_captured_experiments_keep_within_their_errors() -> None:
         )
         if not good:
             missed[path.parent.name] = found
+    assert captured
     assert missed == {}
