@@ -43,7 +43,8 @@ COMMANDS = {
         "--global-batch", "--help", "--host-bandwidth", "--html", "--job-limit", "--json", "--machines",
         "--maintenance", "--markdown", "--model", "--power", "--price-per-device-hour", "--profiles", "--pue",
         "--queue", "--ramp", "--range", "--reliability", "--repair", "--restart", "--runs", "--search-budget",
-        "--seed", "--sequence", "--spares", "--stack", "--storage-bandwidth", "--stragglers", "--tokens", "-h",
+        "--seed", "--sequence", "--spares", "--stack", "--start", "--storage-bandwidth", "--storage-files",
+        "--stragglers", "--tokens", "-h",
     ],
     "explain": [
         "--help", "--json", "--machine", "--model", "--profiles", "--set", "--stack", "--top", "-h", "PLAN.yaml",

@@ -61,4 +61,4 @@ def test_what_axonns_method_does_not_read_is_told(towtank) -> None:
     for option, value in (("--budget", "60s"), ("--memory-margin", "0.1")):
         outcome = towtank(*JOB, "--method", "axonn", option, value)
         assert outcome.code == 2
-        assert f"{option} does not go with --method axonn" in outcome.err
+        assert f"{option}: not read by --method axonn" in outcome.err

@@ -97,7 +97,10 @@ def test_a_front_over_several_numbers_of_devices_says_how_many_each_plan_has(tow
         ([*STUDY, "--storage", "no/such/folder.journal"], "does not exist; make it first"),
         ([*STUDY, "--slurm", "no/such/folder.sh"], "--slurm no/such/folder.sh: there is no folder no/such"),
         ([*STUDY, "--lease", "inf"], "lease = inf s, but it must be a time of 1 s or more"),
-        ([*STUDY, "--price-per-device-hour", "inf"], "price_per_device_hour = inf, but it must be a number"),
+        (
+            [*STUDY, "--measure", "cost", "--price-per-device-hour", "inf"],
+            "price_per_device_hour = inf, but it must be a number",
+        ),
         ([*STUDY, "--study", "a/b"], "--study 'a/b' must be of letters"),
         (
             [*STUDY, "--measure", "cost"],
