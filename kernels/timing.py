@@ -7,6 +7,7 @@ turns, so that a clock that changes or a neighbour that wakes up is met by all o
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from random import Random
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -44,13 +45,8 @@ def timings(
     they would take longer.
     """
     clock = _event_sample if device == "cuda" else _settled_sample if settle else _clock_sample
-    for call in calls:
-        for _ in range(WARM_UP):
-            call()
-    first = [clock(call, 1) for call in calls]
-    numbers = [max(1, min(1000, round(SHORTEST_SAMPLE_S / max(each, 1e-7)))) for each in first]
-    one_turn = sum(each * number for each, number in zip(first, numbers, strict=True))
-    turns = max(3, min(samples, int(budget_s / max(one_turn, 1e-9))))
+    numbers, one_turn_s = _warm_up(calls, clock)
+    turns = max(3, min(samples, int(budget_s / max(one_turn_s, 1e-9))))
     found: list[list[float]] = [[] for _ in calls]
     for _ in range(turns):
         for place, (call, number) in enumerate(zip(calls, numbers, strict=True)):
@@ -58,6 +54,38 @@ def timings(
     return [
         Timing(median(times), min(times), turns, number) for times, number in zip(found, numbers, strict=True)
     ]
+
+
+def shuffled_turns(
+    calls: Sequence[Call], device: str, rng: Random, *, turns: int, budget_s: float
+) -> list[list[float]]:
+    """Seconds of each call in each turn, for ratios between calls of one turn; `turns` rows, 4 at least.
+
+    A turn is short, so that a clock that changes is the same for all of it. Calls come in another order in every
+    turn, each after one that does not count, so that none profits from what another left in the caches.
+    """
+    clock = _event_sample if device == "cuda" else _clock_sample
+    numbers, one_turn_s = _warm_up(calls, clock)
+    places = list(range(len(calls)))
+    found = []
+    for _ in range(max(4, min(turns, int(budget_s / max(2 * one_turn_s, 1e-9))))):
+        rng.shuffle(places)
+        row = [0.0] * len(calls)
+        for place in places:
+            calls[place]()
+            row[place] = clock(calls[place], numbers[place])
+        found.append(row)
+    return found
+
+
+def _warm_up(calls: Sequence[Call], clock: Callable[[Call, int], float]) -> tuple[list[int], float]:
+    """How often each call is repeated in a sample, and how long a turn of all of them takes."""
+    for call in calls:
+        for _ in range(WARM_UP):
+            call()
+    first = [clock(call, 1) for call in calls]
+    numbers = [max(1, min(1000, round(SHORTEST_SAMPLE_S / max(each, 1e-7)))) for each in first]
+    return numbers, sum(each * number for each, number in zip(first, numbers, strict=True))
 
 
 def _clock_sample(call: Call, number: int) -> float:

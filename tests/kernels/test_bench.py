@@ -1,6 +1,7 @@
 """Measuring, and the choice of modes."""
 
 import csv
+import math
 from importlib import resources
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from towtank.kernels.modes import (
     layer_problems,
     measure_modes,
     read_modes,
+    seconds_of_modes,
     write_modes,
 )
 from towtank.kernels.registry import kernels
@@ -159,12 +161,25 @@ def test_layers_have_four_multiplies_in_three_directions() -> None:
     assert ("matmul_wgrad", {"m": 128, "n": 512, "k": 128}) in problems
 
 
-def test_the_recorded_choices_of_six_layers() -> None:
-    # what the modes of GPT layers took on a busy CPU; its device and date stand in the file
-    times = read_modes(Path(str(CAPTURES.joinpath("cpu-epyc-1-thread.modes.csv"))))
+def test_ratios_within_turns_stand_for_a_clock_that_changes() -> None:
+    # a clock that halves and one that doubles: the mode takes twice as long as the default in each turn
+    placement = [[1.0, 2.0], [9.0, 9.0], [2.0, 4.0], [9.0, 9.0], [0.5, 1.0]]
+    assert seconds_of_modes([placement], 0) == [1.0, 2.0]
+    assert seconds_of_modes([placement], 1) == [9.0, 9.0]
+
+
+def test_times_are_means_over_the_placements_in_which_a_mode_was_timed() -> None:
+    first = [[1.0, 0.5, 4.0]] * 4
+    second = [[1.0, 1.5, math.nan]] * 4
+    assert seconds_of_modes([first, second], 0) == [1.0, 1.0, 4.0]
+
+
+@pytest.mark.parametrize(("name", "largest_gain"), [("cpu-epyc-1-thread", 1.0), ("cpu-epyc-2-threads", 1.24)])
+def test_the_recorded_choices_of_six_layers(name: str, largest_gain: float) -> None:
+    # the modes of GPT layers; their device and date stand in the file
+    times = read_modes(Path(str(CAPTURES.joinpath(f"{name}.modes.csv"))))
     found = choices(times)
     assert len(found) == 72
     assert len(times) == 8 * len(found)
-    # the aim is all of them, which takes a machine without other work to show
-    assert sum(each.over_best <= 1.03 for each in found) == 54
-    assert max(each.gain for each in found) > 2
+    assert max(each.over_best for each in found) <= 1.03
+    assert max(each.gain for each in found) == pytest.approx(largest_gain, abs=0.01)

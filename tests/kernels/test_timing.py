@@ -1,5 +1,7 @@
 """Times: by a clock that the test turns itself."""
 
+from random import Random
+
 import pytest
 
 from towtank.kernels import timing
@@ -61,3 +63,28 @@ def test_the_budget_bounds_the_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.samples == 7
     (found,) = timing.timings([clock.call("a", 1.0)], "cpu", samples=100, budget_s=0.1)
     assert found.samples == 3
+
+
+def test_turns_are_shuffled_and_each_call_comes_after_one_that_does_not_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = _Clock(monkeypatch)
+    # two to warm up, one to see how long it takes; then each turn's after one of 9
+    calls = [clock.call("a", 9, 9, 1, 9, 1, 9, 2, 9, 3, 9, 4), clock.call("b", 9, 9, 1, 9, 5)]
+    calls.append(clock.call("c", 1))
+    rows = timing.shuffled_turns(calls, "cpu", Random(0), turns=4, budget_s=100)
+    assert [row[0] for row in rows] == [1, 2, 3, 4]
+    assert rows[0][1:] == [5, 1]
+    pairs = [clock.order[at : at + 2] for at in range(len(clock.order) - 4 * 6, len(clock.order), 2)]
+    assert all(first == second for first, second in pairs)
+    orders = ["".join(first for first, _ in pairs[at : at + 3]) for at in range(0, 12, 3)]
+    assert {"".join(sorted(order)) for order in orders} == {"abc"}
+    assert len(set(orders)) > 1
+
+
+def test_there_are_two_turns_for_either_half_however_small_the_budget(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = _Clock(monkeypatch)
+    rows = timing.shuffled_turns([clock.call("a", 1.0)], "cpu", Random(0), turns=40, budget_s=1e-9)
+    assert rows == [[1.0]] * 4

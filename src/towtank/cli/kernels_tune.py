@@ -62,7 +62,7 @@ _Budget = Annotated[
     typer.Option(
         "--budget",
         metavar="TIME",
-        help="Time for each multiply, such as 60s or 2m; default: 2s for orders, 60s for tiles.",
+        help="Time for each multiply, such as 60s or 2m; default: 6s for orders, 60s for tiles.",
         show_default=False,
     ),
 ]
@@ -122,7 +122,7 @@ def tune(
         )
     problems = _problems(kernel, shape, choice.device)
     if backend == "library":
-        _tune_modes(choice, problems, seconds or 2.0, out, json)
+        _tune_modes(choice, problems, seconds or 6.0, out, json)
         return
     if shape is None:
         raise InputError("tiles are searched for one product: give its --shape, such as 4096x4096x4096")
