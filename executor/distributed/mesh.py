@@ -65,6 +65,16 @@ def groups_of(plan: Plan, name: str) -> list[tuple[int, ...]]:
     return found
 
 
+def one_dimension(plan: Plan, name: str) -> Dimension | None:
+    """The dimension of the plan whose whole extent a group spans; None for a group of one, of a part of a dimension,
+    or of several."""
+    spanned = [each for each in dimensions(plan, name) if each[0] > 1]
+    for dimension in plan.rank_order:
+        if spanned == [(plan.degree(dimension), plan.stride(dimension))]:
+            return dimension
+    return None
+
+
 def _ends(plan: Plan, rank: int) -> tuple[int, ...]:
     stride, last = plan.stride("pipeline"), plan.pipeline - 1
     stage = (rank // stride) % plan.pipeline
@@ -90,13 +100,13 @@ class Mesh:
         alone = plan.num_devices == 1
         self.rank = rank if rank is not None else (0 if alone else dist.get_rank())
         self.device_mesh: DeviceMesh | None = None
+        """Of the dimensions above degree 1; None for one process."""
         if not alone:
             _forget_others()
+            self.device_mesh = self._device_mesh()
         self._groups = {name: self._group(name) for name in GROUPS}
         for name in SECOND:
             self._groups[name + GRADIENTS] = self._group(name, GRADIENTS)
-        if not alone:
-            self.device_mesh = self._device_mesh()
 
     def coordinate(self, dimension: Dimension, rank: int | None = None) -> int:
         """Index of `rank` (of this process) along a dimension."""
@@ -133,10 +143,13 @@ class Mesh:
 
     def _group(self, name: str, which: str = "") -> Group:
         """The group of that name, or its second communicator; the same calls in the same order on every rank."""
+        mine = ranks_of(self.plan, name, self.rank)
+        dimension = None if which else one_dimension(self.plan, name)
+        if dimension is not None and self.device_mesh is not None:
+            return Group(name, mine, mine.index(self.rank), self.device_mesh.get_group(dimension))
         for ranks in groups_of(self.plan, name):
             if len(ranks) > 1:
                 _make(ranks, which)
-        mine = ranks_of(self.plan, name, self.rank)
         made = _MADE.get((mine, which)) if len(mine) > 1 else None
         return Group(name, mine, mine.index(self.rank), made)
 

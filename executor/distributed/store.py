@@ -6,8 +6,9 @@ import torch
 
 from towtank.executor.distributed.boxes import Box, split
 from towtank.executor.distributed.mesh import Mesh
+from towtank.executor.distributed.pieces import Initial, Piece, Sharing, dense_sharing
 from towtank.executor.distributed.scatters import Scatters
-from towtank.executor.distributed.weights import Initial, Piece, Sharing, Weight, dense_sharing
+from towtank.executor.distributed.weights import Weight
 from towtank.executor.settings import Dtype, RunSettings
 from towtank.simulator.lowering.sizes import local_heads
 from towtank.simulator.models.records import Attention

@@ -6,8 +6,9 @@ import torch
 
 from towtank.executor.distributed.grid import Grid, grid_of
 from towtank.executor.distributed.mesh import Mesh
+from towtank.executor.distributed.pieces import Initial, Piece, dense_sharing
 from towtank.executor.distributed.store import DEVIATION, DTYPES, Store
-from towtank.executor.distributed.weights import Initial, Piece, Weight, dense_sharing
+from towtank.executor.distributed.weights import Weight
 from towtank.executor.layers.attention import Attend, SelfAttention, local_attention
 from towtank.executor.layers.attention_core import Core
 from towtank.executor.layers.blocks import Layer, ParallelLayer, Part

@@ -1,4 +1,4 @@
-"""Pipeline schedules: one file each, all with the functions `faults` and `slots`."""
+"""Pipeline schedules: one file each, all with the functions `faults`, `warm_up` and `slots`."""
 
 from functools import lru_cache
 from types import ModuleType

@@ -24,6 +24,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["calibrate", "--from"], "needs at least one record"),
         (["calibrate", "--from", "run.json", "--full"], "leave --quick, --full and --processes out"),
         (["calibrate", "run.json"], "write --from before"),
+        (["calibrate", "run.json", "--quick", "--full"], "2 inputs are wrong"),
         (["calibrate", "--out", "frontier"], "a machine of that name is known already"),
         (["calibrate", "--out", "A B", "--processes", "0"], "a number from 1"),
         (["calibrate", "--processes", "100000"], "take at most"),

@@ -11,7 +11,6 @@ FUNCTION_AIM = 40
 _DEVICE = "device code is one function a kernel: a call in it must hand over every pointer and stride"
 LONG_FUNCTIONS: dict[str, str] = {
     "src/towtank/cli/tune.py:tune": "one line for each option of the command",
-    "src/towtank/cli/calibrate.py:calibrate": "one line for each option of the command",
     "src/towtank/cli/verify.py:verify": "one line for each option of the command",
     "autotune/search/kernels/pipeline.py:_run": "the innermost loop: a call for each pass would double its time",
     "kernels/triton_code/attention.py:_forward": _DEVICE,

@@ -7,8 +7,8 @@ Without it every device uses all experts, and holds them as it holds any other w
 
 from towtank.executor.distributed.boxes import split
 from towtank.executor.distributed.mesh import GRADIENTS, Mesh
+from towtank.executor.distributed.pieces import Initial, Piece, Sharing, dense_sharing
 from towtank.executor.distributed.store import DEVIATION, Store
-from towtank.executor.distributed.weights import Initial, Piece, Sharing, dense_sharing
 from towtank.executor.layers.experts.routed import RoutedExperts
 from towtank.simulator.groups import expert_mapped
 from towtank.simulator.models.records import Experts

@@ -1,11 +1,15 @@
 """`towtank calibrate`: measure this machine, so that predictions for it are right."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from towtank.cli.options import Json
+
+if TYPE_CHECKING:
+    from towtank.executor.calibrate.points import Mode
+    from towtank.hardware_profiles.calibrated.records import Calibration
 
 EXAMPLES = """\
 \b
@@ -54,30 +58,41 @@ def calibrate(
     NAME finds it. An interrupted calibration goes on where it stopped. Leave the machine alone meanwhile.
     """
     from towtank.cli.calibrate_text import print_calibration
-    from towtank.cli.failure import InputError
 
-    if quick and full:
-        raise InputError("--quick and --full: keep one of the two")
-    if from_steps and (quick or full or processes is not None):
-        raise InputError("--from fits to steps that were measured; leave --quick, --full and --processes out")
-    if bool(records) != from_steps:
-        raise InputError(
-            "--from needs at least one record: towtank calibrate --from run.json"
-            if from_steps
-            else f"{records[0] if records else ''}: write --from before the records of runs"
-        )
+    _check(records or [], quick=quick, full=full, from_steps=from_steps, processes=processes)
     if from_steps:
         from towtank.executor.calibrate.refit import refit
 
         calibration, path = refit(out, records or [])
     else:
-        from towtank.cli.progress import progress_bar
-        from towtank.executor.calibrate.build import calibrate as measure
-        from towtank.executor.calibrate.build import request_for
-        from towtank.hardware_profiles.calibrated.here import here
-
-        request = request_for(out, "full" if full else "quick", processes, here())
-        calibration, path = measure(
-            request, lambda done, total: progress_bar("measurements", done=done, total=total)
-        )
+        calibration, path = _measured(out, "full" if full else "quick", processes)
     print_calibration(calibration, path, json)
+
+
+def _check(records: list[Path], *, quick: bool, full: bool, from_steps: bool, processes: int | None) -> None:
+    """Refuse options that contradict each other, all at once."""
+    from towtank.cli.failure import Inputs
+
+    inputs = Inputs()
+    if quick and full:
+        inputs.faults.append("--quick and --full: keep one of the two")
+    if from_steps and (quick or full or processes is not None):
+        inputs.faults.append(
+            "--from fits to steps that were measured; leave --quick, --full and --processes out"
+        )
+    if from_steps and not records:
+        inputs.faults.append("--from needs at least one record: towtank calibrate --from run.json")
+    if records and not from_steps:
+        inputs.faults.append(f"{records[0]}: write --from before the records of runs")
+    inputs.check()
+
+
+def _measured(name: str, mode: "Mode", processes: int | None) -> "tuple[Calibration, Path]":
+    """Measure this machine, with progress."""
+    from towtank.cli.progress import progress_bar
+    from towtank.executor.calibrate.build import calibrate as measure
+    from towtank.executor.calibrate.build import request_for
+    from towtank.hardware_profiles.calibrated.here import here
+
+    request = request_for(name, mode, processes, here())
+    return measure(request, lambda done, total: progress_bar("measurements", done=done, total=total))

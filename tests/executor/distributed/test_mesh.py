@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from towtank.executor.distributed.mesh import GROUPS, Mesh, groups_of, ranks_of
+from towtank.executor.distributed.mesh import GROUPS, Mesh, groups_of, one_dimension, ranks_of
 from towtank.simulator.groups import group_size
 from towtank.simulator.plan import DEFAULT_RANK_ORDER, Dimension, Plan
 
@@ -36,6 +36,16 @@ def test_ends_are_the_first_and_the_last_stage() -> None:
         (4, 7),
         (4, 7),
     ]
+
+
+def test_groups_along_one_dimension() -> None:
+    plan = Plan(tensor_x=2, tensor_z=2, context=2, data=2, pipeline=4, zero_stage=1, global_batch=16)
+    found = {name: one_dimension(plan, name) for name in GROUPS}
+    alone = {"tensor_x", "tensor_xy", "tensor_z", "context", "pipeline", "weight_shard"}
+    assert {name for name, dimension in found.items() if dimension is not None} == alone | {"expert_shard"}
+    assert (found["tensor_xy"], found["weight_shard"]) == ("tensor_x", "tensor_z")
+    # over data and context together, at two of four stages, and of one member
+    assert (found["data"], found["ends"], found["tensor_y"]) == (None, None, None)
 
 
 def test_alone_every_group_is_this_process() -> None:
@@ -73,3 +83,11 @@ def test_groups_of_a_name_part_the_devices(
         assert groups_of(plan, name) == sorted(groups)
         assert {len(ranks) for ranks in groups} == {group_size(plan, name)}
         assert sorted(rank for ranks in groups for rank in ranks) == list(range(plan.num_devices))
+    for name in GROUPS:
+        dimension = one_dimension(plan, name)
+        if dimension is not None:
+            apart = {
+                rank // plan.stride(dimension) % plan.degree(dimension) for rank in ranks_of(plan, name, 0)
+            }
+            assert apart == set(range(plan.degree(dimension)))
+            assert len(ranks_of(plan, name, 0)) == plan.degree(dimension)

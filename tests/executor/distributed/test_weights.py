@@ -5,8 +5,9 @@ import torch
 from towtank.executor.distributed.boxes import Box, split
 from towtank.executor.distributed.collectives import DONE
 from towtank.executor.distributed.mesh import Group
+from towtank.executor.distributed.pieces import Initial, Piece, Sharing
 from towtank.executor.distributed.scatters import Pending, Scatters
-from towtank.executor.distributed.weights import Initial, Piece, Sharing, Weight, drawn
+from towtank.executor.distributed.weights import Weight, drawn
 
 
 def weight(*pieces: Piece, index: int = 0, shards: int = 1, copies: int = 1) -> Weight:

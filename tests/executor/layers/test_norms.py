@@ -6,8 +6,9 @@ from torch.nn import functional
 
 from towtank.executor.distributed.boxes import split
 from towtank.executor.distributed.mesh import Group
+from towtank.executor.distributed.pieces import Initial, Piece, Sharing
 from towtank.executor.distributed.scatters import Scatters
-from towtank.executor.distributed.weights import Initial, Piece, Sharing, Weight
+from towtank.executor.distributed.weights import Weight
 from towtank.executor.layers import norms
 from towtank.executor.layers.norms import Norm
 

@@ -1,6 +1,9 @@
+from typing import get_args
+
 import numpy as np
 import pytest
 
+from towtank.simulator.plan import ScheduleName
 from towtank.simulator.schedules import (
     SCHEDULES,
     Phase,
@@ -10,16 +13,8 @@ from towtank.simulator.schedules import (
     schedule_faults,
 )
 
-SHAPES = [
-    ("gpipe", 1, 1, 1),
-    ("gpipe", 4, 1, 3),
-    ("1f1b", 1, 1, 4),
-    ("1f1b", 4, 1, 2),
-    ("1f1b", 4, 1, 9),
-    ("interleaved", 2, 2, 2),
-    ("interleaved", 4, 3, 4),
-    ("interleaved", 4, 2, 12),
-]
+_SIZES = [(1, 1, 1), (1, 1, 4), (4, 1, 2), (4, 1, 3), (4, 1, 9), (2, 2, 2), (4, 3, 4), (4, 2, 12)]
+SHAPES = [(kind, *size) for kind in SCHEDULES for size in _SIZES if not schedule_faults(kind, *size)]
 
 
 def order(kind, stages, chunks, micro_batches, stage):
@@ -136,7 +131,7 @@ def test_what_a_schedule_cannot_run(arguments, message):
     assert str(raised.value) == message
 
 
-def test_every_schedule_has_faults_and_slots():
-    for module in SCHEDULES.values():
-        assert module.faults
-        assert module.slots
+@pytest.mark.parametrize("kind", get_args(ScheduleName))
+def test_every_schedule_of_a_plan_is_there_and_tried(kind):
+    assert set(SCHEDULES) == set(get_args(ScheduleName))
+    assert len([shape for shape in SHAPES if shape[0] == kind]) >= 3
