@@ -9,12 +9,12 @@ from towtank.hardware_profiles.records import Machine
 from towtank.simulator.predict import Prediction, predict
 
 STEP = 0.01
-"""A property is raised and lowered by so much."""
+"""A property is raised by so much."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sensitivity:
-    """Relative change of the step time over that of one property, at the present machine."""
+    """Change of the step time with 1 % more of one property, at the present machine."""
 
     knob: Knob
     elasticity: float | None
@@ -22,9 +22,10 @@ class Sensitivity:
 
 
 def sensitivities(prediction: Prediction, profile_dirs: Sequence[Path] = ()) -> tuple[Sensitivity, ...]:
-    """Elasticities of the step time of this plan by central differences of 1 %, the largest first.
+    """Elasticities of the step time of this plan between the machine as it is and with 1 % more, the largest first.
 
-    That of memory is 0: more of it makes no step faster, but other plans possible.
+    (t(1.01 x) - t(x)) / 0.01 over the mean of both times, so that a time that goes as 1 / x counts as much as one
+    that goes as x. That of memory is 0: more of it makes no step faster, but other plans possible.
 
     Raises:
         UnknownFigure: the machine's profile lacks a figure that the prediction needs.
@@ -45,10 +46,8 @@ def _is_unknown(machine: Machine, knob: Knob) -> bool:
 
 
 def _elasticity(prediction: Prediction, knob: Knob, profile_dirs: Sequence[Path]) -> float:
-    def seconds(factor: float) -> float:
-        machine = knob.turn(prediction.machine, factor)
-        return predict(
-            prediction.model, machine, prediction.plan, stack=prediction.stack, profile_dirs=profile_dirs
-        ).step_time_s
-
-    return (seconds(1 + STEP) - seconds(1 - STEP)) / (2 * STEP) / prediction.step_time_s
+    machine = knob.turn(prediction.machine, 1 + STEP)
+    other = predict(
+        prediction.model, machine, prediction.plan, stack=prediction.stack, profile_dirs=profile_dirs
+    ).step_time_s
+    return (other - prediction.step_time_s) / STEP / ((other + prediction.step_time_s) / 2)

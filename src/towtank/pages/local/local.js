@@ -17,16 +17,14 @@
 
   const fields = () => Object.fromEntries([...new FormData(form)].map(([k, v]) => [k, v.trim()]).filter(([, v]) => v));
   // The inputs are in the address: a copy of it opens the same form.
-  const share = () => {
-    const address = "/?" + new URLSearchParams(fields());
-    history.replaceState(null, "", address);
-    $("share").href = address;
-  };
+  const address = () => ($("share").href = "/?" + new URLSearchParams(fields()));
+  const share = () => history.replaceState(null, "", address());
   const given = new URLSearchParams(location.search);
   if ([...given].length) {
     for (const element of form.elements) if (element.name) element.value = given.get(element.name) ?? "";
     if (!form.elements.stack.value) form.elements.stack.value = "megatron-core";
   }
+  address();
   form.addEventListener("change", share);
 
   const make = (tag, text, parent) => {
@@ -131,4 +129,8 @@
   };
   for (const kind of ["tune", "capacity"]) $(kind).addEventListener("click", () => start(kind));
   $("stop").addEventListener("click", () => ask("DELETE", "/api/tune/" + search));
+  // nobody can ask for a search whose page has gone, and two at most are under way
+  window.addEventListener("pagehide", () => {
+    if (!$("stop").hidden) fetch("/api/tune/" + search, { method: "DELETE", keepalive: true });
+  });
 })();
