@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from towtank.autotune.constraints import Constraints
 from towtank.autotune.reasons import reason_between
 from towtank.autotune.reasons.constraints import broken_constraints
-from towtank.autotune.space.constraints import Constraints
 from towtank.autotune.task import TuningTask
 from towtank.simulator.axonn import (
     CommunicationTimes,

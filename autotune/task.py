@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from towtank.autotune.space.constraints import Constraints
+from towtank.autotune.constraints import Constraints
 from towtank.hardware_profiles.records import Machine, known
 from towtank.simulator.cost.calibrated import stack_on
 from towtank.simulator.models.records import ModelSpec

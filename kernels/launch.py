@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from towtank.kernels import store
 from towtank.kernels.cache import Question, best_tile
-from towtank.kernels.device import device_types, hardware_name, software, source_version
+from towtank.kernels.device import hardware_name, software, source_version
 from towtank.kernels.errors import KernelError
 from towtank.kernels.records import Allocate, Backend, Kernel, Sizes, Tile
 from towtank.kernels.registry import kernels
@@ -204,8 +204,3 @@ def empty(device: str) -> Allocate:
         return torch.empty(shape, dtype=dtype, device=device)
 
     return allocate
-
-
-def default_device() -> str:
-    """The GPU where there is one, else the CPU."""
-    return device_types()[0]

@@ -45,11 +45,6 @@ class Result:
     """What intervals go by."""
 
     @property
-    def measured_step_time_s(self) -> float | None:
-        """Measured step time as the source prints it."""
-        return self.run.step_time_s
-
-    @property
     def error(self) -> float | None:
         """(predicted - measured) / measured step time, signed; None where either is missing."""
         if self.predicted_step_time_s is None or self.run.step_time_s is None:

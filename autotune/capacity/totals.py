@@ -19,9 +19,9 @@ from towtank.autotune.capacity.errors import CapacityError
 from towtank.autotune.capacity.published import DELIVERY, PublishedTotal, published_totals
 from towtank.autotune.capacity.request import Operation, Uncertainty
 from towtank.autotune.capacity.study import CapacityPlan, Quantiles, Request, plan_run, quantiles
+from towtank.autotune.constraints import Constraints
 from towtank.autotune.scaling.series import ScalePoint
 from towtank.autotune.scaling.study import Study, tune_point
-from towtank.autotune.space.constraints import Constraints
 from towtank.hardware_profiles.load import load_machine
 from towtank.hardware_profiles.records import Machine
 from towtank.hardware_profiles.units import parse_quantity

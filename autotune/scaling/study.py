@@ -10,10 +10,10 @@ from multiprocessing import get_context
 from os import cpu_count
 from pathlib import Path
 
+from towtank.autotune.constraints import Constraints
 from towtank.autotune.errors import TuningError
 from towtank.autotune.scaling.series import ScalePoint
 from towtank.autotune.search.records import SearchResult
-from towtank.autotune.space.constraints import Constraints
 from towtank.autotune.task import TuningTask
 from towtank.hardware_profiles.errors import ProfileError
 from towtank.hardware_profiles.records import Machine

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, get_args
 
+from towtank.autotune.constraints import Constraints
 from towtank.autotune.errors import TuningError
-from towtank.autotune.space.constraints import Constraints
 from towtank.autotune.space.dimensions import BY_NAME, LARGEST_COUNT
 from towtank.hardware_profiles.nearest import did_you_mean
 from towtank.simulator.plan import DEFAULT_RANK_ORDER, Precision, Recompute, ScheduleName

@@ -12,8 +12,8 @@ from itertools import permutations
 from math import ceil, log2
 from typing import Any, cast
 
+from towtank.autotune.constraints import Constraints
 from towtank.autotune.space.canonical import canonical
-from towtank.autotune.space.constraints import Constraints
 from towtank.autotune.study.records import Choice, Parameter, Parameters, Value, Whole
 from towtank.hardware_profiles.records import Machine
 from towtank.simulator.lowering.sizes import local_sizes, resolve_overlap

@@ -1,19 +1,24 @@
 """Reductions of weight gradients over the shards that run beside what follows (AxoNN's ORS)."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Collection
+from typing import NamedTuple, Protocol
 
 import torch
 
 from towtank.executor.measured.recorder import Waitable
 
-if TYPE_CHECKING:
-    from towtank.executor.distributed.weights import Weight
+
+class Accumulates(Protocol):
+    """A weight, as far as reductions of its gradients know it."""
+
+    def accumulate(self, part: torch.Tensor, name: str, kind: str = ...) -> None:
+        """Add a gradient of the shard."""
 
 
 class Pending(NamedTuple):
     """A gradient whose reduction over the shards is under way."""
 
-    weight: "Weight"
+    weight: Accumulates
     part: torch.Tensor
     handle: Waitable
     name: str
@@ -41,7 +46,7 @@ class Scatters:
         if len(self._pending) > self._most:
             self._finish(self._pending.pop(0))
 
-    def settle(self, weights: "frozenset[Weight] | None" = None) -> None:
+    def settle(self, weights: Collection[Accumulates] | None = None) -> None:
         """Wait until nothing of these weights (of all) is under way, and add it to their gradients."""
         while self._pending and (weights is None or any(one.weight in weights for one in self._pending)):
             self._finish(self._pending.pop(0))

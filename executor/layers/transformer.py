@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import torch
 
+from towtank.executor.distributed.buckets import FIRST, LAST
 from towtank.executor.layers.batch import MicroBatch
 from towtank.executor.layers.build import Builder
 from towtank.executor.layers.embedding import Embedding, Head
@@ -12,7 +13,6 @@ from towtank.executor.layers.linear import Gathers
 from towtank.executor.layers.loss import cross_entropy
 from towtank.executor.layers.norms import Norm
 from towtank.executor.layers.recompute import run_again, when_finished
-from towtank.executor.step.buckets import FIRST, LAST
 from towtank.simulator.lowering.stages import Chunk as Layers
 from towtank.simulator.lowering.stages import is_recomputed
 from towtank.simulator.operations import Phase

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from towtank.executor.distributed import collectives
+from towtank.executor.distributed.buckets import LAST
 from towtank.executor.distributed.mesh import Group
 from towtank.executor.distributed.partial_sums import sum_partials
 from towtank.executor.measured.recorder import GRADIENT_NORM, GRADIENT_REDUCTION, Waitable, operation
-from towtank.executor.step.buckets import LAST
 from towtank.executor.step.states import States
 from towtank.simulator.operations import Phase
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 
 from towtank.executor.distributed.boxes import Box
-from towtank.executor.step.buckets import Bucket
+from towtank.executor.distributed.buckets import Bucket
 
 _BLOCK = 4096
 """Elements whose squares are summed in their own precision; beyond, sums of fp32 lose digits (20 million elements: a

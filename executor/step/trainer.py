@@ -10,6 +10,7 @@ import torch
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from towtank.executor.data import IGNORED
+from towtank.executor.distributed.buckets import make_buckets
 from towtank.executor.distributed.mesh import Mesh
 from towtank.executor.distributed.store import DTYPES
 from towtank.executor.layers.batch import MicroBatch
@@ -17,7 +18,6 @@ from towtank.executor.layers.build import Builder
 from towtank.executor.layers.transformer import Chunk
 from towtank.executor.measured import recorder
 from towtank.executor.settings import RunSettings
-from towtank.executor.step.buckets import make_buckets
 from towtank.executor.step.gradients import GradientSums
 from towtank.executor.step.optimizer import Optimizer
 from towtank.executor.step.parameter_gather import ParameterGather

@@ -83,11 +83,6 @@ def path_of(name: str) -> Path:
     return folder() / f"{name}.yaml"
 
 
-def calibration_names() -> list[str]:
-    """Names of the calibrations that are here."""
-    return sorted(path.stem for path in folder().glob("*.yaml"))
-
-
 def read_calibration(path: Path) -> Calibration:
     """Read a calibration file.
 

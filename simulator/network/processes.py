@@ -88,11 +88,6 @@ class FlowNetwork:
         self._settle_soon()
         return done
 
-    def rate_on(self, link: int) -> float:
-        """Bytes/s that cross `link` now."""
-        flows = [self._flows[number] for number in self._on_link.get(link, ())]
-        return sum(flow.rate * flow.shares[flow.links.index(link)] for flow in flows)
-
     def _settle_soon(self) -> None:
         if self._settling:
             return

@@ -14,7 +14,7 @@ from towtank.autotune.axonn_method import (
     difference_in_choice,
     with_fixed,
 )
-from towtank.autotune.space.constraints import Constraints
+from towtank.autotune.constraints import Constraints
 from towtank.autotune.task import TuningTask
 from towtank.cli.axonn_text import axonn_text
 from towtank.hardware_profiles.load import load_machine

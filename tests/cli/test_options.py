@@ -107,7 +107,7 @@ COMMANDS = {
         "--top", "-h", "PLAN.yaml",
     ],
     "calibrate": [
-        "--from", "--full", "--help", "--json", "--out", "--processes", "--quick", "-h", "[RECORD]...",
+        "--from", "--full", "--help", "--json", "--out", "--processes", "--quick", "-h", "RECORD",
     ],
     "verify": [
         "--devices", "--fix", "--global-batch", "--help", "--json", "--machine", "--memory-margin", "--model",
@@ -187,3 +187,11 @@ def test_wrong_command_lines_are_found_out() -> None:
 def test_predict_help_has_examples_that_stay_on_their_lines(towtank) -> None:
     help_text = towtank("predict", "--help").out
     assert "  towtank predict --model megatron-1t --machine selene --stack megatron-2021 \\\n" in help_text
+
+
+@pytest.mark.parametrize("command", ["", "kernels", "machines", "devices", "models", "stacks", "network"])
+def test_every_command_is_listed_with_a_whole_sentence(towtank, command) -> None:
+    out = towtank(*command.split(), "--help").out
+    listed = out[out.index("\nCommands:\n") :].split("\n\n")[0].splitlines()[2:]
+    assert listed
+    assert [line for line in listed if not re.fullmatch(r"  [a-z]+ +[A-Z].*[a-z\d']\.", line)] == []

@@ -15,10 +15,6 @@ class Outcomes:
 
     runs: tuple[RunOutcome, ...]
 
-    def elapsed_quantile_s(self, share: float) -> float:
-        """Time within which that share of the runs ended."""
-        return float(np.quantile([run.elapsed_s for run in self.runs], share))
-
     def chance_within(self, seconds: float) -> float:
         """Share of the runs that ended within so many seconds."""
         return float(np.mean([run.elapsed_s <= seconds for run in self.runs]))

@@ -1,5 +1,6 @@
 """The commands of `towtank` and how they hang together."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -65,27 +66,33 @@ def towtank(
         typer.echo(context.get_help())
 
 
-app.command("predict", epilog=predict.EXAMPLES)(predict.predict)
-app.command("tune", epilog=tune.EXAMPLES)(tune.tune)
-app.command("why", epilog=why.EXAMPLES)(why.why)
-app.command("explain", epilog=explain.EXAMPLES)(explain.explain)
-app.command("report", epilog=report.EXAMPLES)(report.report)
-app.command("ui", epilog=ui.EXAMPLES)(ui.ui)
-app.command("compare", epilog=compare.EXAMPLES)(compare.compare)
-app.command("run", epilog=run.EXAMPLES)(run.run)
-app.command("diff", epilog=diff.EXAMPLES)(diff.diff)
-app.command("scale", epilog=scale.EXAMPLES)(scale.scale)
-app.command("capacity", epilog=capacity.EXAMPLES)(capacity.capacity)
-app.command("export", epilog=export.EXAMPLES)(export.export)
-app.command("import", epilog=import_plan.EXAMPLES)(import_plan.import_plan)
-app.command("calibrate", epilog=calibrate.EXAMPLES)(calibrate.calibrate)
-app.command("memorize", epilog=memorize.EXAMPLES)(memorize.memorize)
-app.command("demo", epilog=demo.EXAMPLES)(demo.demo)
-app.command("validate", epilog=validate.EXAMPLES)(validate.validate)
-app.command("verify", epilog=verify.EXAMPLES)(verify.verify)
-app.add_typer(network.app, name="network")
-app.add_typer(machines.app, name="machines")
-app.add_typer(devices.app, name="devices")
-app.add_typer(kernels.app, name="kernels")
+_COMMANDS: tuple[tuple[str, Callable[..., None], str, str], ...] = (
+    ("predict", predict.predict, predict.EXAMPLES, "Predict step time, memory and throughput of a job."),
+    ("tune", tune.tune, tune.EXAMPLES, "Search all legal plans of a model on a machine."),
+    ("why", why.why, why.EXAMPLES, "Say why a plan is not the best one."),
+    ("explain", explain.explain, explain.EXAMPLES, "Name what limits a step, and what to do next."),
+    ("report", report.report, report.EXAMPLES, "Write the report of a step as one page."),
+    ("ui", ui.ui, ui.EXAMPLES, "Serve a page on this computer to predict and tune."),
+    ("compare", compare.compare, compare.EXAMPLES, "Show two predicted steps side by side."),
+    ("run", run.run, run.EXAMPLES, "Train for real under a plan, and measure it."),
+    ("diff", diff.diff, diff.EXAMPLES, "Lay a measured step beside the predicted one."),
+    ("scale", scale.scale, scale.EXAMPLES, "Search the best plan at each number of devices."),
+    ("capacity", capacity.capacity, capacity.EXAMPLES, "Plan a whole run: days, node-hours, energy, money."),
+    ("export", export.export, export.EXAMPLES, "Write a plan for Megatron-LM, torchtitan and others."),
+    ("import", import_plan.import_plan, import_plan.EXAMPLES, "Read a plan of other software, or a PyTorch trace."),
+    ("calibrate", calibrate.calibrate, calibrate.EXAMPLES, "Measure this machine, so that it can be predicted."),
+    ("memorize", memorize.memorize, memorize.EXAMPLES, "Train a small model and see what it learns by heart."),
+    ("demo", demo.demo, demo.EXAMPLES, "Predict four published runs and show the errors."),
+    ("validate", validate.validate, validate.EXAMPLES, "Predict all published runs and show the errors."),
+    ("verify", verify.verify, verify.EXAMPLES, "Search plans, run the best ones, and rank them anew."),
+)  # fmt: skip
+"""Name, function, what stands below its options, and its line in `towtank --help`."""
+
+for _name, _function, _examples, _line in _COMMANDS:
+    app.command(_name, short_help=_line, epilog=_examples)(_function)
+app.add_typer(network.app, name="network", short_help="Predict the time of one collective.")
+app.add_typer(machines.app, name="machines", short_help="List the machines, or show one with its sources.")
+app.add_typer(devices.app, name="devices", short_help="List the devices, or show one with its sources.")
+app.add_typer(kernels.app, name="kernels", short_help="List, validate, tune and measure kernels here.")
 app.add_typer(models.app, name="models")
 app.add_typer(stacks.app, name="stacks")

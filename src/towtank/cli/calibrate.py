@@ -27,7 +27,7 @@ The last one fits to real steps (towtank run --record), on top of the calibratio
 def calibrate(
     records: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[RECORD]...", help="With --from: records of runs.", show_default=False),
+        typer.Argument(metavar="RECORD", help="With --from: records of runs.", show_default=False),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A minute and a half (the default).")] = False,
     full: Annotated[bool, typer.Option("--full", help="More sizes and longer: ten minutes or so.")] = False,

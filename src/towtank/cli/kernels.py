@@ -66,7 +66,7 @@ Examples:
 """
 
 
-@app.command("list", epilog=LIST_EXAMPLES)
+@app.command("list", short_help="List kernels and what is known of them here.", epilog=LIST_EXAMPLES)
 def list_(device: Device = None, json: Json = False) -> None:
     """List kernels and backends with what is known of them on this device."""
     from towtank.cli.kernels_choice import checked_device, precision
@@ -140,7 +140,7 @@ def _known(own: "list[Entry]", dtypes: tuple[str, ...]) -> tuple[str, str]:
     return "validated", f"validated ({plural(len(right), 'variant')}{failed})"
 
 
-@app.command("validate", epilog=VALIDATE_EXAMPLES)
+@app.command("validate", short_help="Compare kernels with float64.", epilog=VALIDATE_EXAMPLES)
 def validate(
     kernel: KernelName = None,
     backend: BackendName = None,
@@ -186,6 +186,14 @@ def validate(
 
 
 app.command("tune", epilog=kernels_tune.EXAMPLES)(kernels_tune.tune)
-app.command("compare", epilog=kernels_compare.EXAMPLES)(kernels_compare.compare)
-app.command("bench", epilog=kernels_bench.BENCH_EXAMPLES)(kernels_bench.bench)
-app.command("profile", epilog=kernels_bench.PROFILE_EXAMPLES)(kernels_bench.profile)
+app.command(
+    "compare", short_help="Compare tuned kernels with the library's.", epilog=kernels_compare.EXAMPLES
+)(kernels_compare.compare)
+app.command(
+    "bench", short_help="Measure the kernels of a step, for a profile.", epilog=kernels_bench.BENCH_EXAMPLES
+)(kernels_bench.bench)
+app.command(
+    "profile",
+    short_help="Make a private profile of such measurements.",
+    epilog=kernels_bench.PROFILE_EXAMPLES,
+)(kernels_bench.profile)

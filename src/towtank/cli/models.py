@@ -74,7 +74,7 @@ def _rows() -> list[dict[str, Any]]:
     return rows
 
 
-@app.command("show", epilog=EXAMPLES)
+@app.command("show", short_help="Show shape, parameters and FLOP of a model.", epilog=EXAMPLES)
 def show(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a model, or path of a model file.")],
     json: Json = False,

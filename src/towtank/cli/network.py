@@ -235,7 +235,7 @@ _FileNodes = Annotated[
 ]
 
 
-@app.command("import", epilog=IMPORT_EXAMPLES)
+@app.command("import", short_help="Compare with a run of nccl-tests, or fit to it.", epilog=IMPORT_EXAMPLES)
 def import_(
     file: _File,
     machine: _Machine = None,

@@ -36,7 +36,7 @@ def stacks(context: typer.Context, json: Json = False) -> None:
     emit(table([(stack.name, stack.description) for stack in loaded], ("stack", "what it is")))
 
 
-@app.command("show", epilog=EXAMPLES)
+@app.command("show", short_help="Show what a stack supports and what it does.", epilog=EXAMPLES)
 def show(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a stack, or path of a stack file.")],
     json: Json = False,

@@ -94,7 +94,7 @@ def _objective_of(identity: Mapping[str, Any], profiles: tuple[Path, ...]) -> "P
 
 def _task_of(identity: Mapping[str, Any], profiles: tuple[Path, ...]) -> "TuningTask":
     """The task of a study, with model, machine and stack as they are on this node."""
-    from towtank.autotune.space.constraints import Constraints
+    from towtank.autotune.constraints import Constraints
     from towtank.autotune.task import TuningTask
     from towtank.hardware_profiles.load import load_machine
     from towtank.simulator.models.load import load_model

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from towtank.validation.report import Report
     from towtank.validation.rows import Run
 
-EXAMPLES = """Examples:
-
+EXAMPLES = """\
 \b
+Examples:
   towtank validate --where 'device == "h100-80gb-sxm" and gpus >= 64'
   towtank validate --runs my-runs.csv --json errors.json --html errors.html
 """

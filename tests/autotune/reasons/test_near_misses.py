@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
+from towtank.autotune.constraints import Constraints
 from towtank.autotune.reasons.near_misses import near_misses
-from towtank.autotune.space.constraints import Constraints
 from towtank.autotune.task import TuningTask
 from towtank.hardware_profiles.load import load_machine
 from towtank.simulator.models.load import load_model

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from towtank import load_machine, load_model, load_stack, predict
+from towtank.autotune.constraints import Constraints
 from towtank.autotune.judge.memory import peak_memory_bytes
 from towtank.autotune.search import judging, narrowing, probing
 from towtank.autotune.search.budget import Budget
 from towtank.autotune.search.exact import tune
 from towtank.autotune.search.pool import Crew
 from towtank.autotune.search.probing import probed
-from towtank.autotune.space.constraints import Constraints
 from towtank.autotune.space.enumerate import legal_plans
 from towtank.autotune.task import TuningTask
 

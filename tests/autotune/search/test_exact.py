@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from towtank import load_machine, load_model, load_stack, predict
+from towtank.autotune.constraints import Constraints
 from towtank.autotune.judge.memory import peak_memory_bytes
 from towtank.autotune.search import budget, exact, narrowing
 from towtank.autotune.search import queue as queues
 from towtank.autotune.search.exact import tune
 from towtank.autotune.search.queue import Queue
-from towtank.autotune.space.constraints import Constraints
 from towtank.autotune.space.enumerate import legal_plans
 from towtank.autotune.task import TuningTask
 

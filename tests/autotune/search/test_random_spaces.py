@@ -8,12 +8,12 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from towtank import load_machine, load_model, load_stack, predict
+from towtank.autotune.constraints import Constraints
 from towtank.autotune.errors import TuningError
 from towtank.autotune.judge.bound import step_bound_s, work_bound_s
 from towtank.autotune.judge.coarse import coarse_bound_s, compute_floor_s
 from towtank.autotune.search import judging, narrowing, probing, queue
 from towtank.autotune.search.exact import tune
-from towtank.autotune.space.constraints import Constraints
 from towtank.autotune.space.enumerate import legal_plans
 from towtank.autotune.task import TuningTask
 

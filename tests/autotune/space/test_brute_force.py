@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from strategies import models
 
+from towtank.autotune.constraints import Constraints
 from towtank.autotune.errors import TuningError
 from towtank.autotune.space.canonical import canonical
-from towtank.autotune.space.constraints import Constraints
 from towtank.autotune.space.dimensions import BY_NAME, DIMENSIONS, SWITCHES, divisors
 from towtank.autotune.space.enumerate import legal_plans
 from towtank.autotune.task import TuningTask
@@ -69,28 +69,30 @@ def tasks(draw: st.DrawFn) -> tuple[TuningTask, dict[str, tuple[Any, ...]]]:
     return replace(free, constraints=limits), left
 
 
-def _check_against_brute_force(task: TuningTask, left: dict[str, tuple[Any, ...]]) -> None:
+def _both(task: TuningTask, left: dict[str, tuple[Any, ...]]) -> tuple[list[Plan], set[Plan]]:
+    """Plans that the space lists, and those that brute force finds."""
     model, machine, stack = task.model, task.machine, task.stack
     legal = [plan for plan in _plans(task, left) if not faults_of(model, machine, plan, stack, task.devices)]
     expected = {canonical(model, machine, stack, plan) for plan in legal}
     try:
         table = legal_plans(task)
     except TuningError:
-        assert expected == set()
-        return
-    found = [table.plan(row) for row in range(table.num_rows)]
-    assert len(set(found)) == len(found)
-    assert set(found) == expected
+        return [], expected
+    return [table.plan(row) for row in range(table.num_rows)], expected
 
 
 @_FEW
 @given(tasks())
 def test_brute_force_finds_the_same_plans(given_task) -> None:
-    _check_against_brute_force(*given_task)
+    found, expected = _both(*given_task)
+    assert len(set(found)) == len(found)
+    assert set(found) == expected
 
 
 @pytest.mark.slow
 @_MANY
 @given(tasks())
 def test_brute_force_finds_the_same_plans_of_many_tasks(given_task) -> None:
-    _check_against_brute_force(*given_task)
+    found, expected = _both(*given_task)
+    assert len(set(found)) == len(found)
+    assert set(found) == expected

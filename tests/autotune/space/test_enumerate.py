@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from towtank.autotune.constraints import Constraints
 from towtank.autotune.errors import TuningError
 from towtank.autotune.space import enumerate as enumerate_
 from towtank.autotune.space.canonical import canonical
-from towtank.autotune.space.constraints import Constraints
 from towtank.autotune.space.enumerate import legal_plans
 from towtank.autotune.space.table import PlanTable
 from towtank.autotune.task import TuningTask

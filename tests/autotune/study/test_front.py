@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from towtank.autotune.space.constraints import Constraints
+from towtank.autotune.constraints import Constraints
 from towtank.autotune.study.exact_front import FrontPlan, exact_front, space_front
 from towtank.autotune.study.measures import Prices, measures_named, values_of
 from towtank.autotune.study.pareto import costs_of, front

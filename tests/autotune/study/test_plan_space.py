@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from towtank.autotune.constraints import Constraints
 from towtank.autotune.space.canonical import canonical
-from towtank.autotune.space.constraints import Constraints
 from towtank.autotune.study.plan_objective import PlanObjective, plan_of_name
 from towtank.autotune.study.plan_space import default_layers, move_layers, plan_space
 from towtank.autotune.study.records import Choice, Outcome, RefusedError, Settings, Whole

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from towtank.executor.distributed.boxes import Box, split
+from towtank.executor.distributed.buckets import FIRST, LAST, Bucket, Summing, make_buckets, summing
 from towtank.executor.distributed.mesh import Group, Mesh
 from towtank.executor.distributed.pieces import Initial, Piece, Sharing
 from towtank.executor.distributed.scatters import Scatters
 from towtank.executor.distributed.weights import Weight
-from towtank.executor.step.buckets import FIRST, LAST, Bucket, Summing, make_buckets, summing
 from towtank.executor.step.states import States
 from towtank.simulator.plan import Plan
 

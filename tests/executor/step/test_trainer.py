@@ -10,9 +10,9 @@ import torch
 from tests.executor.tiny import alone, run_steps, tiny_batches, tiny_model
 
 from towtank.executor.checkpoint.folder import latest
+from towtank.executor.distributed.buckets import Bucket, Summing
 from towtank.executor.distributed.mesh import Group
 from towtank.executor.errors import CheckpointError
-from towtank.executor.step.buckets import Bucket, Summing
 from towtank.executor.step.gradients import GradientSums
 from towtank.executor.step.pipeline import Pass
 from towtank.executor.step.precision import LossScale

@@ -104,7 +104,7 @@ def test_numba_is_loaded_only_when_it_pays():
         "evaluate(TaskGraph(structure, np.ones(structure.num_tasks)))\n"
         "assert 'numba' in sys.modules\n"
     )
-    subprocess.run([sys.executable, "-c", program], check=True)
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_kernels_compile_where_nothing_can_be_cached(monkeypatch):

@@ -9,23 +9,21 @@ otherwise all of its rows. So every weight's states are boxes, and one call upda
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from towtank.executor.distributed.boxes import Box
 from towtank.executor.distributed.mesh import Group, Mesh
+from towtank.executor.distributed.weights import Weight
 from towtank.simulator.plan import Plan
-
-if TYPE_CHECKING:
-    from towtank.executor.distributed.weights import Weight
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Place:
     """Where the states of one weight lie in the flat arrays of its bucket."""
 
-    weight: "Weight"
+    weight: Weight
     first_row: int
     """First row, of the weight at rest, whose states this device keeps."""
     rows: int
@@ -107,7 +105,7 @@ def _groups(mesh: Mesh, names: Sequence[str]) -> tuple[Group, ...]:
 class Bucket:
     """Weights of one place of the model that are summed over the same groups."""
 
-    def __init__(self, name: str, weights: "Sequence[Weight]", how: Summing) -> None:
+    def __init__(self, name: str, weights: Sequence[Weight], how: Summing) -> None:
         """Lay the weights out; those that decay come first."""
         self.name = name
         self.how = how
@@ -143,7 +141,7 @@ class Bucket:
         rows = place.weight.value.shape[0]
         return slice(min(place.first_row, rows), min(place.first_row + place.rows, rows))
 
-    def spread(self, arrays: "dict[Weight, torch.Tensor]") -> torch.Tensor:
+    def spread(self, arrays: dict[Weight, torch.Tensor]) -> torch.Tensor:
         """One array [shards, elements] of the rows at rest of all weights: row i is what shard i keeps."""
         first = arrays[self.places[0].weight]
         whole = torch.empty((self.shards, self.elements), dtype=first.dtype, device=first.device)
@@ -164,10 +162,10 @@ class Bucket:
             value.copy_(source[: value.shape[0]].view(value.shape))
 
 
-def make_buckets(weights: "Sequence[Weight]", plan: Plan, mesh: Mesh, *, by_layer: bool) -> list[Bucket]:
+def make_buckets(weights: Sequence[Weight], plan: Plan, mesh: Mesh, *, by_layer: bool) -> list[Bucket]:
     """Buckets in the order of the model; `by_layer`: one or more a layer, else for the whole stage."""
 
-    def key(weight: "Weight") -> tuple[Any, ...]:
+    def key(weight: Weight) -> tuple[Any, ...]:
         name = _name_of(place_in_model(weight)) if by_layer else "stage"
         return name, weight.sharing.reduce_over
 
@@ -185,7 +183,7 @@ FIRST, LAST = -1, -2
 """Places of what lies before the first layer and after the last one."""
 
 
-def place_in_model(weight: "Weight") -> int:
+def place_in_model(weight: Weight) -> int:
     """Layer of a weight, FIRST or LAST."""
     if weight.layer >= 0:
         return weight.layer
