@@ -9,7 +9,7 @@ from towtank.hardware_profiles.records import Machine
 from towtank.simulator.predict import Prediction, predict
 
 STEP = 0.01
-"""A property is raised by so much."""
+"""A property is raised and lowered by so much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +22,11 @@ class Sensitivity:
 
 
 def sensitivities(prediction: Prediction, profile_dirs: Sequence[Path] = ()) -> tuple[Sensitivity, ...]:
-    """Elasticities of the step time of this plan between the machine as it is and with 1 % more, the largest first.
+    """Elasticities of the step time of this plan, the largest first.
 
-    (t(1.01 x) - t(x)) / 0.01 over the mean of both times, so that a time that goes as 1 / x counts as much as one
-    that goes as x. That of memory is 0: more of it makes no step faster, but other plans possible.
+    The mean of the difference with 1 % more, (t(1.01 x) - t(x)) / 0.01, and the central one,
+    (t(1.01 x) - t(0.99 x)) / 0.02, over t(x): of a time that goes as 1 / x the first is 1 % less than the second.
+    That of memory is 0: more of it makes no step faster, but other plans possible.
 
     Raises:
         UnknownFigure: the machine's profile lacks a figure that the prediction needs.
@@ -46,8 +47,11 @@ def _is_unknown(machine: Machine, knob: Knob) -> bool:
 
 
 def _elasticity(prediction: Prediction, knob: Knob, profile_dirs: Sequence[Path]) -> float:
-    machine = knob.turn(prediction.machine, 1 + STEP)
-    other = predict(
-        prediction.model, machine, prediction.plan, stack=prediction.stack, profile_dirs=profile_dirs
-    ).step_time_s
-    return (other - prediction.step_time_s) / STEP / ((other + prediction.step_time_s) / 2)
+    def seconds(factor: float) -> float:
+        machine = knob.turn(prediction.machine, factor)
+        return predict(
+            prediction.model, machine, prediction.plan, stack=prediction.stack, profile_dirs=profile_dirs
+        ).step_time_s
+
+    now, more, less = prediction.step_time_s, seconds(1 + STEP), seconds(1 - STEP)
+    return ((more - now) / STEP + (more - less) / (2 * STEP)) / 2 / now
