@@ -6,6 +6,7 @@ from typing import Any
 
 from towtank.autotune.capacity import choose
 from towtank.autotune.capacity.choose import Limits, device_hours, faults_of, one_more_day, pareto
+from towtank.autotune.capacity.draws import luck
 from towtank.autotune.capacity.intervals import interval_study
 from towtank.autotune.capacity.run.records import PARTS
 from towtank.autotune.capacity.study import CapacityPlan, NoPlan, Quantiles, Request
@@ -81,6 +82,15 @@ def _interruptions(plan: CapacityPlan) -> float:
     return sum(run.num_interruptions for run in runs) / len(runs)
 
 
+def matters_words(plan: CapacityPlan) -> str:
+    """The three inputs that matter most, with their rank correlation with the time of the run."""
+    least = luck(len(plan.outcomes.runs))
+    return ", ".join(
+        f"{name} ({rank:+.2f}{'' if abs(rank) > least else ', no more than luck'})"
+        for name, rank in plan.matters[:3]
+    )
+
+
 def _name(plan: CapacityPlan) -> str:
     return f"{plan.machine.name}, {plan.devices:,}"
 
@@ -115,22 +125,30 @@ def _summary(report: CapacityReport, chosen: CapacityPlan | None) -> Section:
         ("power in training", "unknown" if chosen.power_w is None else f"{chosen.power_w / 1e6:.4g} MW"),
         ("goodput", f"{chosen.outcomes.mean_goodput * 100:.1f} %"),
         ("interruptions a run", f"{_interruptions(chosen):,.1f}"),
-        ("what matters most", ", ".join(f"{name} ({rank:+.2f})" for name, rank in chosen.matters[:3])),
+        ("what matters most", matters_words(chosen)),
     ]  # fmt: skip
     return Section("Summary", said, table=Table(("what", "figure"), rows))
 
 
 def _candidates(report: CapacityReport, chosen: CapacityPlan | None) -> Section:
     front, rows = pareto(report.plans), list[Sequence[Cell]]()
+    best = choose.best_of_each(report.plans, report.limits)
     for one in report.found:
         if isinstance(one, NoPlan):
             rows.append((one.machine.name, one.devices, one.why_not, *[""] * (3 + len(_BILLS))))
             continue
-        mark = "chosen" if one is chosen else "on the front" if one in front else ""
+        marks = [
+            word
+            for word, holds in (
+                ("chosen", one is chosen), ("best of its machine", one in best and one is not chosen),
+                ("on the front", one in front),
+            )
+            if holds
+        ]  # fmt: skip
         broken = faults_of(one, report.limits)
         rows.append(
             (
-                one.machine.name, one.devices, "; ".join([mark, *broken] if mark else broken),
+                one.machine.name, one.devices, "; ".join([*marks, *broken]),
                 plan_words(one.plan), spread(one.days),
                 "" if one.chance is None else f"{one.chance * 100:.0f} %",
                 *(spread(one.billed(name)) for _, name in _BILLS),
@@ -141,22 +159,21 @@ def _candidates(report: CapacityReport, chosen: CapacityPlan | None) -> Section:
 
 
 def _front_plot(plans: Sequence[CapacityPlan], chosen: CapacityPlan | None) -> Plot:
-    front = pareto(plans)
-    traces, rows, knees = [], [], []
+    front, bends = pareto(plans), choose.knees(plans)
+    traces, rows = [], []
     for machine in dict.fromkeys(plan.machine.name for plan in plans):
         own = sorted(
             (plan for plan in plans if plan.machine.name == machine), key=lambda plan: plan.days.median
         )
-        bend = choose.knee([plan for plan in own if plan in front])
-        knees += [f"{machine} with {bend.devices:,} devices"] if bend is not None else []
-        traces.append(_machine_points(machine, own, front, bend, chosen))
+        traces.append(_machine_points(machine, own, front, bends, chosen))
         rows += [
             (machine, plan.devices, plan.days.median, device_hours(plan),
-             ", ".join(word for word, holds in (("chosen", plan is chosen), ("knee", plan is bend),
+             ", ".join(word for word, holds in (("chosen", plan is chosen), ("knee", plan in bends),
                                                 ("front", plan in front)) if holds))
             for plan in own
         ]  # fmt: skip
-    knee_words = f"; the knee is {' and '.join(knees)}" if knees else ""
+    names = " and ".join(f"{plan.machine.name} with {plan.devices:,} devices" for plan in bends)
+    knee_words = f"; the knee is {names}" if names else ""
     return Plot(
         "capacity-front",
         f"Days against device-hours of {len(plans)} plans, {len(front)} of them on the Pareto front{knee_words}. "
@@ -175,7 +192,7 @@ def _machine_points(
     machine: str,
     own: Sequence[CapacityPlan],
     front: Sequence[CapacityPlan],
-    bend: CapacityPlan | None,
+    bends: Sequence[CapacityPlan],
     chosen: CapacityPlan | None,
 ) -> dict[str, Any]:
     """Plans of one machine, by their places on the front."""
@@ -184,7 +201,7 @@ def _machine_points(
         "star"
         if plan is chosen
         else "diamond"
-        if plan is bend
+        if plan in bends
         else "circle"
         if plan in front
         else "circle-open"
