@@ -103,13 +103,14 @@ def front_plot(prediction: Prediction, survey: Survey) -> Plot:
     front = pareto([row for row, fit in zip(rows, fits, strict=True) if fit])
     others = list(zip(rows[1:], fits[1:], strict=True))
     groups = (
-        ("this plan", rows[:1], "star"),
         ("one step away", [row for row, fit in others if fit], "circle"),
         ("does not fit", [row for row, fit in others if not fit], "x"),
+        ("this plan", rows[:1], "star"),  # above the others
     )
     traces = [
         {"type": "scatter", "mode": "markers", "name": name, "text": [row[0] for row in own],
-         "x": [row[1] for row in own], "y": [row[2] for row in own], "marker": {"size": 11, "symbol": symbol}}
+         "x": [row[1] for row in own], "y": [row[2] for row in own],
+         "marker": {"size": 14 if symbol == "star" else 11, "symbol": symbol}}
         for name, own, symbol in groups if own
     ]  # fmt: skip
     capacity, times = prediction.memory_capacity_bytes / GIB, [row[1] for row in rows]
