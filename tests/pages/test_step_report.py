@@ -4,14 +4,18 @@ import csv
 import io
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import pytest
 
 from towtank.pages.html import html_of
 from towtank.pages.plain import csv_of, markdown_of
-from towtank.pages.plots_over_time import memory_plot
+from towtank.pages.plots import breakdown_plot, path_plot
+from towtank.pages.plots_over_time import memory_plot, timeline_plot
 from towtank.pages.records import Page, Plot, Section, Table
+from towtank.pages.roofline import roofline_plot
 from towtank.pages.step_report import _scaled, page_of, step_report
+from towtank.simulator.critical_path import critical_path
 from towtank.simulator.plan import Plan
 from towtank.simulator.predict import Prediction, predict
 from towtank.validation.intervals import attach_interval
@@ -58,6 +62,38 @@ def test_memory_is_stacked_up_to_the_peak(prediction: Prediction) -> None:
     assert max(top["y"]) == pytest.approx(prediction.peak_memory_bytes / 2**30, rel=1e-4)
     assert top["y"][0] < max(top["y"])  # no activation is alive before the first pass
     assert capacity["y"] == [80.0, 80.0]  # A100 with 80 GiB
+
+
+OTHERS = [
+    ("mixtral-8x7b", "frontier:nodes=4", Plan(
+        tensor_x=4, sequence_parallel=True, pipeline=2, virtual_stages=4, data=4, expert=4, zero_stage=1,
+        global_batch=32,
+    )),
+    ("llama3-8b", "perlmutter:nodes=4", Plan(tensor_x=2, context=2, data=4, zero_stage=3, global_batch=8)),
+    ("llama3-8b", "dgx-h100:nodes=2", Plan(
+        tensor_x=4, pipeline=4, schedule="gpipe", precision="fp8", global_batch=8,
+    )),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("model", "machine", "plan"), OTHERS)
+def test_plots_of_other_plans_hold_what_they_promise(model: str, machine: str, plan: Plan) -> None:
+    one = predict(model, machine, plan, stack="any")
+    memory = memory_plot(one)
+    assert max(memory.data[-2]["y"]) == pytest.approx(one.peak_memory_bytes / 2**30, rel=1e-4)
+    assert all(a < b for a, b in pairwise(memory.data[-2]["x"][1:-1]))  # each moment once
+    device = one.machine.device
+    roof, slope = device.peak_flop_per_s[plan.precision] / 1e12, device.memory_bandwidth_bytes_per_s / 1e12
+    rows = roofline_plot(one).table.rows
+    assert rows
+    assert [row for row in rows if float(row[2]) > 1.001 * min(roof, float(row[1]) * slope)] == []
+    stages = {stage for trace in timeline_plot(one).data for stage in trace["y"]}
+    assert stages == {f"stage {number}" for number in range(plan.pipeline)}
+    for plot in (breakdown_plot(one), path_plot(one, critical_path(one.step, device))):
+        seconds = plot.table.columns.index("seconds")
+        assert sum(float(row[seconds]) for row in plot.table.rows) == pytest.approx(one.step_time_s)
+    bars = breakdown_plot(one).data[0]["y"]
+    assert len(set(bars)) == len(bars)  # two of one name would be one bar
 
 
 def test_no_operation_is_above_its_roof(page: Page) -> None:
@@ -195,3 +231,13 @@ def test_markdown_and_csv_hold_the_same_figures(page: Page, prediction: Predicti
 def test_a_bar_in_a_cell_does_not_end_it() -> None:
     page = Page("t", "s", [Section("a", table=Table(("x",), [("1|2\n3",)]))])
     assert "| 1\\|2 3 |" in markdown_of(page)
+
+
+def test_commands_in_prose_are_code_and_large_figures_have_commas() -> None:
+    section = Section(
+        "a", ["run `towtank tune` & wait"], Table(("x",), [(12345.678,), (0.0123456,), (123456,)])
+    )
+    text = html_of(Page("t", "s", [section]))
+    assert "<p>run <code>towtank tune</code> &amp; wait</p>" in text
+    cells = re.findall(r'<td class="number">(.*?)</td>', text)
+    assert cells == ["12,346", "0.01235", "123,456"]

@@ -6,7 +6,7 @@ from typing import Any
 from towtank.autotune.explanation.actions import actions, next_plans, nothing_next
 from towtank.autotune.explanation.sensitivities import Sensitivity
 from towtank.autotune.reasons.survey import JudgedNeighbour, Survey
-from towtank.autotune.reasons.words import words
+from towtank.autotune.reasons.words import path_words
 from towtank.cli.text import gibibytes, paragraph, percent, seconds, table
 from towtank.simulator.critical_path import PathPart, by_resource
 from towtank.simulator.plan_file import plan_to_mapping
@@ -50,7 +50,7 @@ def _path(found: Explanation) -> str:
     total = found.prediction.step_time_s
     rows = [
         (
-            words(part.kind, found.prediction.plan),
+            path_words(part, found.prediction.plan),
             part.resource,
             seconds(part.seconds),
             percent(part.seconds / total),

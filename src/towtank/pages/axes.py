@@ -16,7 +16,7 @@ def axis(title: str, **more: Any) -> dict[str, Any]:
 
 def on_lines(name: str) -> str:
     """A long name of a bar on several lines: on a phone it would leave no room for the bars."""
-    return "<br>".join(wrap(name, 20))
+    return "<br>".join(wrap(name, 24))
 
 
 def rounded(values: np.ndarray) -> list[float]:

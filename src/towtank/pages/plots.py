@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from towtank.autotune.explanation.sensitivities import Sensitivity
 from towtank.autotune.reasons.survey import Survey
-from towtank.autotune.reasons.words import words
+from towtank.autotune.reasons.words import path_words, words
 from towtank.pages.axes import GIB, LEGEND, axis, on_lines
 from towtank.pages.records import Plot, Table
 from towtank.simulator.critical_path import PathPart, by_resource
@@ -44,11 +44,11 @@ def path_plot(prediction: Prediction, path: Sequence[PathPart]) -> Plot:
             {
                 "type": "bar", "orientation": "h", "name": resource, "y": ["critical path"],
                 "x": [sum(part.seconds for part in own)],
-                "hovertext": [", ".join(words(part.kind, prediction.plan) for part in own)],
+                "hovertext": [", ".join(path_words(part, prediction.plan) for part in own)],
             }
         )  # fmt: skip
     rows = [
-        (words(part.kind, prediction.plan), part.resource, part.seconds, part.operations) for part in path
+        (path_words(part, prediction.plan), part.resource, part.seconds, part.operations) for part in path
     ]
     return Plot(
         "critical-path",
@@ -78,7 +78,7 @@ def sensitivity_plot(found: Sequence[Sensitivity]) -> Plot:
         f"Change of the step time for 1 % more of each property; {matters}.",
         [{"type": "bar", "orientation": "h", "y": [on_lines(name) for name in names], "x": values}],
         {
-            "xaxis": axis("% of the step time for 1 % more"),
+            "xaxis": axis("% of the step time"),
             "yaxis": axis(""),
             "height": 140 + 30 * len(names),
         },
@@ -103,13 +103,14 @@ def front_plot(prediction: Prediction, survey: Survey) -> Plot:
     front = pareto([row for row, fit in zip(rows, fits, strict=True) if fit])
     others = list(zip(rows[1:], fits[1:], strict=True))
     groups = (
-        ("this plan", rows[:1], "star"),
         ("one step away", [row for row, fit in others if fit], "circle"),
         ("does not fit", [row for row, fit in others if not fit], "x"),
+        ("this plan", rows[:1], "star"),  # above the others
     )
     traces = [
         {"type": "scatter", "mode": "markers", "name": name, "text": [row[0] for row in own],
-         "x": [row[1] for row in own], "y": [row[2] for row in own], "marker": {"size": 11, "symbol": symbol}}
+         "x": [row[1] for row in own], "y": [row[2] for row in own],
+         "marker": {"size": 14 if symbol == "star" else 11, "symbol": symbol}}
         for name, own, symbol in groups if own
     ]  # fmt: skip
     capacity, times = prediction.memory_capacity_bytes / GIB, [row[1] for row in rows]

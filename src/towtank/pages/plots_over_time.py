@@ -66,8 +66,8 @@ def memory_plot(prediction: Prediction) -> Plot:
     activations = sum(size for name, size in peak.parts.items() if name.startswith("activations"))
     each = activations / max(1, peak.alive_micro_batches)
     events = _passes(prediction)
-    times = [0.0, *(time for time, _ in events), prediction.step_time_s]
-    alive = np.minimum(np.cumsum([0, *(change for _, change in events), 0]), peak.alive_micro_batches)
+    times = [0.0, *events, prediction.step_time_s]
+    alive = np.minimum(np.cumsum([0, *events.values(), 0]), peak.alive_micro_batches)
     stays = {name: size for name, size in peak.parts.items() if not name.startswith("activations")}
     sizes = [(name, np.full(len(times), size)) for name, size in stays.items()]
     traces: list[Mapping[str, Any]] = [*_areas(times, [*sizes, ("activations", alive * each)])]
@@ -94,8 +94,9 @@ def memory_plot(prediction: Prediction) -> Plot:
     )  # fmt: skip
 
 
-def _passes(prediction: Prediction) -> list[tuple[float, int]]:
-    """When passes of the fullest stage begin to hold activations (+1) and end to (-1), in the order of time."""
+def _passes(prediction: Prediction) -> dict[float, int]:
+    """When passes of the fullest stage begin to hold activations (+1) and end to (-1), in the order of time; what
+    happens at once is one event."""
     peak, pipeline, timeline = (
         prediction.peak_stage,
         prediction.step.program.pipeline,
@@ -109,8 +110,11 @@ def _passes(prediction: Prediction) -> list[tuple[float, int]]:
             key, when = (int(pipeline.chunk[task]), int(pipeline.micro_batch[task])), float(moments[task])
             # an unrolled pass begins with its first layer and ends with its last
             last[key] = (min if change > 0 else max)(last.get(key, when), when)
-        events += [(when, change) for when in last.values()]
-    return sorted(events)
+        events += [(float(f"{when:.9g}"), change) for when in last.values()]
+    together: dict[float, int] = {}
+    for when, change in sorted(events):
+        together[when] = together.get(when, 0) + change
+    return together
 
 
 def _areas(when: Sequence[float], sizes: Sequence[tuple[str, np.ndarray]]) -> list[dict[str, Any]]:

@@ -18,7 +18,11 @@ def roofline_plot(prediction: Prediction) -> Plot:
     points = _roofline_points(prediction)
     peak = device.peak_flop_per_s[prediction.plan.precision] / 1e12
     bandwidth = (device.memory_bandwidth_bytes_per_s or 0.0) / 1e12
-    ends = [min([point[1] for point in points] + [0.1]) / 2, max([point[1] for point in points] + [10.0]) * 2]
+    ridge = peak / bandwidth if bandwidth else 1.0
+    ends = [
+        min(*(point[1] for point in points), ridge / 10) / 2,
+        max(*(point[1] for point in points), ridge) * 2,
+    ]
     intensity = np.geomspace(ends[0], ends[1], 40)
     roof = {
         "type": "scatter", "mode": "lines", "name": "roof", "x": rounded(intensity),

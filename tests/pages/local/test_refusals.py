@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from towtank.cli import main
-from towtank.pages.local.guard import MOST_BODY_BYTES, MOST_PATH_BYTES
+from towtank.pages.local.guard import MOST_BODY_BYTES, MOST_HEADER_BYTES, MOST_PATH_BYTES
 from towtank.pages.local.server import hosts_of, listen
 
 FORM = {
@@ -122,6 +122,18 @@ def test_a_model_file_inside_of_the_folder_is_read(ask, folder: Path) -> None:
 def test_an_over_long_address_is_refused(ask) -> None:
     assert ask("GET", "/?plan=" + "a" * MOST_PATH_BYTES).status == 414
     assert ask("GET", "/?plan=" + "a" * 100_000).status == 414
+
+
+def test_over_long_headers_are_refused(ask) -> None:
+    assert ask("GET", "/", X_Long="a" * MOST_HEADER_BYTES).status == 431
+    assert ask("GET", "/", X_Long="a" * (MOST_HEADER_BYTES // 2)).status == 200
+
+
+def test_brackets_without_end_are_one_message(ask) -> None:
+    answer = ask("POST", "/api/predict", {**FORM, "plan": "stage_layers=" + "[" * 1900})
+    assert answer.status == 400
+    assert len(answer.json()["faults"]) == 1
+    assert len(answer.text) < 300
 
 
 def test_an_over_long_body_is_refused_whatever_length_it_claims(ask) -> None:
