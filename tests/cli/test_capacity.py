@@ -89,8 +89,8 @@ def test_faults_of_every_kind_are_told_at_once(towtank, tmp_path) -> None:
     assert outcome.code == 2
     for text in (
         "dgx-h100 is named twice", "--ramp 64:2T", "there is no folder", "--job-limit 0h: must be above 0",
-        "--checkpoint-interval 0s: must be above 0", "--maintenance 8h:14d", "--evaluation 0:60s", "--stragglers 1:1:1h",
-        "give one of them", "--checkpoint eager", "--chance 0",
+        "--checkpoint-interval 0s: must be above 0", "--maintenance 8h:14d", "--evaluation 0:60s",
+        "--stragglers 1:1:1h", "give one of them", "--checkpoint eager", "--chance 0",
     ):  # fmt: skip
         assert text in outcome.err, text
     assert "11 inputs are wrong" in outcome.err

@@ -11,7 +11,7 @@ from towtank.autotune.capacity.facts import charge_source
 from towtank.autotune.capacity.intervals import interval_study
 from towtank.autotune.capacity.study import CapacityPlan, NoPlan, Quantiles, Request
 from towtank.cli.text import gibibytes, paragraph, percent, plural, seconds, significant, table
-from towtank.pages.capacity_report import matters_words, plan_words
+from towtank.pages.capacity_report import knee_words, matters_words, plan_words
 
 SCHEMA = 2
 
@@ -91,7 +91,9 @@ def _choice(chosen: CapacityPlan | None, plans: Sequence[CapacityPlan], limits: 
         return "\n".join(paragraph(line) for line in lines) if plans else "no plan fits"
     lines = [f"the choice: {chosen.devices:,} devices of {chosen.machine.name}: {plan_words(chosen.plan)}"]
     if not choose.priced(plans):
-        lines[0] += " (fewest device-hours, as prices are not all known; an hour of one device is not that of another)"
+        lines[0] += (
+            " (fewest device-hours, as prices are not all known; an hour of one device is not that of another)"
+        )
     lines += [
         f"not {plan.devices:,} devices of {plan.machine.name}: {'; '.join(faults)}"
         for plan in plans
@@ -103,10 +105,11 @@ def _choice(chosen: CapacityPlan | None, plans: Sequence[CapacityPlan], limits: 
             f"({trade.cheaper.devices:,} devices, {trade.more_days:.1f} days longer)"
         )
     else:
-        lines.append("one more day of deadline saves nothing: no slower plan of this machine takes fewer device-hours")
-    if found := knees(plans):
-        names = " and ".join(f"{plan.devices:,} devices of {plan.machine.name}" for plan in found)
-        lines.append(f"the knee of days against device-hours: {names}")
+        lines.append(
+            "one more day of deadline saves nothing: no slower plan of this machine takes fewer device-hours"
+        )
+    if found := knee_words(plans):
+        lines.append(f"the knee of days against device-hours: {found}")
     return "\n".join(paragraph(line) for line in lines)
 
 
