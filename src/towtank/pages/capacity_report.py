@@ -67,15 +67,30 @@ def capacity_page(report: CapacityReport) -> Page:
         Section("Commands that reproduce this page", commands=report.commands),
     ]
     return Page(
-        f"{request.model.name}, {request.tokens:.4g} tokens",
+        f"{request.model.name}, {tokens_words(request.tokens)} tokens",
         f"A capacity plan under {request.stack.name}, predicted by towtank",
         sections,
     )
 
 
 def spread(value: Quantiles | None) -> str:
-    """Median with the 5 and 95 % quantiles; unknown where it is."""
-    return "unknown" if value is None else f"{value.median:,.4g} ({value.low:,.4g} to {value.high:,.4g})"
+    """Median with the 5 and 95 % quantiles, all in the unit of the median; unknown where it is."""
+    if value is None:
+        return "unknown"
+    size, letter = large_unit(value.median)
+    return f"{value.median / size:,.4g}{letter} ({value.low / size:,.4g} to {value.high / size:,.4g})"
+
+
+def large_unit(value: float) -> tuple[float, str]:
+    """The unit that a large number is written in, and its letter: thousands from ten thousand on."""
+    units = ((1e12, 1e12, "T"), (1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k"))
+    return next(((size, letter) for least, size, letter in units if value >= least), (1.0, ""))
+
+
+def tokens_words(tokens: float) -> str:
+    """A number of tokens such as 15.6T."""
+    size, letter = large_unit(tokens)
+    return f"{tokens / size:,.4g}{letter}"
 
 
 def _interruptions(plan: CapacityPlan) -> float:
