@@ -63,9 +63,7 @@ def job_with(job: TrainingJob, factors: Mapping[str, float]) -> TrainingJob:
         ),
         recovery=replace(job.recovery, restart_s=job.recovery.restart_s * restart),
         checkpoints=replace(job.checkpoints, write_s=job.checkpoints.write_s / factors.get("storage", 1.0)),
-        allocation=replace(
-            allocation, queue_s=allocation.queue_s * factors.get("queue", 1.0), start_s=start
-        ),
+        allocation=replace(allocation, queue_s=allocation.queue_s * factors.get("queue", 1.0), start_s=start),
     )
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 from towtank.autotune.capacity.run.records import CheckpointMode, Evaluation, Maintenance, Stragglers
 
-
 RESTART_S = 600.0
 """To start a large job again, where nobody says how long it takes."""
 

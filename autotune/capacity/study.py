@@ -335,12 +335,17 @@ def _unknown_charges(one: Bill, machine: Machine, why_power: str) -> list[str]:
         )
     elif one.carbon_t is None:
         missing.append(
-            f"carbon: the intensity of electricity at {machine.site} is unknown; give --carbon-intensity"
+            f"carbon: the intensity of electricity {_at(machine)} is unknown; give --carbon-intensity"
         )
     if one.cost_usd is None:
         missing.append(f"money: the price of {machine.name} is unknown; give --price-per-device-hour")
     if one.unit is None:
         missing.append(
-            f"allocation units: what {machine.site} charges has not been looked up; node-hours are given"
+            f"allocation units: what is charged {_at(machine)} has not been looked up; node-hours are given"
         )
     return missing
+
+
+def _at(machine: Machine) -> str:
+    """Where a machine stands, as far as its profile says."""
+    return f"for {machine.name}" if machine.site in ("", "generic") else f"at {machine.site}"

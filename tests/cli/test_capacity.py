@@ -5,9 +5,10 @@ import json
 import pytest
 
 from towtank.autotune.capacity.choose import Limits
-from towtank.autotune.capacity.study import NoPlan, Request
+from towtank.autotune.capacity.study import NoPlan, Quantiles, Request
 from towtank.cli.capacity import _write
 from towtank.cli.capacity_options import Written
+from towtank.cli.capacity_text import spread
 from towtank.cli.failure import InputError
 from towtank.hardware_profiles.load import load_machine
 from towtank.simulator.models.load import load_model
@@ -41,6 +42,20 @@ def test_the_command_tells_all_faults(towtank) -> None:
     assert outcome.code == 2
     for text in ("--tokens 2x", "perlmutte", "--restart 5", "foo is unknown", "--pue 0", "--maintenance 3d"):
         assert text in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("median", "scale", "words"),
+    [
+        (27_418_843.0, 1.0, "27.4M [13.7, 54.8]"),
+        (27_418.0, 1.0, "27.4k [13.7, 54.8]"),
+        (2_741.0, 1.0, "2,741 [1,370, 5,482]"),
+        (42_712_000.0, 1e-3, "42.7k [21.4, 85.4]"),
+        (3.0e9, 1.0, "3.00G [1.50, 6.00]"),
+    ],
+)
+def test_large_figures_and_their_intervals_share_a_letter(median: float, scale: float, words: str) -> None:
+    assert spread(Quantiles(median / 2, median, median * 2), scale) == words
 
 
 def test_ramp_and_files_that_cannot_be_are_refused(towtank) -> None:
@@ -89,8 +104,8 @@ def test_faults_of_every_kind_are_told_at_once(towtank, tmp_path) -> None:
     assert outcome.code == 2
     for text in (
         "dgx-h100 is named twice", "--ramp 64:2T", "there is no folder", "--job-limit 0h: must be above 0",
-        "--checkpoint-interval 0s: must be above 0", "--maintenance 8h:14d", "--evaluation 0:60s", "--stragglers 1:1:1h",
-        "give one of them", "--checkpoint eager", "--chance 0",
+        "--checkpoint-interval 0s: must be above 0", "--maintenance 8h:14d", "--evaluation 0:60s",
+        "--stragglers 1:1:1h", "give one of them", "--checkpoint eager", "--chance 0",
     ):  # fmt: skip
         assert text in outcome.err, text
     assert "11 inputs are wrong" in outcome.err

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from towtank.cli.capacity_options import Paying, Running, Training, Written
-from towtank.cli.failure import InputError, Inputs
+from towtank.cli.failure import Inputs
 from towtank.cli.report import check_files
 
 if TYPE_CHECKING:

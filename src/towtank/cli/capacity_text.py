@@ -11,7 +11,7 @@ from towtank.autotune.capacity.facts import charge_source
 from towtank.autotune.capacity.intervals import interval_study
 from towtank.autotune.capacity.study import CapacityPlan, NoPlan, Quantiles, Request
 from towtank.cli.text import gibibytes, paragraph, percent, plural, seconds, significant, table
-from towtank.pages.capacity_report import matters_words, plan_words
+from towtank.pages.capacity_report import knee_words, large_unit, matters_words, plan_words, tokens_words
 
 SCHEMA = 2
 
@@ -23,7 +23,7 @@ def capacity_text(
     plans = [one for one in found if isinstance(one, CapacityPlan)]
     chosen = choose.choose(plans, limits)
     parts = [
-        f"{request.model.name}, {request.tokens:.4g} tokens in {request.steps:,} steps of "
+        f"{request.model.name}, {tokens_words(request.tokens)} tokens in {request.steps:,} steps of "
         f"{request.tokens_per_step:,} tokens, under {request.stack.name}",
         table(_rows(found, plans, limits)) if found else "",
         "5 to 95 % of the simulated runs in brackets; * on the front of time, money (else device-hours) and energy;\n"
@@ -45,8 +45,8 @@ def _plan_line(plan: CapacityPlan) -> str:
     spares = plan.job.recovery.spare_nodes
     nodes = plural(plan.nodes, "node") + (f" and {spares:,} spare" if spares else "")
     return paragraph(
-        f"{plan.machine.name}, {plan.devices:,} ({nodes}): {plan_words(plan.plan)}; MFU {percent(plan.mfu)}, "
-        f"{gibibytes(plan.peak_memory_bytes)} a device"
+        f"{plan.machine.name}, {plan.devices:,} ({nodes}): {plan_words(plan.plan)}; "
+        f"{seconds(plan.step_time_s)} a step, MFU {percent(plan.mfu)}, {gibibytes(plan.peak_memory_bytes)} a device"
     )
 
 
@@ -55,17 +55,17 @@ def _rows(
 ) -> list[tuple[str, ...]]:
     chosen, best, front = choose.choose(plans, limits), best_of_each(plans, limits), pareto(plans)
     rows: list[tuple[str, ...]] = [
-        ("", "machine", "devices", "step", "days", "chance", "node-hours", "MWh", "USD", "t CO2")
+        ("", "machine", "devices", "days", "chance", "node-hours", "MWh", "USD", "t CO2")
     ]
     for one in found:
         if isinstance(one, NoPlan):
-            rows.append(("", one.machine.name, f"{one.devices:,}", "no plan", *[""] * 6))
+            rows.append(("", one.machine.name, f"{one.devices:,}", "no plan", *[""] * 5))
             continue
         mark = (">" if one is chosen else "+" if one in best else "") + ("*" if one in front else "")
         rows.append(
             (
-                mark, one.machine.name, f"{one.devices:,}", seconds(one.step_time_s), spread(one.days),
-                "" if one.chance is None else percent(one.chance), spread(one.billed("node_hours")),
+                mark, one.machine.name, f"{one.devices:,}", spread(one.days),
+                "" if one.chance is None else f"{one.chance * 100:.0f} %", spread(one.billed("node_hours")),
                 spread(one.billed("energy_kwh"), 1e-3), spread(one.billed("cost_usd")),
                 spread(one.billed("carbon_t")),
             )
@@ -74,11 +74,14 @@ def _rows(
 
 
 def spread(value: Quantiles | None, scale: float = 1.0) -> str:
-    """Median with the 5 and 95 % quantiles; unknown where it is."""
+    """Median with the 5 and 95 % quantiles, all in thousands or millions where large; unknown where it is."""
     if value is None:
         return "unknown"
-    low, middle, high = (significant(part * scale, 3) for part in (value.low, value.median, value.high))
-    return f"{middle} [{low}, {high}]"
+    size, letter = large_unit(value.median * scale)
+    low, middle, high = (
+        significant(part * scale / size, 3) for part in (value.low, value.median, value.high)
+    )
+    return f"{middle}{letter} [{low}, {high}]"
 
 
 def _choice(chosen: CapacityPlan | None, plans: Sequence[CapacityPlan], limits: Limits) -> str:
@@ -91,7 +94,9 @@ def _choice(chosen: CapacityPlan | None, plans: Sequence[CapacityPlan], limits: 
         return "\n".join(paragraph(line) for line in lines) if plans else "no plan fits"
     lines = [f"the choice: {chosen.devices:,} devices of {chosen.machine.name}: {plan_words(chosen.plan)}"]
     if not choose.priced(plans):
-        lines[0] += " (fewest device-hours, as prices are not all known; an hour of one device is not that of another)"
+        lines[0] += (
+            " (fewest device-hours, as prices are not all known; an hour of one device is not that of another)"
+        )
     lines += [
         f"not {plan.devices:,} devices of {plan.machine.name}: {'; '.join(faults)}"
         for plan in plans
@@ -103,10 +108,11 @@ def _choice(chosen: CapacityPlan | None, plans: Sequence[CapacityPlan], limits: 
             f"({trade.cheaper.devices:,} devices, {trade.more_days:.1f} days longer)"
         )
     else:
-        lines.append("one more day of deadline saves nothing: no slower plan of this machine takes fewer device-hours")
-    if found := knees(plans):
-        names = " and ".join(f"{plan.devices:,} devices of {plan.machine.name}" for plan in found)
-        lines.append(f"the knee of days against device-hours: {names}")
+        lines.append(
+            "one more day of deadline saves nothing: no slower plan of this machine takes fewer device-hours"
+        )
+    if found := knee_words(plans):
+        lines.append(f"the knee of days against device-hours: {found}")
     return "\n".join(paragraph(line) for line in lines)
 
 

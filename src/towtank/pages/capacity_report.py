@@ -49,6 +49,7 @@ def capacity_page(report: CapacityReport) -> Page:
     sections = [_summary(report, chosen), _candidates(report, chosen)]
     if plans:
         sections += [
+            _candidate_plans(plans),
             Section("Days against device-hours", plot=_front_plot(plans, chosen)),
             Section("Where the time of the run goes", plot=_parts_plot(plans)),
         ]
@@ -66,15 +67,30 @@ def capacity_page(report: CapacityReport) -> Page:
         Section("Commands that reproduce this page", commands=report.commands),
     ]
     return Page(
-        f"{request.model.name}, {request.tokens:.4g} tokens",
+        f"{request.model.name}, {tokens_words(request.tokens)} tokens",
         f"A capacity plan under {request.stack.name}, predicted by towtank",
         sections,
     )
 
 
 def spread(value: Quantiles | None) -> str:
-    """Median with the 5 and 95 % quantiles; unknown where it is."""
-    return "unknown" if value is None else f"{value.median:,.4g} ({value.low:,.4g} to {value.high:,.4g})"
+    """Median with the 5 and 95 % quantiles, all in the unit of the median; unknown where it is."""
+    if value is None:
+        return "unknown"
+    size, letter = large_unit(value.median)
+    return f"{value.median / size:,.4g}{letter} ({value.low / size:,.4g} to {value.high / size:,.4g})"
+
+
+def large_unit(value: float) -> tuple[float, str]:
+    """The unit that a large number is written in, and its letter: thousands from ten thousand on."""
+    units = ((1e12, 1e12, "T"), (1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k"))
+    return next(((size, letter) for least, size, letter in units if value >= least), (1.0, ""))
+
+
+def tokens_words(tokens: float) -> str:
+    """A number of tokens such as 15.6T."""
+    size, letter = large_unit(tokens)
+    return f"{tokens / size:,.4g}{letter}"
 
 
 def _interruptions(plan: CapacityPlan) -> float:
@@ -135,7 +151,7 @@ def _candidates(report: CapacityReport, chosen: CapacityPlan | None) -> Section:
     best = choose.best_of_each(report.plans, report.limits)
     for one in report.found:
         if isinstance(one, NoPlan):
-            rows.append((one.machine.name, one.devices, one.why_not, *[""] * (3 + len(_BILLS))))
+            rows.append((one.machine.name, one.devices, one.why_not, *[""] * (2 + len(_BILLS))))
             continue
         marks = [
             word
@@ -149,13 +165,28 @@ def _candidates(report: CapacityReport, chosen: CapacityPlan | None) -> Section:
         rows.append(
             (
                 one.machine.name, one.devices, "; ".join([*marks, *broken]),
-                plan_words(one.plan), spread(one.days),
+                spread(one.days),
                 "" if one.chance is None else f"{one.chance * 100:.0f} %",
                 *(spread(one.billed(name)) for _, name in _BILLS),
             )
         )  # fmt: skip
-    columns = ("machine", "devices", "standing", "plan", "days", "chance", *(title for title, _ in _BILLS))
+    columns = ("machine", "devices", "standing", "days", "chance", *(title for title, _ in _BILLS))
     return Section("All candidates", table=Table(columns, rows))
+
+
+def _candidate_plans(plans: Sequence[CapacityPlan]) -> Section:
+    """How each candidate splits its devices, and what a step of it is."""
+    rows = [
+        (
+            plan.machine.name, plan.devices, f"{plan.nodes:,} and {plan.job.recovery.spare_nodes:,} spare",
+            plan_words(plan.plan), f"{plan.step_time_s:.4g} ({plan.step_low_s:.4g} to {plan.step_high_s:.4g})",
+            f"{plan.mfu * 100:.1f} %", f"{plan.peak_memory_bytes / GIB:.1f}",
+            f"{plan.outcomes.mean_goodput * 100:.1f} %",
+        )
+        for plan in plans
+    ]  # fmt: skip
+    columns = ("machine", "devices", "nodes", "plan", "seconds a step", "MFU", "GiB a device", "goodput")
+    return Section("Plans of the candidates", table=Table(columns, rows))
 
 
 def _front_plot(plans: Sequence[CapacityPlan], chosen: CapacityPlan | None) -> Plot:
@@ -172,11 +203,10 @@ def _front_plot(plans: Sequence[CapacityPlan], chosen: CapacityPlan | None) -> P
                                                 ("front", plan in front)) if holds))
             for plan in own
         ]  # fmt: skip
-    names = " and ".join(f"{plan.machine.name} with {plan.devices:,} devices" for plan in bends)
-    knee_words = f"; the knee is {names}" if names else ""
+    knee_text = f"; the knee is {knee_words(plans)}" if bends else ""
     return Plot(
         "capacity-front",
-        f"Days against device-hours of {len(plans)} plans, {len(front)} of them on the Pareto front{knee_words}. "
+        f"Days against device-hours of {len(plans)} plans, {len(front)} of them on the Pareto front{knee_text}. "
         "Stars: chosen, diamonds: knee, filled: on the front.",
         traces,
         {
@@ -186,6 +216,16 @@ def _front_plot(plans: Sequence[CapacityPlan], chosen: CapacityPlan | None) -> P
         },
         Table(("machine", "devices", "days", "device-hours", ""), rows),
     )  # fmt: skip
+
+
+def knee_words(plans: Sequence[CapacityPlan]) -> str:
+    """The knee of each machine that has one; nothing where none has."""
+    words = []
+    for bend in choose.knees(plans):
+        most = max(plan.devices for plan in plans if plan.machine.name == bend.machine.name)
+        open_end = " or more, which were not looked at" if bend.devices == most else ""
+        words.append(f"{bend.devices:,} devices of {bend.machine.name}{open_end}")
+    return " and ".join(words)
 
 
 def _machine_points(

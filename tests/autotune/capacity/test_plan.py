@@ -47,7 +47,8 @@ def test_causes_are_those_of_the_published_table() -> None:
     # table 5 of Llama 3: its rows by what broke
     causes = {cause.name: cause.interruptions for cause in reliability("llama3-h100").causes}
     assert causes == {
-        "device": 148 + 72 + 19 + 17 + 6 + 6, "node": 32 + 3 + 3 + 2 + 2 + 2 + 2, "link": 35 + 7, "software": 54 + 7 + 2,
+        "device": 148 + 72 + 19 + 17 + 6 + 6, "node": 32 + 3 + 3 + 2 + 2 + 2 + 2, "link": 35 + 7,
+        "software": 54 + 7 + 2,
     }  # fmt: skip
     assert sum(causes.values()) == 419
 
@@ -80,7 +81,10 @@ def test_what_nobody_knows_is_left_out_and_said() -> None:
     made = assemble(load_machine("isambard-ai"), FIGURES, 1000, Operation())
     assert made.job.causes == ()
     assert made.job.checkpoints.write_s == 0
-    assert [text.split(":")[0] for text in made.unknown] == ["failures of isambard-ai", "bandwidth of storage"]
+    assert [text.split(":")[0] for text in made.unknown] == [
+        "failures of isambard-ai",
+        "bandwidth of storage",
+    ]
 
 
 def test_storage_of_the_site_has_its_bandwidth_and_its_metadata() -> None:

@@ -229,7 +229,9 @@ def test_intervals_in_one_event_are_intervals_one_by_one(
         single.checkpoints, single.jobs, single.interruptions,
     )  # fmt: skip
     times = {part: seconds for part, seconds in single.parts_s.items() if seconds > 1e-6}
-    assert {part: seconds for part, seconds in found.parts_s.items() if seconds > 1e-6} == pytest.approx(times)
+    assert {part: seconds for part, seconds in found.parts_s.items() if seconds > 1e-6} == pytest.approx(
+        times
+    )
 
 
 def test_more_failures_never_help() -> None:
