@@ -18,7 +18,10 @@ CASES: tuple[Sizes, ...] = (
     {"rows": 8, "columns": 64},
     {"rows": 5, "columns": 33},
     {"rows": 3, "columns": 347},
+    # more than one block of elements
+    {"rows": 7, "columns": 611},
     {"rows": 1, "columns": 1},
+    {"rows": 0, "columns": 5},
 )
 GELU_SCALE = sqrt(2 / pi)
 GELU_CUBIC = 0.044715

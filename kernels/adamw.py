@@ -13,9 +13,17 @@ if TYPE_CHECKING:
 
     Tensors = Sequence[torch.Tensor]
 
-CASES: tuple[Sizes, ...] = ({"elements": 300}, {"elements": 2049, "step": 1}, {"elements": 1, "step": 9})
+CASES: tuple[Sizes, ...] = (
+    {"elements": 300},
+    {"elements": 2049, "step": 1},
+    {"elements": 1, "step": 9},
+    {"elements": 0},
+)
 LEARNING_RATE, BETA_1, BETA_2, EPSILON, DECAY = 3e-4, 0.9, 0.95, 1e-8, 0.1
-"""What validation and measurements run with; a call gets its own in its last input."""
+"""What is usual; a call gets its own in its last input."""
+TRIED = (0.03, (0.8, 0.9), 0.01, 0.4)
+"""Rate, decays of the moments, epsilon and decay of weights that validation and measurements run with: each as large
+as it takes for its loss to be seen beside the weights."""
 
 
 def adamw(inputs: "Tensors", sizes: Sizes) -> "tuple[torch.Tensor, ...]":
@@ -55,8 +63,10 @@ def _inputs(sizes: Sizes, dtype: "torch.dtype", generator: "torch.Generator") ->
     master = normal(shape, of_states, generator)
     first = normal(shape, of_states, generator, 0.1)
     second = normal(shape, of_states, generator, 0.1).square()
-    last = torch.tensor(settings(sizes["step"]), dtype=of_states, device=device)
-    return normal(shape, dtype, generator), master, first, second, master.to(dtype), last
+    last = torch.tensor(settings(sizes["step"], *TRIED), dtype=of_states, device=device)
+    # nobody reads the weight: what is not written stays NaN
+    weight = torch.full(shape, float("nan"), dtype=dtype, device=device)
+    return normal(shape, dtype, generator), master, first, second, weight, last
 
 
 def _library(inputs: "Tensors", sizes: Sizes, tile: Tile, allocate: Allocate) -> "tuple[torch.Tensor, ...]":
@@ -97,7 +107,8 @@ def update(
 def _terms(inputs: "Tensors", sizes: Sizes) -> tuple[float, ...]:
     """The first moment is a sum of two terms of any sign."""
     gradient, _, first, *_ = inputs
-    return 0.0, BETA_1 * largest(first) + (1 - BETA_1) * largest(gradient), 0.0, 0.0
+    beta_1 = TRIED[1][0]
+    return 0.0, beta_1 * largest(first) + (1 - beta_1) * largest(gradient), 0.0, 0.0
 
 
 def _cost(sizes: Sizes, dtype: str) -> Cost:
@@ -119,6 +130,7 @@ KERNELS = (
         cases=CASES,
         options={"step": 10},
         in_place=(1, 2, 3, 4),
+        aside=(4, 5),
         terms=_terms,
     ),
 )

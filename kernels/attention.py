@@ -22,14 +22,28 @@ CASES: tuple[Sizes, ...] = (
     {"batch": 1, "sequence": 45, "heads": 3, "kv_heads": 1, "head_dim": 8, "window": 6},
     # several blocks of queries and keys, seen in part at both ends and whole between them
     {"batch": 1, "sequence": 200, "heads": 1, "kv_heads": 1, "head_dim": 16, "window": 130},
+    # the same without a window, of grouped heads, and without an order
+    {"batch": 1, "sequence": 150, "heads": 2, "kv_heads": 1, "head_dim": 16},
+    {"batch": 1, "sequence": 140, "heads": 2, "kv_heads": 1, "head_dim": 16, "causal": 0},
+    {"batch": 1, "sequence": 140, "heads": 1, "kv_heads": 1, "head_dim": 8, "window": 6},
+    {"batch": 1, "sequence": 23, "heads": 2, "kv_heads": 1, "head_dim": 4, "window": 1},
+    {"batch": 1, "sequence": 23, "heads": 1, "kv_heads": 1, "head_dim": 4, "window": 64},
+    {"batch": 3, "sequence": 21, "heads": 2, "kv_heads": 1, "head_dim": 16},
     {"batch": 1, "sequence": 1, "heads": 1, "kv_heads": 1, "head_dim": 1},
+    {"batch": 0, "sequence": 5, "heads": 1, "kv_heads": 1, "head_dim": 4},
 )
+FAR = 100.0
+"""How far the keys of a third sequence lie from 0, forward: exponentials of their scores overflow in fp32."""
 OPTIONS = {"causal": 1, "window": 0}
 """A query sees the keys up to its own place if causal, and of these only the last `window` if that is not 0."""
 DIMENSIONS = ("batch", "sequence", "heads", "kv_heads", "head_dim")
 FUSED_ON_CPU = 16
 """Keys from which on PyTorch's fused kernel for CPUs is used: with few keys it loses a NaN of a query. In 16 bits it
 is several times slower than its parts."""
+
+
+EXACT = 256
+"""Longest sequence whose inputs are made by a loop over queries; longer ones are only timed."""
 
 
 def visible_keys(query: int, sizes: Sizes) -> tuple[int, int]:
@@ -68,6 +82,16 @@ def _forward_inputs(
     )
 
 
+def _far_inputs(
+    sizes: Sizes, dtype: "torch.dtype", generator: "torch.Generator"
+) -> "tuple[torch.Tensor, ...]":
+    """Those of which the third sequence has scores of some hundreds, of either sign."""
+    q, k, v = _forward_inputs(sizes, dtype, generator)
+    if sizes["sequence"] <= EXACT:  # longer ones are only timed
+        k[2:3] += FAR
+    return q, k, v
+
+
 def _backward_inputs(
     sizes: Sizes, dtype: "torch.dtype", generator: "torch.Generator"
 ) -> "tuple[torch.Tensor, ...]":
@@ -76,7 +100,7 @@ def _backward_inputs(
 
     gradient = normal([sizes[name] for name in ("batch", "sequence", "heads", "head_dim")], dtype, generator)
     given = _forward_inputs(sizes, dtype, generator)
-    exact = sizes["sequence"] <= 256  # a loop over queries; more than that are only timed
+    exact = sizes["sequence"] <= EXACT
     output, sums = attention([each.double() for each in given], sizes) if exact else _kept(given, sizes)
     return gradient, *given, output.to(dtype), sums.to(torch.float32)
 
@@ -116,6 +140,14 @@ def sdpa(inputs: "Tensors", sizes: Sizes) -> "torch.Tensor":
 
 def _library(inputs: "Tensors", sizes: Sizes, tile: Tile, allocate: Allocate) -> "tuple[torch.Tensor, ...]":
     return (sdpa(inputs, sizes),)
+
+
+def _forward_terms(inputs: "Tensors", sizes: Sizes) -> tuple[float, ...]:
+    """A weight is the exponential of a score, whose rounding errors grow with it; as scores of 16 are allowed for."""
+    q, k, v = inputs
+    scores = q.transpose(1, 2) @ k.repeat_interleave(q.shape[2] // k.shape[2], 2).permute(0, 2, 3, 1)
+    score = largest(scores) * q.shape[-1] ** -0.5
+    return (largest(v) * score / 16 if score > 16 else 0.0,)
 
 
 def _terms(inputs: "Tensors", sizes: Sizes) -> tuple[float, ...]:
@@ -189,15 +221,18 @@ KERNELS = (
             library(_library, outputs=1),
             triton("attention", "attention", tiles, needs=of_attention),
         ),
-        inputs=_forward_inputs,
+        inputs=_far_inputs,
         reference=attention,
         cost=_cost(2, (2, 2)),
         # a query whose every score is -inf, as an infinity in it makes them, sees no key: PyTorch returns 0
-        infinities=False,
+        infinities=(),
         cases=CASES,
         options=OPTIONS,
         fault=_fault,
         summed=_summed,
+        terms=_forward_terms,
+        # keys and values that a query does not see take part with a weight of 0
+        spreads=(1, 2),
     ),
     Kernel(
         name="attention_backward",
@@ -215,6 +250,9 @@ KERNELS = (
         fault=_fault,
         summed=_summed,
         terms=_terms,
-        spreads=True,
+        # what the forward pass kept goes with its keys and values
+        aside=(2, 3, 4, 5),
+        infinities=(0,),
+        spreads=(0, 1),
     ),
 )

@@ -5,7 +5,7 @@ import importlib.util
 import os
 from collections.abc import Callable
 
-from towtank.kernels.records import Backend, Launch, Sizes, Tile, no_tiles
+from towtank.kernels.records import Backend, Launch, Sizes, Tile, no_cases, no_tiles
 from towtank.kernels.shared_memory import Needs, fitting
 
 DTYPES = ("float32", "float16", "bfloat16")
@@ -15,6 +15,7 @@ LIBRARY_DTYPES = (*DTYPES, "float64")
 
 Tiles = Callable[[Sizes, str], tuple[Tile, ...]]
 Missing = Callable[[str], str | None]
+Cases = Callable[[Tile, str], tuple[Sizes, ...]]
 
 
 def library_missing(device: str) -> str | None:
@@ -66,6 +67,7 @@ def triton(
     dtypes: tuple[str, ...] = DTYPES,
     missing: Missing = triton_missing,
     needs: Needs | None = None,
+    cases: Cases = no_cases,
 ) -> Backend:
     """The launcher of an operation in `triton_code/MODULE.py`, which is imported when it is first needed.
 
@@ -78,9 +80,9 @@ def triton(
         return launch
 
     if tiles is None or needs is None:
-        return Backend("triton", load, dtypes, missing, tiles or no_tiles)
+        return Backend("triton", load, dtypes, missing, tiles or no_tiles, cases=cases)
 
     def offered(sizes: Sizes, dtype: str) -> tuple[Tile, ...]:
         return fitting(tiles(sizes, dtype), sizes, dtype, needs)
 
-    return Backend("triton", load, dtypes, missing, offered)
+    return Backend("triton", load, dtypes, missing, offered, cases=cases)

@@ -77,8 +77,12 @@ def build_of(backend: str, device: str) -> str:
 
 def lookup(question: Question) -> Tuned | None:
     """The tile that was found for sizes of this class; None where none was."""
-    found = _entries().get(question.key, {}).get("best")
-    return None if found is None else Tuned(**found)
+    found = _kept(question).get("best")
+    try:
+        tuned = Tuned(**found) if isinstance(found, dict) else None
+    except TypeError:  # of another version, or edited by hand
+        return None
+    return tuned if tuned is not None and _is_tile(tuned.tile) else None
 
 
 def keep(question: Question, tuned: Tuned) -> None:
@@ -89,15 +93,35 @@ def keep(question: Question, tuned: Tuned) -> None:
     """
 
     def change(entries: store.Entries) -> None:
-        entries.setdefault(question.key, {})["best"] = asdict(tuned)
+        _part(entries, question.key)["best"] = asdict(tuned)
 
     store.update(_path(), change)
 
 
 def trials(question: Question) -> list[tuple[Tile, float]]:
     """Tiles that were measured at exactly these sizes with their seconds: where a search goes on from."""
-    kept = _entries().get(question.key, {}).get("trials", {}).get(_sizes(question.whole), [])
-    return [(dict(tile), float(seconds)) for tile, seconds in kept]
+    found = _kept(question).get("trials")
+    kept = found.get(_sizes(question.whole)) if isinstance(found, dict) else None
+    return [(dict(tile), float(seconds)) for tile, seconds in filter(_is_trial, kept or [])]
+
+
+def _is_tile(value: object) -> bool:
+    return isinstance(value, dict) and all(type(each) is int for each in value.values())
+
+
+def _is_trial(value: object) -> bool:
+    """Whether this is a tile with its seconds: the file may have been edited."""
+    if not isinstance(value, list) or len(value) != 2 or not _is_tile(value[0]):
+        return False
+    return isinstance(value[1], int | float) and 0 < value[1] < float("inf")
+
+
+def _part(entries: store.Entries, name: str) -> store.Entries:
+    """Entries within entries, made anew where there are none."""
+    if not isinstance(entries.get(name), dict):
+        entries[name] = {}
+    part: store.Entries = entries[name]
+    return part
 
 
 def add_trial(question: Question, tile: Tile, seconds: float) -> None:
@@ -111,18 +135,37 @@ def add_trial(question: Question, tile: Tile, seconds: float) -> None:
     sizes = _sizes(question.whole)
 
     def change(entries: store.Entries) -> None:
-        of_sizes = entries.setdefault(question.key, {}).setdefault("trials", {})
-        others = [each for each in of_sizes.get(sizes, []) if each[0] != dict(tile)]
+        of_sizes = _part(_part(entries, question.key), "trials")
+        kept = of_sizes.get(sizes)
+        others = [each for each in kept if _is_trial(each) and each[0] != dict(tile)] if kept else []
         of_sizes[sizes] = [*others, [dict(tile), seconds]]
 
     store.update(_path(), change)
 
 
 def best_tile(question: Question, tiles: Sequence[Tile]) -> Tile:
-    """The tile found by a search, else the first of `tiles`, which is the backend's default; also where the
-    backend has got other parameters since the search."""
+    """The tile found by a search, else the first of `tiles`, which is the backend's default; also where the tile that
+    was found is none, or no longer one, that a search could choose."""
     found = lookup(question)
-    return tiles[0] if found is None or set(found.tile) != set(tiles[0]) else found.tile
+    if found is None or set(found.tile) != set(tiles[0]):
+        return tiles[0]
+    return found.tile if found.tile in _space(question, tiles) else tiles[0]
+
+
+def _space(question: Question, tiles: Sequence[Tile]) -> Sequence[Tile]:
+    """All tiles that a search may choose; of the generated C these are more than the backend offers."""
+    if question.backend != "c":
+        return tiles
+    from towtank.kernels.c_code.compiler import here
+    from towtank.kernels.c_code.tiles import space
+
+    return space(here(), tiles[0]["threads"])
+
+
+def _kept(question: Question) -> Mapping[str, Any]:
+    """What is kept for a question."""
+    found = _entries().get(question.key)
+    return found if isinstance(found, dict) else {}
 
 
 def _sizes(sizes: Sizes) -> str:

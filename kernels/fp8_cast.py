@@ -20,8 +20,12 @@ CASES: tuple[Sizes, ...] = (
     {"rows": 4, "columns": 256},
     {"rows": 5, "columns": 130},
     {"rows": 3, "columns": 33, "group": 33},
+    {"rows": 35, "columns": 70, "group": 64},
     {"rows": 1, "columns": 1},
+    {"rows": 0, "columns": 5},
 )
+SIZES_OF_ROWS = (1.0, 2.0**-14, 2.0**9, 2.0**-45, 0.0)
+"""What rows are multiplied by in turn: scales differ, one is that of the smallest magnitude, and one row is empty."""
 
 
 def _groups(x: "torch.Tensor", group: int) -> "torch.Tensor":
@@ -29,7 +33,7 @@ def _groups(x: "torch.Tensor", group: int) -> "torch.Tensor":
     import torch
 
     padded = torch.nn.functional.pad(x, (0, -x.shape[1] % group))
-    return padded.view(x.shape[0], -1, group)
+    return padded.view(x.shape[0], padded.shape[1] // group, group)
 
 
 def fp8_cast(inputs: "Tensors", sizes: Sizes) -> "tuple[torch.Tensor, ...]":
@@ -45,9 +49,13 @@ def fp8_cast(inputs: "Tensors", sizes: Sizes) -> "tuple[torch.Tensor, ...]":
 
 
 def _inputs(sizes: Sizes, dtype: "torch.dtype", generator: "torch.Generator") -> "tuple[torch.Tensor, ...]":
-    x = normal((sizes["rows"], sizes["columns"]), dtype, generator)
-    x[0, : sizes["group"] // 2] = 0
-    return (x,)
+    import torch
+
+    x = normal((sizes["rows"], sizes["columns"]), torch.float32, generator)
+    factors = torch.tensor(SIZES_OF_ROWS, device=x.device).repeat(-(-sizes["rows"] // len(SIZES_OF_ROWS)))
+    x *= factors[: sizes["rows"], None]
+    x[:1, : sizes["group"] // 2] = 0
+    return (x.to(dtype),)
 
 
 def _library(inputs: "Tensors", sizes: Sizes, tile: Tile, allocate: Allocate) -> "tuple[torch.Tensor, ...]":
@@ -75,5 +83,7 @@ KERNELS = (
         cost=_cost,
         cases=CASES,
         options={"group": 128},
+        # groups have scales of their own
+        by_element=(0, 1),
     ),
 )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from towtank.kernels.backends import library, library_missing, triton, triton_missing
 from towtank.kernels.counts import matmul_flop
 from towtank.kernels.draws import normal, sum_of_products
-from towtank.kernels.matmul import CASES
+from towtank.kernels.matmul import CASES, tile_cases
 from towtank.kernels.records import DTYPE_BYTES, Allocate, Cost, Kernel, Sizes, Tile
 from towtank.kernels.shared_memory import of_product
 
@@ -125,6 +125,13 @@ def tiles(sizes: Sizes, dtype: str) -> tuple[Tile, ...]:
     return (first, *(tile for tile in others if tile != first))
 
 
+def _tile_cases(tile: Tile, dtype: str) -> tuple[Sizes, ...]:
+    if not tile:
+        return ()
+    whole, odd = tile_cases(tile, "m", "n", "k")
+    return whole, {**odd, "by_row": 1}
+
+
 def _cost(sizes: Sizes, dtype: str) -> Cost:
     m, n, k = (sizes[name] for name in "mnk")
     scales = (m + n if sizes["by_row"] else 2) * DTYPE_BYTES["float32"]
@@ -149,6 +156,7 @@ KERNELS = (
                 dtypes=DTYPES,
                 missing=_triton_missing,
                 needs=of_product,
+                cases=_tile_cases,
             ),
         ),
         inputs=_inputs,
@@ -162,7 +170,9 @@ KERNELS = (
         options=OPTIONS,
         summed=lambda sizes: sizes["k"],
         # e4m3 has no infinity
-        infinities=False,
+        infinities=(),
+        # a sum of nothing is multiplied by its scales as well
+        spreads=(2, 3),
         terms=_terms,
     ),
 )

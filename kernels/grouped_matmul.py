@@ -142,6 +142,19 @@ def tiles(sizes: Sizes, dtype: str) -> tuple[Tile, ...]:
     )
 
 
+def _tile_cases(tile: Tile, dtype: str) -> tuple[Sizes, ...]:
+    """Sizes at which experts have several blocks in each direction, whichever of them is which: odd ones, and
+    multiples of 16."""
+    if not tile:
+        return ()
+    step, rows = tile["block_k"], max(tile["block_m"], tile["block_k"])
+    wide, deep = max(tile["block_m"], tile["block_n"]), max(tile["block_n"], step * tile["stages"])
+    return (
+        {"experts": 4, "m": 3 * rows + 5, "n": wide + 3, "k": deep + 5},
+        {"experts": 3, "m": 4 * rows, "n": wide + 16, "k": deep + step},
+    )
+
+
 def _kernel(
     name: str,
     reference: "Callable[[Tensors, Sizes], tuple[torch.Tensor, ...]]",
@@ -170,7 +183,7 @@ def _kernel(
         dimensions=DIMENSIONS,
         backends=(
             library(_library(name, reference), _library_tiles),
-            triton("grouped_matmul", name, tiles, needs=of_product),
+            triton("grouped_matmul", name, tiles, needs=of_product, cases=_tile_cases),
         ),
         inputs=inputs,
         reference=reference,

@@ -1,5 +1,6 @@
 """Running a kernel that has been proven right on this device, and the record of those that have."""
 
+import hashlib
 import json
 import secrets
 from collections.abc import Sequence
@@ -38,6 +39,8 @@ class Entry:
     seed: int
     fault: str
     """The first thing that was wrong; empty where nothing was."""
+    build: str = ""
+    """Compiler of a backend that is compiled here; empty of the others."""
 
 
 def record(verdict: Verdict, device: str, seed: int) -> Entry:
@@ -57,18 +60,16 @@ def record(verdict: Verdict, device: str, seed: int) -> Entry:
         verdict.error if verdict.error != float("inf") else None,
         seed,
         f"{first.case}: {first.text}" if first else "",
+        _build(verdict.backend),
     )
     place = _place(device)
     key = _key(entry.kernel, entry.backend, entry.dtype, entry.tile)
 
     def change(entries: store.Entries) -> None:
-        here = entries.setdefault(place["device"], {})
-        if {
-            name: here.get(name) for name in place
-        } != place:  # other software or source: what it knew is void
-            here.clear()
-            here.update(place, variants={})
-        here["variants"][key] = asdict(entry)
+        # other software or source: what it knew is void
+        kept = _variants(entries, place)
+        variants = {**kept, key: {**asdict(entry), "digest": _digest(entry, place)}}
+        entries[place["device"]] = {**place, "variants": variants}
 
     store.update(store.cache_folder() / RECORD, change)
     if verdict.passed:
@@ -79,10 +80,48 @@ def record(verdict: Verdict, device: str, seed: int) -> Entry:
 def recorded(device: str) -> list[Entry]:
     """Variants that were tried on this device with this software and source."""
     place = _place(device)
-    here = store.read(store.cache_folder() / RECORD).get(place["device"], {})
-    if {name: here.get(name) for name in place} != place:
-        return []
-    return [Entry(**each) for each in here["variants"].values()]
+    variants = _variants(store.read(store.cache_folder() / RECORD), place)
+    return [entry for each in variants.values() if (entry := _entry(each, place)) is not None]
+
+
+def _variants(entries: store.Entries, place: dict[str, Any]) -> dict[str, Any]:
+    """Variants of a record that were tried with this software and source."""
+    here = entries.get(place["device"])
+    if not isinstance(here, dict) or {name: here.get(name) for name in place} != place:
+        return {}
+    variants = here.get("variants")
+    return variants if isinstance(variants, dict) else {}
+
+
+def _entry(kept: object, place: dict[str, Any]) -> Entry | None:
+    """An entry as it was written; None where it was changed since, or tells of another compiler."""
+    if not isinstance(kept, dict):
+        return None
+    try:
+        entry = Entry(**{name: value for name, value in kept.items() if name != "digest"})
+    except TypeError:
+        return None
+    written = kept.get("digest") == _digest(entry, place)
+    return entry if written and entry.build == _build(entry.backend) else None
+
+
+def _digest(entry: Entry, place: dict[str, Any]) -> str:
+    """What tells an entry that was written by `record` from one that was edited: no lock, but no accident either."""
+    text = json.dumps([asdict(entry), place], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _build(backend: str) -> str:
+    """The compiler that makes a backend's code on this machine; another one asks for validation anew."""
+    if backend != "c":
+        return ""
+    from towtank.kernels.c_code.compiler import here
+
+    try:
+        target = here()
+    except KernelError:
+        return "none"
+    return f"{target.compiler} {target.version}"
 
 
 def has_passed(kernel: str, backend: str, dtype: str, tile: Tile, device: str) -> bool:
@@ -101,7 +140,8 @@ _PASSED: set[tuple[str, str]] = set()
 
 
 def _key(kernel: str, backend: str, dtype: str, tile: Tile) -> str:
-    return f"{kernel} {backend} {dtype} {json.dumps(dict(tile), sort_keys=True)}"
+    parts = (kernel, backend, _build(backend), dtype, json.dumps(dict(tile), sort_keys=True))
+    return " ".join(part for part in parts if part)
 
 
 def _place(device: str) -> dict[str, Any]:

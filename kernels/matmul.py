@@ -105,6 +105,21 @@ def triton_tiles(sizes: Sizes, dtype: str) -> tuple[Tile, ...]:
     return (first, *(tile for tile in others if tile != first))
 
 
+def tile_cases(tile: Tile, rows: str, columns: str, depth: str) -> tuple[Sizes, ...]:
+    """Sizes at which programs of a tile of the Triton backend form more than one group, and their loops go round more
+    often than there are stages: multiples of 16, as sizes of models are and as the compiler has code of its own for,
+    and odd ones. Of a product whose sizes are named by letters."""
+    stages, step = tile["stages"], tile["block_k"]
+    return (
+        {
+            rows: tile["block_m"] * (tile.get("group_m", 1) + 1),
+            columns: tile["block_n"] + 16,
+            depth: step * (stages + 2),
+        },
+        {rows: tile["block_m"] + 1, columns: tile["block_n"] + 3, depth: step * stages + 5},
+    )
+
+
 def _reference(operands: "Operands") -> "Callable[[Tensors, Sizes], tuple[torch.Tensor, ...]]":
     def reference(inputs: "Tensors", sizes: Sizes) -> "tuple[torch.Tensor, ...]":
         a, b = operands(inputs)
@@ -131,13 +146,20 @@ def _kernel(name: str, operands: "Operands", shapes: tuple[str, str], output: st
         dimensions=("m", "n", "k"),
         backends=(
             library(_library(operands), _library_tiles),
-            triton("matmul", name, triton_tiles, needs=of_product),
+            triton(
+                "matmul",
+                name,
+                triton_tiles,
+                needs=of_product,
+                cases=lambda tile, dtype: tile_cases(tile, output[0], output[1], summed) if tile else (),
+            ),
             generated_c(operands, output, summed),
         ),
         inputs=inputs,
         reference=_reference(operands),
         cost=cost,
-        cases=CASES,
+        # a deep sum tells one in fp32 from one in 16 bits
+        cases=(*CASES, {output[0]: 5, output[1]: 7, summed: 2053}),
         summed=lambda sizes: sizes[summed],
         terms=lambda inputs, sizes: (sum_of_products(inputs[0], inputs[1], sizes[summed]),),
     )

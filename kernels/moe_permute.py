@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 CASES: tuple[Sizes, ...] = (
     {"tokens": 12, "columns": 64, "experts": 4, "chosen": 2},
     {"tokens": 7, "columns": 33, "experts": 9, "chosen": 3},
+    {"tokens": 3, "columns": 4100, "experts": 4, "chosen": 2},
     {"tokens": 1, "columns": 1, "experts": 1, "chosen": 1},
+    {"tokens": 0, "columns": 3, "experts": 2, "chosen": 1},
 )
 DIMENSIONS = ("tokens", "columns", "experts", "chosen")
 

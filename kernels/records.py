@@ -3,7 +3,7 @@
 A backward pass is a kernel of its own, whose reference is autograd of the forward reference.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -54,7 +54,7 @@ def no_tiles(sizes: Sizes, dtype: str) -> tuple[Tile, ...]:
     return ({},)
 
 
-def no_cases(tile: Tile) -> tuple[Sizes, ...]:
+def no_cases(tile: Tile, dtype: str) -> tuple[Sizes, ...]:
     """A backend whose tiles need no sizes of their own to be tried."""
     return ()
 
@@ -85,8 +85,9 @@ class Backend:
     """Why it cannot run on a device type (`cpu`, `cuda`); None where it can."""
     tiles: Callable[[Sizes, str], tuple[Tile, ...]] = no_tiles
     """Variants for sizes and a dtype, the default first."""
-    cases: Callable[[Tile], tuple[Sizes, ...]] = no_cases
-    """Sizes that validation tries beside the kernel's: those at which a tile's own loops have remainders."""
+    cases: Callable[[Tile, str], tuple[Sizes, ...]] = no_cases
+    """Sizes that validation tries of a tile in a dtype beside the kernel's: those at which the tile's own loops go
+    round several times, and have remainders."""
     outputs: int | None = None
     """How many of the reference's outputs it returns, where it keeps the last ones to itself."""
 
@@ -117,10 +118,19 @@ class Kernel:
     """Inputs that the kernel updates; they are its first outputs."""
     terms: "Callable[[Sequence[torch.Tensor], Sizes], tuple[float, ...]]" = no_terms
     """By output, the largest absolute value of the terms that it is a difference of; 0 where nothing cancels."""
-    infinities: bool = True
-    """Whether an infinity must reach outputs as in the reference; not where -inf marks what takes no part."""
-    spreads: bool = False
-    """Whether a NaN may reach more outputs than in the reference: blocks multiply it by masked zeros."""
+    aside: tuple[int, ...] = ()
+    """Inputs in which no NaN is tried: settings, what is only written, and what a forward pass kept."""
+    infinities: tuple[int, ...] | None = None
+    """Inputs from which an infinity must reach outputs as in the reference; None: all. Not those where -inf marks
+    what takes no part."""
+    spreads: tuple[int, ...] = ()
+    """Inputs from which a NaN may reach more outputs than in the reference: blocks multiply it by masked zeros."""
+    by_element: tuple[int, ...] = ()
+    """Outputs whose every element must be right by itself, not only beside the largest one."""
+
+    def infinite(self, inputs: Collection[int]) -> Collection[int]:
+        """Those of some inputs from which an infinity must reach outputs."""
+        return inputs if self.infinities is None else self.infinities
 
     def backend(self, name: str) -> Backend:
         """A backend by name.

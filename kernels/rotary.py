@@ -19,6 +19,7 @@ CASES: tuple[Sizes, ...] = (
     {"batch": 2, "sequence": 3, "heads": 4, "head_dim": 16},
     {"batch": 1, "sequence": 4, "heads": 3, "head_dim": 6},
     {"batch": 1, "sequence": 1, "heads": 1, "head_dim": 2},
+    {"batch": 2, "sequence": 0, "heads": 3, "head_dim": 4},
 )
 
 

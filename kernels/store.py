@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from towtank.kernels.errors import KernelError
+
 VERSION = 1
 """Of the files; a file of another version is started again."""
 
@@ -18,11 +20,20 @@ def cache_folder() -> Path:
     """Where towtank keeps what it has found out about this machine: TOWTANK_CACHE, or towtank/ of the user's cache.
 
     The latter is XDG_CACHE_HOME or ~/.cache (XDG Base Directory Specification).
+
+    Raises:
+        KernelError: none is named and this user has no home, as in some containers.
     """
     if own := os.environ.get("TOWTANK_CACHE"):
         return Path(own)
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "towtank"
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "towtank"
+    try:
+        return Path.home() / ".cache" / "towtank"
+    except RuntimeError as error:
+        raise KernelError(
+            "this user has no home in which validated kernels and tiles could be kept; name a folder by TOWTANK_CACHE"
+        ) from error
 
 
 def read(path: Path) -> Entries:
@@ -50,6 +61,7 @@ def update(path: Path, change: Callable[[Entries], None]) -> None:
     with _locked(path):
         entries = read(path)
         change(entries)
+        _sweep(path)
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -58,9 +70,19 @@ def update(path: Path, change: Callable[[Entries], None]) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(name, path)
+        except OSError as error:  # of a full disk it does not say whose
+            Path(name).unlink(missing_ok=True)
+            raise OSError(error.errno, error.strerror, str(path)) from error
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
+
+
+def _sweep(path: Path) -> None:
+    """Remove what writers left that were killed: nobody else writes while we hold the lock."""
+    for each in path.parent.glob(f".{path.name}.*"):
+        if not each.name.endswith(".lock"):
+            each.unlink(missing_ok=True)
 
 
 @contextmanager

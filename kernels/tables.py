@@ -29,10 +29,13 @@ def append(path: Path, row: Measurement) -> None:
         OSError: the file cannot be written.
     """
     start = "" if path.exists() and path.stat().st_size else _line(COLUMNS)
-    with path.open("a", encoding="utf-8", newline="") as file:
-        file.write(start + _text(row))
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with path.open("a", encoding="utf-8", newline="") as file:
+            file.write(start + _text(row))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:  # of a full disk it does not say whose
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def left(path: Path, points: Sequence[Point], device: str, backend: str) -> list[Point]:

@@ -24,3 +24,13 @@ def tolerance(dtype: str, summed: int) -> float:
     table = _table()
     error: float = table["output"][dtype] + table["accumulation"][dtype] * max(1, summed) ** 0.5
     return error
+
+
+def smallest(dtype: str) -> float:
+    """Largest absolute error of an element in `dtype` that is its own scale, beside the relative one: what is lost
+    where numbers lie evenly.
+
+    Raises:
+        KeyError: the table has no such dtype.
+    """
+    return _table()["smallest"][dtype]

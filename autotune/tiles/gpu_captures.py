@@ -1,12 +1,14 @@
 """Recorded times of all tiles of the Triton multiply on a GPU, and what the model of tiles says of them.
 
-`python -m towtank.autotune.tiles.gpu_captures --profile h200-141gb --out FILE.csv.gz` records the GPU at hand;
+`python -m towtank.autotune.tiles.gpu_captures --profile h200-141gb --out FILE.csv.gz` records the GPU at hand, shape
+by shape, and goes on with a record that was broken off;
 `--judge FILE.csv.gz --profile NAME` compares a record with the model, without a GPU.
 """
 
 import argparse
 import datetime
 import multiprocessing
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -69,8 +71,18 @@ def record(
     *,
     jobs: int = 12,
     progress: Callable[[str], None] = lambda text: None,
+    known: Capture | None = None,
+    keep: Callable[[Capture], None] = lambda capture: None,
 ) -> Capture:
     """Time tiles on the GPU at hand. A tile that does not run, or whose product is not the library's, is left out.
+
+    Args:
+        tiles: of the multiply.
+        shapes: m x n x k.
+        jobs: processes that compile.
+        progress: called with what is done next.
+        known: an earlier record, whose shapes are not measured again if it is of this GPU and software.
+        keep: called with the record so far after each shape.
 
     Raises:
         KernelError: there is no GPU.
@@ -83,17 +95,21 @@ def record(
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
         runs = list(pool.map(_compiles, tiles))
     kept = [tile for tile, right in zip(tiles, runs, strict=True) if right]
-    records: list[Record] = []
-    for shape in shapes:
-        progress(f"{'x'.join(map(str, shape))}: {len(kept)} tiles")
-        records += _timed(dict(zip(DIMENSIONS, shape, strict=True)), kept)
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
     heading = (
         f"Device: {device_name('cuda')}. Software: {software('cuda')}. Date: {date}. Kernel: matmul, backend triton, "
         f"{DTYPE}, y = x W^T. Times between events, least and median; all tiles of a shape in turn. By python -m "
         "towtank.autotune.tiles.gpu_captures."
     )
-    return Capture(heading, tuple(records))
+    found = Capture(heading, ())
+    if known is not None and known.heading.partition(" Date: ")[0] == heading.partition(" Date: ")[0]:
+        found = known
+    for shape in (each for each in shapes if each not in found.shapes()):
+        progress(f"{'x'.join(map(str, shape))}: {len(kept)} tiles")
+        more = _timed(dict(zip(DIMENSIONS, shape, strict=True)), kept)
+        found = Capture(heading, (*found.records, *more))
+        keep(found)
+    return found
 
 
 def _call(sizes: Sizes, tile: Tile) -> "Callable[[], object]":
@@ -142,9 +158,16 @@ def _timed(sizes: Sizes, tiles: Sequence[Tile]) -> Iterator[Record]:
 def _record_to(out: Path, device: Device) -> Capture:
     if not out.parent.is_dir():  # better now than after minutes of measuring
         raise OSError(f"the folder {out.parent} does not exist; make it first")
-    capture = record(candidates(device), progress=lambda text: print(text, file=sys.stderr))
-    out.write_bytes(to_bytes(capture))
-    return capture
+
+    def keep(capture: Capture) -> None:  # in one step, so that a crash leaves what was there
+        part = out.with_name(f"{out.name}.part")
+        part.write_bytes(to_bytes(capture))
+        os.replace(part, out)
+
+    known = parse(out.read_bytes()) if out.exists() else None
+    return record(
+        candidates(device), progress=lambda text: print(text, file=sys.stderr), known=known, keep=keep
+    )
 
 
 def main() -> None:

@@ -1,10 +1,12 @@
 """Tuning a kernel on the device at hand: its space of tiles, the model that knows them, and the cache of results."""
 
 import datetime
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib import resources
+from statistics import median
 from typing import TYPE_CHECKING
 
 import yaml
@@ -36,7 +38,11 @@ FINALISTS = 4
 """Fastest tiles that are measured again, in turn with the default: the fastest of many noisy times is partly the
 luckiest."""
 SAMPLE_BUDGET_S = 0.3
-"""For the samples of one tile; at least three are taken."""
+"""For the samples of one tile; at least three are taken, but two of a call on a CPU that takes longer than that."""
+SEARCHING = 0.8
+"""Share of the budget that the search gets; the rest is for the comparison of the fastest."""
+COMPARISON_S = 10 * SAMPLE_BUDGET_S
+"""Longest comparison of calls that are short."""
 
 Progress = Callable[[Found], None]
 
@@ -72,7 +78,8 @@ def tune(
 
     Args:
         question: kernel, backend, dtype, sizes and device type.
-        budget: seconds and measurements; the final comparison comes on top.
+        budget: seconds and measurements; a fifth of the seconds is for the final comparison. Of a slow product one
+            measurement, and two calls of the fastest tile and the default each, may take longer than that.
         profile: the device's profile, for backends on GPUs.
         fresh: measure again what an earlier search measured.
         seed: of the proposals.
@@ -92,13 +99,18 @@ def tune(
         promising = sorted(tiles, key=predict)[:PROVEN_AT_ONCE]
         jobs = usual_jobs(question.device)
         prove_tiles(kernel, backend, question.dtype, [tiles[0], *promising], question.device, jobs)
-    found = search(tiles, predict, run.seconds, budget, seed=seed, known=known, progress=progress)
+    end = time.monotonic() + budget.seconds
+    searching = replace(budget, seconds=SEARCHING * budget.seconds)
+    found = search(tiles, predict, run.seconds, searching, seed=seed, known=known, progress=progress)
     if not found.measured:
         raise KernelError(
             f"none of {len(found.refused)} tiles can be used here; the first: {run.first_fault}"
         )
     finalists = found.fastest(FINALISTS)
-    best = run.playoff(finalists, tiles[0] if tiles[0] not in found.refused else finalists[0])
+    default = tiles[0] if tiles[0] not in found.refused else finalists[0]
+    best = run.playoff(
+        finalists, default, found.best[1], max(end - time.monotonic(), (1 - SEARCHING) * budget.seconds)
+    )
     tile_cache.keep(question, best)
     measured = len(found.measured) - len(known)
     return Outcome(
@@ -190,7 +202,7 @@ class _Measurements:
         question = self._question
         try:
             require(self._kernel, self._backend, question.dtype, tile, question.device)
-            (timing,) = timings([self._call(tile)], question.device, samples=5, budget_s=SAMPLE_BUDGET_S)
+            least_s = self._least_s(self._call(tile))
         except KernelError as error:
             self.first_fault = self.first_fault or str(error)
             return None
@@ -199,20 +211,46 @@ class _Measurements:
                 raise
             self.first_fault = self.first_fault or f"{type(error).__name__}: {error}"
             return None
-        tile_cache.add_trial(question, tile, timing.least_s)
+        tile_cache.add_trial(question, tile, least_s)
+        return least_s
+
+    def _least_s(self, call: Callable[[], object]) -> float:
+        if self._question.device == "cpu" and (first := _once(call)) > SAMPLE_BUDGET_S:
+            return min(first, _once(call))
+        (timing,) = timings([call], self._question.device, samples=5, budget_s=SAMPLE_BUDGET_S)
         return timing.least_s
 
-    def playoff(self, tiles: Sequence[Tile], default: Tile) -> Tuned:
-        """The fastest of a few tiles and the default by median, all measured in turn."""
+    def playoff(self, tiles: Sequence[Tile], default: Tile, usual_s: float, budget_s: float) -> Tuned:
+        """The fastest of a few tiles and the default by median, all measured in turn.
+
+        `usual_s` is what a call takes: of slow ones fewer are compared, so that it ends within its budget.
+        """
         question = self._question
         require(self._kernel, self._backend, question.dtype, default, question.device)
         entries = [default, *(tile for tile in tiles if tile != default)]
-        budget = SAMPLE_BUDGET_S * 10
-        times = timings([self._call(tile) for tile in entries], question.device, samples=15, budget_s=budget)
-        medians = [timing.median_s for timing in times]
+        if question.device == "cpu" and usual_s > SAMPLE_BUDGET_S:
+            entries = entries[: max(2, int(min(budget_s / (2 * usual_s), len(entries))))]
+            medians = self._medians_of_few(entries, budget_s / usual_s)
+        else:
+            budget = min(COMPARISON_S, max(budget_s, SAMPLE_BUDGET_S))
+            calls = [self._call(tile) for tile in entries]
+            times = timings(calls, question.device, samples=15, budget_s=budget)
+            medians = [timing.median_s for timing in times]
         first = min(range(len(entries)), key=medians.__getitem__)
         date = datetime.datetime.now(datetime.UTC).date().isoformat()
         return Tuned(entries[first], medians[first], medians[0], question.sizes, date)
 
+    def _medians_of_few(self, entries: Sequence[Tile], most_calls: float) -> list[float]:
+        calls = [self._call(tile) for tile in entries]
+        turns = max(2, int(min(most_calls / len(calls), 5)))
+        rounds = [[_once(call) for call in calls] for _ in range(turns)]
+        return [median(times) for times in zip(*rounds, strict=True)]
+
     def _call(self, tile: Tile) -> Callable[[], object]:
         return bound_call(self._backend, self._inputs, self._question.whole, tile, self._question.device)
+
+
+def _once(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start

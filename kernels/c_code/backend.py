@@ -20,7 +20,7 @@ def generated_c(operands: Callable[..., Any], output: str, summed: str) -> Backe
         launch: Launch = code.launcher(operands)
         return launch
 
-    def cases(tile: Tile) -> tuple[Sizes, ...]:
+    def cases(tile: Tile, dtype: str) -> tuple[Sizes, ...]:
         """Sizes that need more than one block in each direction, with a remainder."""
         rows, columns = output[0], output[1]
         return (

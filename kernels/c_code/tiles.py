@@ -1,5 +1,6 @@
 """Tiles of the generated matrix multiply."""
 
+from functools import cache
 from itertools import product
 
 from towtank.kernels.c_code.compiler import Target
@@ -37,6 +38,7 @@ def default(target: Target, threads: int) -> Tile:
     return _tile(rows, columns, 192, 256, 4096, 1, threads)
 
 
+@cache
 def space(target: Target, threads: int) -> tuple[Tile, ...]:
     """Every tile that a search may choose, the default first."""
     first = default(target, threads)

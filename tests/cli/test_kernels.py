@@ -65,6 +65,10 @@ def test_a_tile_that_failed_beside_one_that_passed_is_counted(towtank: Callable[
     (row,) = [each for each in rows if (each["kernel"], each["backend"]) == ("matmul_dgrad", "library")]
     assert row["state"] == "validated in part"
     assert row["status"] == "validated: fp32; not fp16 bf16 fp64; 1 tile failed and not used"
+    assert [(each["tile"], each["passed"]) for each in row["variants"]] == [
+        ({"swap": 0}, True),
+        ({"swap": 1}, False),
+    ]
 
 
 def test_wrong_names_are_told_together(towtank: Callable[..., Any]) -> None:

@@ -92,3 +92,22 @@ def test_a_missing_compiler_is_said_with_what_to_do(towtank, monkeypatch):
     monkeypatch.setenv("CC", "/opt/none/cc")
     done = towtank(*CALL)
     assert done.code == 2 and "the C compiler that CC names was not found: /opt/none/cc" in done.err
+
+
+def test_a_search_that_is_broken_off_goes_on(towtank, monkeypatch):
+    from towtank.autotune.tiles import tuner
+
+    real, asked = tuner._Measurements.seconds, []
+
+    def seconds(self, tile):
+        asked.append(tile)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return real(self, tile)
+
+    monkeypatch.setattr(tuner._Measurements, "seconds", seconds)
+    done = towtank(*CALL, "--budget", "60s")
+    assert done.code == 130
+    assert "broken off: 1 tile of this product is measured" in done.err and "Traceback" not in done.err
+    found = json.loads(towtank(*CALL, "--trials", "1", "--json").out)
+    assert (found["known"], found["measured"]) == (1, 1)

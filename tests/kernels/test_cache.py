@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -93,6 +93,40 @@ def test_a_writer_that_dies_leaves_the_old_file(folder, monkeypatch):
         keep(QUESTION, replace(TUNED, tile={"swap": 0}))
     assert lookup(QUESTION) == TUNED
     assert [each.name for each in folder.iterdir() if each.suffix != ".lock"] == [cache.FILE]
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        [], {"best": []}, {"best": {"tile": {"swap": 1}}}, {"best": {**asdict(TUNED), "tile": {"swap": "1"}}},
+        {"trials": []}, {"trials": {"m=100 n=256 k=257": [[1], 2, [{"swap": 1}, "fast"], [{"swap": 1}, -1.0]]}},
+    ],
+)  # fmt: skip
+def test_what_was_edited_by_hand_counts_as_none(kept, folder):
+    store.update(folder / cache.FILE, lambda entries: entries.update({QUESTION.key: kept}))
+    assert lookup(QUESTION) is None
+    assert trials(QUESTION) == []
+    add_trial(QUESTION, {"swap": 0}, 0.5)
+    keep(QUESTION, TUNED)
+    assert trials(QUESTION) == [({"swap": 0}, 0.5)]
+    assert lookup(QUESTION) == TUNED
+
+
+def test_a_tile_that_no_search_could_choose_is_not_used():
+    keep(QUESTION, replace(TUNED, tile={"swap": 7}))
+    assert best_tile(QUESTION, [{"swap": 0}, {"swap": 1}]) == {"swap": 0}
+
+
+def test_tiles_of_the_generated_multiply_come_from_the_whole_space():
+    from towtank.kernels.c_code.compiler import here
+    from towtank.kernels.c_code.tiles import default, space
+
+    asked, first = replace(QUESTION, backend="c"), default(here(), 1)
+    other = space(here(), 1)[-1]
+    keep(asked, replace(TUNED, tile=other))
+    assert best_tile(asked, [first]) == other
+    keep(asked, replace(TUNED, tile={**other, "mc": 10**9}))
+    assert best_tile(asked, [first]) == first
 
 
 WRITER = """

@@ -1,5 +1,6 @@
 """A kernel is used only where it has been proven right."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,59 @@ def test_a_broken_record_is_started_again(text: str, tmp_path: Path) -> None:
     (tmp_path / launch.RECORD).write_text(text)
     _gelu()
     assert len(launch.recorded("cpu")) == 1
+
+
+def _edited(path: Path, **changes: object) -> None:
+    document = json.loads(path.read_text())
+    for here in document["entries"].values():
+        for entry in here["variants"].values():
+            entry.update(changes)
+    path.write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"passed": True, "fault": ""},
+        {"kernel": "swiglu"},
+        {"tile": {"warps": 4}},
+        {"digest": ""},
+        {"more": 1},
+    ],
+)
+def test_a_record_that_was_edited_is_not_believed(
+    changes: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fault = Verdict("gelu", "library", "float32", {}, 1, 0.5, (Fault("rows=1", "shape (1,)"),))
+    launch.record(fault, "cpu", 1)
+    assert [each.passed for each in launch.recorded("cpu")] == [False]
+    _edited(tmp_path / launch.RECORD, **changes)
+    assert launch.recorded("cpu") == []
+    x = torch.ones(3, 5)
+    with pytest.raises(KernelError, match="has not passed validation"):
+        launch.launch("gelu", [x], SIZES, unproven="refuse")
+
+
+@pytest.mark.parametrize("variants", [[], {"a": 1}, {"a": {}}, None])
+def test_a_record_of_another_form_is_started_again(variants: object, tmp_path: Path) -> None:
+    _gelu()
+    document = json.loads((tmp_path / launch.RECORD).read_text())
+    for here in document["entries"].values():
+        here["variants"] = variants
+    (tmp_path / launch.RECORD).write_text(json.dumps(document))
+    launch._PASSED.clear()
+    assert launch.recorded("cpu") == []
+    _gelu()
+    assert len(launch.recorded("cpu")) == 1
+
+
+def test_code_of_another_compiler_is_another_variant(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Verdict("matmul", "c", "float32", {"mr": 6}, 1, 0.5, ())
+    launch.record(right, "cpu", 1)
+    assert launch.has_passed("matmul", "c", "float32", {"mr": 6}, "cpu")
+    monkeypatch.setattr(launch, "_build", lambda backend: "another cc")
+    assert not launch.has_passed("matmul", "c", "float32", {"mr": 6}, "cpu")
+    assert launch.recorded("cpu") == []
 
 
 @pytest.mark.parametrize(

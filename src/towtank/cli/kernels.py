@@ -113,7 +113,17 @@ def _status(kernel: "Kernel", backend: "Backend", device: str, entries: "list[En
     if (missing := backend.missing(device)) is not None:
         return {**row, "state": "not available", "status": "not available", "reason": missing}
     state, words = _known(own, backend.dtypes)
-    return {**row, "state": state, "status": words}
+    tried = [
+        {
+            "dtype": each.dtype,
+            "tile": each.tile,
+            "passed": each.passed,
+            "error": each.error,
+            "fault": each.fault,
+        }
+        for each in own
+    ]
+    return {**row, "state": state, "status": words, "variants": tried}
 
 
 def _known(own: "list[Entry]", dtypes: tuple[str, ...]) -> tuple[str, str]:

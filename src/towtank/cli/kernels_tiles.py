@@ -5,7 +5,9 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from towtank.cli.failure import InputError
+import typer
+
+from towtank.cli.failure import InputError, complain
 
 if TYPE_CHECKING:
     from towtank.autotune.tiles.search import Found
@@ -55,15 +57,21 @@ def tune_tiles(
     from towtank.autotune.tiles.search import Budget
     from towtank.autotune.tiles.tuner import tune
     from towtank.cli.kernels_choice import writing
-    from towtank.cli.text import emit, emit_json
+    from towtank.cli.text import emit, emit_json, plural
     from towtank.kernels.cache import Question
 
     question = Question(kernel, backend, dtype, sizes, device)
     budget = Budget(seconds, trials) if trials is not None else Budget(seconds)
     shown = _Progress(seconds, _flop(question))
     found = _profile(profile, device)
-    with writing():
-        outcome = tune(question, budget, profile=found, fresh=fresh, progress=shown.after)
+    try:
+        with writing():
+            outcome = tune(question, budget, profile=found, fresh=fresh, progress=shown.after)
+    except KeyboardInterrupt:
+        shown.end()
+        told = f"{plural(shown.measured, 'tile')} of this product {'is' if shown.measured == 1 else 'are'} measured"
+        complain(f"broken off: {told} and kept; run it again to go on")
+        raise typer.Exit(130) from None
     shown.end()
     if json:
         emit_json(_plain(outcome))
@@ -97,9 +105,11 @@ class _Progress:
     def __init__(self, seconds: float, flop: float) -> None:
         self._seconds, self._flop, self._start = seconds, flop, time.monotonic()
         self._shows = sys.stderr.isatty()
+        self.measured = 0
 
     def after(self, found: "Found") -> None:
         """Show where the search is."""
+        self.measured = len(found.measured)
         if not self._shows or not found.measured:
             return
         gone = time.monotonic() - self._start

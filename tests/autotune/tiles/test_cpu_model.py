@@ -1,6 +1,8 @@
 """Counts of the CPU model worked out by hand, and its judgement by recorded times of shapes that were left out."""
 
-from itertools import product
+from dataclasses import replace
+from itertools import islice, product
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -110,3 +112,32 @@ def test_shipped_rates_are_those_of_the_shipped_captures():
     capture = load(shipped()[0])
     expected = fit(capture.records, recorded_cpu())
     assert cpu_rates() == pytest.approx(expected, rel=1e-2, abs=1e-13)
+
+
+def test_the_shape_that_is_judged_has_no_part_in_its_rates():
+    capture = load(shipped()[0])
+    first = capture.shapes()[0]
+    slower = Capture(
+        "",
+        tuple(
+            replace(each, least_s=each.least_s * (2 + each.tile["mr"]))
+            if tuple(each.sizes.values()) == first
+            else each
+            for each in capture.records
+        ),
+    )
+    (one, predicted, measured), (_, other_predicted, _) = islice(left_out(capture, recorded_cpu()), 2)
+    (again, same, changed), (_, other_changed, _) = islice(left_out(slower, recorded_cpu()), 2)
+    assert one == again == first
+    assert same.tolist() == predicted.tolist() and changed.tolist() != measured.tolist()
+    assert other_changed.tolist() != other_predicted.tolist()  # which is fitted to the first shape too
+
+
+def test_predictions_that_know_nothing_miss_the_figures():
+    for part in left_out(load(shipped()[0]), recorded_cpu()):
+        shape, predicted, measured = part
+        shuffled = predicted.copy()
+        Random(5).shuffle(shuffled)
+        each = judge(shape, shuffled, measured)
+        assert abs(each.sample_correlation) < 0.3 and each.sample_correlation_least < 0
+        assert each.sample_top_within < 0.95

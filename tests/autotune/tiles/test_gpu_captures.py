@@ -46,3 +46,39 @@ def test_without_a_gpu_it_says_so(
     with pytest.raises(SystemExit):
         gpu_captures.main()
     assert "no GPU that torch can use was found" in capsys.readouterr().err
+
+
+def test_a_record_goes_on_with_the_shapes_that_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[int] = []
+
+    def timed(sizes: dict[str, int], tiles: list[Tile]) -> list[Record]:
+        measured.append(sizes["m"])
+        return [Record(sizes, tile, 1e-3, 1e-3) for tile in tiles]
+
+    class Here:
+        def __init__(self, *_: object, **__: object) -> None:
+            pass
+
+        def __enter__(self) -> "Here":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def map(self, _: object, tiles: list[Tile]) -> list[bool]:
+            return [True for _ in tiles]
+
+    monkeypatch.setattr(gpu_captures, "_timed", timed)
+    monkeypatch.setattr(gpu_captures, "ProcessPoolExecutor", Here)
+    monkeypatch.setattr("towtank.kernels.launch.find", lambda *_: None)
+    monkeypatch.setattr("towtank.kernels.device.device_name", lambda _: "GPU")
+    monkeypatch.setattr("towtank.kernels.device.software", lambda _: "torch 1")
+    tiles, shapes, kept = candidates(DEVICE)[:3], [(16, 16, 16), (32, 16, 16)], list[Capture]()
+    record = gpu_captures.record
+    record(tiles, shapes[:1], keep=kept.append)
+    both = record(tiles, shapes, known=kept[-1], keep=kept.append)
+    assert measured == [16, 32]
+    assert both.shapes() == shapes and kept[-1] == both
+    # what was measured elsewhere is not gone on with
+    record(tiles, shapes, known=Capture("Device: another. Date: 2026-01-01.", both.records))
+    assert measured == [16, 32, 16, 32]

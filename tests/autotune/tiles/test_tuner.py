@@ -89,3 +89,19 @@ def test_no_tile_that_can_be_used_is_said_with_the_first_reason(
         KernelError, match=r"none of \d+ tiles can be used here; the first: wrong with \d warps"
     ):
         tuner.tune(Question("attention", "triton", dtype, sizes, "cpu"), Budget())
+
+
+def test_a_slow_product_ends_within_its_budget(
+    launched: list[Sizes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def clock() -> float:  # a call takes 2.7 s, all else nothing
+        return 2.7 * len(launched)
+
+    monkeypatch.setattr(tuner.time, "perf_counter", clock)
+    monkeypatch.setattr(tuner.time, "monotonic", clock)
+    dtype, sizes, _ = CASES["attention"]
+    outcome = tuner.tune(Question("attention", "triton", dtype, sizes, "cpu"), Budget(seconds=60.0))
+    # tiles are run twice within four fifths of it, and in the rest two of them twice
+    assert outcome.measured == 9
+    assert clock() == pytest.approx((2 * 9 + 2 * 2) * 2.7)
+    assert (outcome.best.seconds, outcome.best.default_seconds) == pytest.approx((2.7, 2.7))
