@@ -41,8 +41,10 @@ def _variants(backend: str, *dtypes: str) -> list[tuple[str, str]]:
     return [
         (name, dtype)
         for name, kernel in kernels().items()
-        for dtype in kernel.backend(backend).dtypes
-        if dtype in dtypes or (dtypes[0] == "float32" and len(kernel.backend(backend).dtypes) == 1)
+        for each in kernel.backends
+        if each.name == backend
+        for dtype in each.dtypes
+        if dtype in dtypes or (dtypes[0] == "float32" and len(each.dtypes) == 1)
     ]
 
 

@@ -9,6 +9,7 @@ from towtank.simulator.models.load import load_model
 from towtank.simulator.models.records import Attention, Experts, LatentAttention, Mlp, ModelSpec
 from towtank.simulator.plan import Overlap, Plan
 from towtank.simulator.plan_rules import faults_of
+from towtank.simulator.schedules import SCHEDULES
 from towtank.simulator.stacks.load import load_stack
 from towtank.simulator.stacks.records import Stack
 
@@ -84,6 +85,7 @@ def _drafts(draw: st.DrawFn) -> Plan:
         sequence_parallel=draw(st.booleans()),
         pipeline=pipeline,
         virtual_stages=virtual,
+        schedule=draw(st.sampled_from([None, None, *SCHEDULES])),
         context=draw(SMALL),
         context_kind=draw(st.sampled_from(["ring", "all-to-all"])),
         expert=expert,
@@ -115,6 +117,11 @@ def repaired(plan: Plan, model: ModelSpec, stack: Stack) -> Plan:
         "pipeline": (not can.pipeline, {"pipeline": 1, "virtual_stages": 1}),
         "virtual": (not can.virtual_stages, {"virtual_stages": 1}),
         "zero": (plan.zero_stage not in zero, {"zero_stage": 0, "data_shard": None}),
+        "schedule": (
+            plan.schedule not in can.schedules
+            or (plan.virtual_stages > 1) != (plan.schedule == "interleaved"),
+            {"schedule": None},
+        ),
         "split": (not can.sequence_parallel or plan.tensor_x == 1, {"sequence_parallel": False}),
         "recompute": (plan.recompute not in can.recompute, {"recompute": "none", "recompute_every": 1}),
         "interval": (not can.recompute_intervals, {"recompute_every": 1}),

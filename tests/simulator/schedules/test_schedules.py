@@ -97,7 +97,7 @@ def test_alive_micro_batches_by_formula(kind, stages, chunks, micro_batches):
     [
         (
             ("1f1B", 4, 1, 8),
-            "schedule must be one of gpipe, 1f1b, interleaved, got '1f1B'; did you mean '1f1b'?",
+            f"schedule must be one of {', '.join(SCHEDULES)}, got '1f1B'; did you mean '1f1b'?",
         ),
         (
             ("interleaved", 4, 2, 10),
