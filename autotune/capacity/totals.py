@@ -217,8 +217,8 @@ def _delivery_words(totals: Sequence[PredictedTotal], judged: Judged) -> tuple[s
         f"by maximum likelihood, each of {len(judged.scales)} groups weighing the same: in 90 % of the runs the "
         f"factor lies between {low:.2f} and {high:.2f}. The interval of a run in the table has the scale of all "
         f"other groups ({min(judged.scales.values()):.3f} to {max(judged.scales.values()):.3f}), so that none is "
-        f"judged by itself. Its upper end is {judged.width:.1f} times the lower one at the median. `towtank capacity` draws "
-        "the factor as its input `delivery`.",
+        f"judged by itself. Its upper end is {judged.width:.1f} times the lower one at the median. `towtank "
+        "capacity` draws the factor as its input `delivery`.",
         "",
         "The shape was chosen with these rows in view, by the log score of groups that were left out: "
         f"{judged.log_score:.2f} a run. A normal distribution of the logarithm scores {normal.log_score:.2f} and "
