@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import log, pi, sqrt
+from math import ceil, exp, lgamma, log, pi, sqrt
 from statistics import NormalDist
 from typing import Final, Literal
 
@@ -73,6 +73,24 @@ class Jitter:
         return float((self.quantile(uniform ** (1 / ranks)) * weight).sum())
 
 
+def maximum_quantile(jitter: Jitter, ranks: int, probability: float) -> float:
+    """Duration that the slowest of `ranks` stays below with `probability`: the quantile at probability^(1 / n)."""
+    return float(jitter.quantile(np.array([probability ** (1 / ranks)]))[0])
+
+
+def sampled_maximum(jitter: Jitter, ranks: int, draws: int, seed: int = 0) -> tuple[float, float]:
+    """Mean of the slowest of `ranks` over `draws`, and its standard error."""
+    random = np.random.default_rng(seed)
+    block = max(1, 2_000_000 // ranks)
+    found = np.concatenate(
+        [
+            jitter.samples((min(block, draws - begin), ranks), random).max(axis=1)
+            for begin in range(0, draws, block)
+        ]
+    )
+    return float(found.mean()), float(found.std(ddof=1) / sqrt(draws))
+
+
 def combined(persistent: Jitter, each_wait: Jitter) -> Jitter:
     """Spread of a segment between two waits on a device whose speed is drawn once and whose segments are noisy.
 
@@ -86,6 +104,32 @@ def combined(persistent: Jitter, each_wait: Jitter) -> Jitter:
     if persistent.kind != each_wait.kind or persistent.kind == "gumbel":
         raise ValueError(f"normal with normal or lognormal with lognormal, got {persistent} and {each_wait}")
     return Jitter(persistent.kind, sqrt(persistent.spread**2 + each_wait.spread**2))
+
+
+@dataclass(frozen=True, slots=True)
+class Interference:
+    """Noise of the operating system: interruptions of `length_s`, `rate_per_s` of them on each rank."""
+
+    rate_per_s: float
+    length_s: float
+
+    def expected_delay_s(self, work_s: float, ranks: int) -> float:
+        """E[time that the unluckiest rank loses in `work_s` of work], ranks independent, interruptions Poisson.
+
+        Sum over k of the chance that some rank has more than k interruptions (Hoefler, Schneider and Lumsdaine,
+        SC 2010, call what follows noise amplification).
+        """
+        mean = self.rate_per_s * work_s
+        most = ceil(mean + 12 * sqrt(mean) + 40)
+        if mean == 0:
+            return 0.0
+        below, total = 0.0, 0.0
+        for k in range(most):
+            below += exp(
+                k * log(mean) - mean - lgamma(k + 1)
+            )  # a product of terms would begin with 0 from 746 on
+            total += -np.expm1(ranks * np.log(min(below, 1.0))) if below > 0 else 1.0
+        return self.length_s * float(total)
 
 
 @lru_cache(maxsize=4)

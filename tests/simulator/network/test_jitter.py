@@ -1,11 +1,18 @@
 """The slowest of many ranks: tables of order statistics, sampling, and how it grows."""
 
-from math import erf, log, pi, sqrt
+from math import erf, exp, log, pi, sqrt
 
 import numpy as np
 import pytest
 
-from towtank.simulator.network.jitter import Jitter, JitterKind, combined
+from towtank.simulator.network.jitter import (
+    Interference,
+    Jitter,
+    JitterKind,
+    combined,
+    maximum_quantile,
+    sampled_maximum,
+)
 
 # Harter, "Expected Values of Normal Order Statistics", Biometrika 48, 1961, table 1: E[max of n standard normals]
 HARTER = {
@@ -36,19 +43,6 @@ def test_lognormal_of_two_by_hand() -> None:
     assert Jitter("lognormal", 0.3).expected_maximum(2) == pytest.approx(2 * phi, rel=1e-5)
 
 
-def sampled_maximum(jitter: Jitter, ranks: int, draws: int, seed: int) -> tuple[float, float]:
-    """Mean of the slowest of `ranks` over `draws`, and its standard error."""
-    random = np.random.default_rng(seed)
-    block = max(1, 2_000_000 // ranks)
-    found = np.concatenate(
-        [
-            jitter.samples((min(block, draws - begin), ranks), random).max(axis=1)
-            for begin in range(0, draws, block)
-        ]
-    )
-    return float(found.mean()), float(found.std(ddof=1) / sqrt(draws))
-
-
 @pytest.mark.parametrize("kind", ["normal", "lognormal", "gumbel"])
 @pytest.mark.parametrize("ranks", [1, 7, 512, 40_000])
 def test_sampled_and_analytic_agree_within_sampling_error(kind: JitterKind, ranks: int) -> None:
@@ -70,7 +64,7 @@ def test_median_of_the_maximum_of_two() -> None:
     jitter = Jitter("gumbel", 0.1)
     scale = 0.1 * sqrt(6) / pi
     expected = 1 - scale * 0.5772156649015329 - scale * log(-log(sqrt(0.5)))
-    assert jitter.quantile(np.array([sqrt(0.5)]))[0] == pytest.approx(expected)
+    assert maximum_quantile(jitter, 2, 0.5) == pytest.approx(expected)
 
 
 def test_slow_devices_and_noise_together() -> None:
@@ -84,6 +78,19 @@ def test_slow_devices_and_noise_together() -> None:
     assert abs(steps.mean() - combined(persistent, noise).expected_maximum(ranks)) <= 4 * error
     with pytest.raises(ValueError, match="normal with normal"):
         combined(Jitter("gumbel", 0.1), Jitter("gumbel", 0.1))
+
+
+def test_interruptions_of_one_rank_cost_their_mean_and_of_many_more() -> None:
+    noise = Interference(rate_per_s=2.0, length_s=0.01)
+    assert noise.expected_delay_s(3.0, 1) == pytest.approx(6 * 0.01, rel=1e-9)
+    # rare on one rank, certain on one of very many: at least one interruption
+    rare = Interference(rate_per_s=1e-3, length_s=0.01)
+    none = exp(-1e-3) ** 100_000
+    assert rare.expected_delay_s(1.0, 100_000) >= 0.01 * (1 - none)
+    random = np.random.default_rng(5)
+    sampled = random.poisson(6.0, (4000, 256)).max(axis=1) * 0.01
+    error = sampled.std(ddof=1) / sqrt(4000)
+    assert abs(noise.expected_delay_s(3.0, 256) - sampled.mean()) <= 4 * error
 
 
 def test_faults() -> None:
