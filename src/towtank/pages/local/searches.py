@@ -29,6 +29,8 @@ class Search:
     """What the page is told: replaced as a whole, so that a reader sees one or the other."""
     page: str | None = None
     """The report of a capacity plan."""
+    stopped: bool = False
+    """Whether somebody has asked it to end."""
 
     def follow(self) -> None:
         """Read what the process says until it ends."""
@@ -46,10 +48,10 @@ class Search:
                     self.state = {"state": "done" if "result" in told else "failed", **told}
         self.process.wait()
         if self.state["state"] == "running":
-            self.state = {
-                "state": "failed",
-                "faults": [f"the search ended with code {self.process.returncode}"],
-            }
+            # an interrupt may reach it before it has loaded what would answer
+            early = "stopped before the first plan was found"
+            fault = early if self.stopped else f"the search ended with code {self.process.returncode}"
+            self.state = {"state": "failed", "faults": [fault]}
 
 
 class Searches:
@@ -91,6 +93,7 @@ class Searches:
         """Ask a search to end with what it has; whether there is one."""
         found = self._all.get(name)
         if found is not None and found.process.poll() is None:
+            found.stopped = True
             found.process.send_signal(signal.SIGINT)
         return found is not None
 
