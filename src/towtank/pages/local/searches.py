@@ -48,7 +48,6 @@ class Search:
                     self.state = {"state": "done" if "result" in told else "failed", **told}
         self.process.wait()
         if self.state["state"] == "running":
-            # an interrupt may reach it before it has loaded what would answer
             early = "stopped before the first plan was found"
             fault = early if self.stopped else f"the search ended with code {self.process.returncode}"
             self.state = {"state": "failed", "faults": [fault]}
@@ -94,7 +93,11 @@ class Searches:
         found = self._all.get(name)
         if found is not None and found.process.poll() is None:
             found.stopped = True
-            found.process.send_signal(signal.SIGINT)
+            if "progress" in found.state:
+                found.process.send_signal(signal.SIGINT)
+            else:  # it has nothing yet, and may not even be able to answer
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(found.process.pid, signal.SIGTERM)
         return found is not None
 
     def close(self) -> None:
