@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from towtank.autotune.capacity.errors import CapacityError
 from towtank.autotune.capacity.facts import Reliability, Site, reliability, reliability_of, site_of
-from towtank.autotune.capacity.request import Operation
+from towtank.autotune.capacity.request import RESTART_S, Operation
 from towtank.autotune.capacity.run.closed_forms import daly_interval_s
 from towtank.autotune.capacity.run.records import (
     Allocation,
@@ -130,8 +130,10 @@ def _write_s(figures: StepFigures, machine: Machine, operation: Operation, notes
         bandwidth, source = sent * nodes, f"all that the network interfaces of {nodes:,} nodes send"
     size = CHECKPOINT_BYTES_PER_PARAMETER * figures.parameters
     write_s = size / bandwidth
-    if operation.storage_files_per_s is not None:
-        write_s += figures.devices / operation.storage_files_per_s
+    files = operation.storage_files_per_s or site.storage_files_per_s
+    if files is not None:
+        write_s += figures.devices / files
+        source += f"; {files:,.0f} files a second, one of each device"
     notes.assumptions.append(
         f"a checkpoint is {size / 1e12:.3g} TB (14 bytes a parameter) and written in {write_s:.3g} s ({source})"
     )
@@ -210,16 +212,20 @@ def _spares(
     return left
 
 
+def _restart_s(operation: Operation) -> float:
+    return RESTART_S if operation.restart_s is None else operation.restart_s
+
+
 def _recovery(operation: Operation, notes: _Notes, spare_nodes: int, *, failing: bool) -> Recovery:
     if failing:
         notes.assumptions.append(
-            f"{operation.detection_s:g} s to notice a failure, {operation.restart_s:g} s to start again, "
+            f"{operation.detection_s:g} s to notice a failure, {_restart_s(operation):g} s to start again, "
             f"{operation.repair_s / 3600:g} h until a broken node is replaced, {spare_nodes} spare nodes "
             f"(--detection, --restart, --repair, --spares)"
         )
     return Recovery(
         operation.detection_s,
-        operation.restart_s,
+        _restart_s(operation),
         spare_nodes,
         operation.repair_s,
         operation.elastic_nodes,
@@ -232,5 +238,5 @@ def _allocation(nodes: int, site: Site, operation: Operation, notes: _Notes) -> 
         limit = site.limit_s(nodes)
         if limit is not None:
             notes.assumptions.append(f"jobs of at most {limit / 3600:g} h ({site.sources.get('limits', '')})")
-    start = operation.restart_s if operation.start_s is None else operation.start_s
+    start = _restart_s(operation) if operation.start_s is None else operation.start_s
     return Allocation(limit, operation.queue_s, start)

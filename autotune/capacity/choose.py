@@ -67,7 +67,7 @@ def pareto(plans: Sequence[CapacityPlan]) -> list[CapacityPlan]:
 
     A figure that is unknown for any of the plans is not compared.
     """
-    figures: list[Figure] = [days, cost if all(cost(plan) is not None for plan in plans) else device_hours]
+    figures: list[Figure] = [days, cost if priced(plans) else device_hours]
     if all(energy(plan) is not None for plan in plans):
         figures.append(energy)
     values = [tuple(figure(plan) or 0.0 for figure in figures) for plan in plans]
@@ -94,6 +94,14 @@ def knee(plans: Sequence[CapacityPlan]) -> CapacityPlan | None:
     if len(plans) < 3:
         return None
     return min(plans, key=lambda plan: days(plan) * device_hours(plan))
+
+
+def knees(plans: Sequence[CapacityPlan]) -> list[CapacityPlan]:
+    """The knee of each machine's part of the front that has one."""
+    front = pareto(plans)
+    machines = dict.fromkeys(plan.machine.name for plan in front)
+    found = (knee([plan for plan in front if plan.machine.name == machine]) for machine in machines)
+    return [plan for plan in found if plan is not None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +133,18 @@ def one_more_day(chosen: CapacityPlan, plans: Sequence[CapacityPlan]) -> Trade |
 def choose(plans: Sequence[CapacityPlan], limits: Limits) -> CapacityPlan | None:
     """Of the plans that keep all limits the cheapest, by money where every price is known, else by device-hours."""
     kept = [plan for plan in plans if not faults_of(plan, limits)]
-    if all(cost(plan) is not None for plan in kept):
+    if priced(kept):
         return min(kept, key=lambda plan: cost(plan) or 0.0, default=None)
     return min(kept, key=device_hours, default=None)
+
+
+def priced(plans: Sequence[CapacityPlan]) -> bool:
+    """Whether the price of every plan is known."""
+    return all(cost(plan) is not None for plan in plans)
+
+
+def best_of_each(plans: Sequence[CapacityPlan], limits: Limits) -> list[CapacityPlan]:
+    """Of each machine the plan that `choose` takes; the soonest where none keeps the limits."""
+    machines = dict.fromkeys(plan.machine.name for plan in plans)
+    own = ([plan for plan in plans if plan.machine.name == machine] for machine in machines)
+    return [choose(some, limits) or min(some, key=days) for some in own]

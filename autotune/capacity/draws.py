@@ -52,6 +52,8 @@ def job_with(job: TrainingJob, factors: Mapping[str, float]) -> TrainingJob:
         factors.get("step_time", 1.0) * factors.get("delivery", 1.0),
         factors.get("failure_rate", 1.0),
     )
+    restart, allocation = factors.get("restart", 1.0), job.allocation
+    start = allocation.start_s * (restart if starts_as_restarts(job) else 1.0)
     return replace(
         job,
         stretches=tuple(Stretch(one.steps, one.step_time_s * step) for one in job.stretches),
@@ -59,16 +61,31 @@ def job_with(job: TrainingJob, factors: Mapping[str, float]) -> TrainingJob:
             FailureCause(one.name, one.per_node_s * rate, one.per_job_s * rate, one.breaks_node)
             for one in job.causes
         ),
-        recovery=replace(job.recovery, restart_s=job.recovery.restart_s * factors.get("restart", 1.0)),
+        recovery=replace(job.recovery, restart_s=job.recovery.restart_s * restart),
         checkpoints=replace(job.checkpoints, write_s=job.checkpoints.write_s / factors.get("storage", 1.0)),
-        allocation=replace(job.allocation, queue_s=job.allocation.queue_s * factors.get("queue", 1.0)),
+        allocation=replace(allocation, queue_s=allocation.queue_s * factors.get("queue", 1.0), start_s=start),
     )
+
+
+def starts_as_restarts(job: TrainingJob) -> bool:
+    """Whether each job takes as long to start as a restart does."""
+    return job.allocation.start_s == job.recovery.restart_s > 0
+
+
+def acts(job: TrainingJob, name: str) -> bool:
+    """Whether an input changes the run at all, such as a failure rate where anything fails."""
+    if name == "restart":
+        return job.failures_per_s > 0 or job.stragglers is not None or starts_as_restarts(job)
+    return job_with(job, {name: 2.0}) != job
 
 
 def importance(
     factors: Mapping[str, NDArray[np.float64]], elapsed_s: NDArray[np.float64]
 ) -> list[tuple[str, float]]:
-    """Spearman's rank correlation of each input with the elapsed time, the strongest first."""
+    """Spearman's rank correlation of each input with the elapsed time, the strongest first.
+
+    See `luck` for how strong one is without any dependence.
+    """
     from scipy.stats import spearmanr
 
     found = []
@@ -76,3 +93,8 @@ def importance(
         if np.ptp(values) > 0 and np.ptp(elapsed_s) > 0:
             found.append((name, float(spearmanr(values, elapsed_s).statistic)))
     return sorted(found, key=lambda one: -abs(one[1]))
+
+
+def luck(runs: int) -> float:
+    """Rank correlation that inputs without any influence stay below in 95 % of such studies: 1.96 / sqrt(n - 1)."""
+    return 1.959964 / float(np.sqrt(runs - 1))

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 from towtank.autotune.capacity.run.records import CheckpointMode, Evaluation, Maintenance, Stragglers
 
+RESTART_S = 600.0
+"""To start a large job again, where nobody says how long it takes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Operation:
@@ -15,7 +18,8 @@ class Operation:
     reliability: str | None = None
     """Name of published failure rates."""
     detection_s: float = 120.0
-    restart_s: float = 600.0
+    restart_s: float | None = None
+    """None: RESTART_S, which is uncertain."""
     spare_nodes: int | None = None
     """None: as many as are broken at once in all but one of twenty moments, as far as the machine has nodes."""
     repair_s: float = 86400.0
@@ -25,7 +29,7 @@ class Operation:
     """None: Daly's; where failures or the time of a checkpoint are unknown an hour, or less if they ask for it."""
     storage_bytes_per_s: float | None = None
     storage_files_per_s: float | None = None
-    """Files that storage creates in a second; a checkpoint has one of each device. None: not counted."""
+    """Files that storage creates in a second; a checkpoint has one of each device. None: the site's, if known."""
     host_bytes_per_s: float | None = None
     """Bandwidth at which one device copies its state to host memory."""
     job_limit_s: float | None = None

@@ -5,10 +5,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from towtank.autotune.capacity.assemble import StepFigures, assemble
+from towtank.autotune.capacity.assumed import assumed_ranges
 from towtank.autotune.capacity.charges import Bill, bill, device_power
-from towtank.autotune.capacity.draws import NORMAL_95, StepInterval, draw_factors, importance, job_with
+from towtank.autotune.capacity.device_counts import counts_near
+from towtank.autotune.capacity.draws import NORMAL_95, StepInterval, acts, draw_factors, importance, job_with
 from towtank.autotune.capacity.errors import CapacityError
 from towtank.autotune.capacity.published import delivery
 from towtank.autotune.capacity.request import Charges, Operation, Uncertainty
@@ -17,6 +20,7 @@ from towtank.autotune.capacity.run.records import Stretch, TrainingJob
 from towtank.autotune.scaling.series import ScalePoint
 from towtank.autotune.scaling.study import INTERRUPTED, Study, TunedPoint, tune_points
 from towtank.autotune.study.measures import busy_share
+from towtank.hardware_profiles.errors import ProfileError
 from towtank.hardware_profiles.records import Machine
 from towtank.simulator.errors import PlanError
 from towtank.simulator.models.count import parameters
@@ -134,10 +138,9 @@ MOST_DEVICES = 65536
 
 
 def candidate_devices(request: Request, machine: Machine) -> tuple[int, ...]:
-    """Numbers of devices worth a look: whole nodes by powers of two, around what the deadline asks for.
+    """Numbers of devices worth a look: whole nodes, around what the deadline asks for.
 
-    The middle is what a model FLOP utilisation of 40 % would need; the rest are its halves and doubles, within the
-    machine and the batch.
+    The middle is what a model FLOP utilisation of 40 % would need.
     """
     from towtank.simulator.models.flop import model_flop_per_token
 
@@ -148,12 +151,9 @@ def candidate_devices(request: Request, machine: Machine) -> tuple[int, ...]:
     flop = model_flop_per_token(request.model, sequence, causal=False) * request.tokens
     seconds = request.deadline_s or 90 * 86400.0
     middle = flop / (0.4 * peak * seconds)
-    limit = machine.num_devices or MOST_DEVICES
-    counts = [node * 2**power for power in range(24) if node * 2**power <= limit]
-    if not counts:
-        return (limit,)
-    nearest = min(range(len(counts)), key=lambda place: abs(np.log(counts[place] / max(middle, 1.0))))
-    return tuple(counts[max(0, nearest - 1) : nearest + 3])
+    return counts_near(
+        middle, node, machine.num_devices or MOST_DEVICES, request.model.num_layers * request.global_batch
+    )
 
 
 def plan_capacity(
@@ -163,16 +163,13 @@ def plan_capacity(
     jobs: int | None = None,
     progress: Progress | None = None,
 ) -> list[CapacityPlan | NoPlan]:
-    """A capacity plan for each machine and number of devices, in their order.
-
-    Raises:
-        UnknownFigure: a machine's profile lacks what a prediction needs.
-    """
+    """A capacity plan for each machine and number of devices, in their order, or why there is none."""
     tell = progress or (lambda what, done, total: None)
     found: list[CapacityPlan | NoPlan] = []
     tuned = _tuned(request, candidates, jobs, tell)
     runs = request.uncertainty.runs
     total, stopped = len(candidates) * runs, False
+    tell("runs simulated", 0, total)
     for number, ((machine, devices), point) in enumerate(zip(candidates, tuned, strict=True)):
         if point.found is None or stopped:
             found.append(NoPlan(machine, devices, point.why_not or INTERRUPTED))
@@ -186,6 +183,8 @@ def plan_capacity(
             )  # fmt: skip
         except (CapacityError, PlanError) as error:
             found.append(NoPlan(machine, devices, "; ".join(error.faults)))
+        except ProfileError as error:
+            found.append(NoPlan(machine, devices, str(error)))
         except KeyboardInterrupt:
             # what is done stays worth having, as after a stopped search
             stopped = True
@@ -197,9 +196,9 @@ def plan_capacity(
 def _tuned(
     request: Request, candidates: Sequence[tuple[Machine, int]], jobs: int | None, tell: Progress
 ) -> list[TunedPoint]:
-    by_machine: dict[str, list[int]] = {}
+    by_machine: dict[int, list[int]] = {}
     for place, (machine, _) in enumerate(candidates):
-        by_machine.setdefault(machine.name, []).append(place)
+        by_machine.setdefault(id(machine), []).append(place)  # the same name may stand for several sizes
     result: dict[int, TunedPoint] = {}
     for places in by_machine.values():
         machine = candidates[places[0]][0]
@@ -209,6 +208,7 @@ def _tuned(
         )  # fmt: skip
         points = [ScalePoint(candidates[place][1], request.model, request.global_batch) for place in places]
         before = len(result)
+        tell("searches", before, len(candidates))
         if any(point.why_not == INTERRUPTED for point in result.values()):
             result.update(
                 (place, TunedPoint(point, None, INTERRUPTED))
@@ -236,7 +236,7 @@ def plan_run(
     ramp = _ramp(request, machine, plan)
     made = assemble(machine, _figures(prediction), request.steps, request.operation, ramp)
     spread = StepInterval(interval.low_s / prediction.step_time_s, interval.high_s / prediction.step_time_s)
-    factors = draw_factors(spread, request.uncertainty)
+    factors, assumed = _factors(request, made.job, spread)
     drawn = [
         job_with(made.job, {name: float(values[run]) for name, values in factors.items()})
         for run in range(request.uncertainty.runs)
@@ -265,9 +265,19 @@ def plan_run(
         bills=bills,
         chance=None if request.deadline_s is None else outcomes.chance_within(request.deadline_s),
         matters=tuple(importance(factors, elapsed)),
-        assumptions=(*made.assumptions, *_delivered(request.uncertainty)),
+        assumptions=(*made.assumptions, *assumed, *_delivered(request.uncertainty)),
         unknown=tuple(unknown),
     )
+
+
+def _factors(
+    request: Request, job: TrainingJob, spread: StepInterval
+) -> tuple[dict[str, NDArray[np.float64]], tuple[str, ...]]:
+    """Drawn factors of the inputs that act on the run, [runs] each, and words on ranges that are assumed."""
+    given = request.uncertainty
+    assumed = assumed_ranges(request.operation, job, given)
+    drawn = draw_factors(spread, replace(given, ranges={**assumed.ranges, **given.ranges}))
+    return {name: values for name, values in drawn.items() if acts(job, name)}, assumed.words
 
 
 def _ramp(request: Request, machine: Machine, plan: Plan) -> tuple[Stretch, ...]:
@@ -325,12 +335,17 @@ def _unknown_charges(one: Bill, machine: Machine, why_power: str) -> list[str]:
         )
     elif one.carbon_t is None:
         missing.append(
-            f"carbon: the intensity of electricity at {machine.site} is unknown; give --carbon-intensity"
+            f"carbon: the intensity of electricity {_at(machine)} is unknown; give --carbon-intensity"
         )
     if one.cost_usd is None:
         missing.append(f"money: the price of {machine.name} is unknown; give --price-per-device-hour")
     if one.unit is None:
         missing.append(
-            f"allocation units: what {machine.site} charges has not been looked up; node-hours are given"
+            f"allocation units: what is charged {_at(machine)} has not been looked up; node-hours are given"
         )
     return missing
+
+
+def _at(machine: Machine) -> str:
+    """Where a machine stands, as far as its profile says."""
+    return f"for {machine.name}" if machine.site in ("", "generic") else f"at {machine.site}"

@@ -32,8 +32,9 @@ def test_sections_plots_and_the_candidate_without_a_plan() -> None:
     page = capacity_page(report(Limits()))
     titles = [section.title for section in page.sections]
     assert titles == [
-        "Summary", "All candidates", "Days against device-hours", "Where the time of the run goes",
-        "The chosen plan", "Checkpoints", "How far to trust it", "Assumptions", "Unknown",
+        "Summary", "All candidates", "Plans of the candidates", "Days against device-hours",
+        "Where the time of the run goes", "The chosen plan", "Checkpoints", "How far to trust it", "Assumptions",
+        "Unknown",
         "Commands that reproduce this page",
     ]  # fmt: skip
     plots = {section.plot.name: section.plot for section in page.sections if section.plot}

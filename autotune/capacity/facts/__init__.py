@@ -60,6 +60,8 @@ class Site:
     limits: list[JobLimit] = field(default_factory=list)
     storage_write: str | None = None
     """Bandwidth at which all nodes together write, as text with a unit."""
+    storage_files_per_s: float | None = None
+    """Files that the storage creates in a second."""
     carbon_g_per_kwh: float | None = None
     sources: dict[str, str] = field(default_factory=dict)
 

@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import simpy
 
+from towtank.autotune.capacity.run.blocks import Block, intervals_before
 from towtank.autotune.capacity.run.records import FailureCause, RunOutcome, TrainingJob
 from towtank.autotune.capacity.run.rules import check
 from towtank.autotune.capacity.run.steps import StepClock
 
 Events = Generator[simpy.Event, Any, None]
+_NEVER = float("inf")
 _PROGRESS = ("training", "fewer nodes")
 """Time of steps; it is lost where no checkpoint has made it safe."""
 
@@ -36,6 +38,7 @@ class _Run:
         self.rng = rng
         self.environment = simpy.Environment()
         self.clock = StepClock(job.stretches)
+        self.steps = job.steps
         self.parts: defaultdict[str, float] = defaultdict(float)
         self.interruptions: Counter[str] = Counter()
         self.step = self.safe_step = 0
@@ -67,6 +70,8 @@ class _Run:
 
     def spend(self, part: str, seconds: float) -> Events:
         """Let time pass; what is interrupted counts as far as it came."""
+        if seconds == 0:
+            return
         begin = self.environment.now
         try:
             yield self.environment.timeout(seconds)
@@ -83,7 +88,7 @@ class _Run:
 
     def whole(self) -> Events:
         """Jobs one after the other until the last step is safe."""
-        while self.safe_step < self.job.steps:
+        while self.safe_step < self.steps:
             yield from self.wait_for_nodes()
             begin = self.environment.now
             work = self.environment.process(self.one_job())
@@ -161,16 +166,77 @@ class _Run:
     def work(self) -> Events:
         """Train from stop to stop until the run or the allocation ends, and leave the state safe."""
         job = self.job
-        while self.step < job.steps and (steps := self.steps_to_stop()):
+        while self.step < self.steps:
+            if intervals := self.intervals_undisturbed():
+                yield from self.pass_intervals(intervals)
+                continue
+            steps = self.steps_to_stop()
+            if steps == 0:
+                break
             yield from self.train(steps)
             if job.evaluation and self.step % job.evaluation.every_steps == 0:
                 yield from self.spend("evaluation", job.evaluation.lasts_s)
-            if self.step % job.checkpoints.interval_steps == 0 and self.step < job.steps:
+            if self.step % job.checkpoints.interval_steps == 0 and self.step < self.steps:
                 yield from self.save()
                 yield from self.take_back_nodes()
         if self.safe_step < self.step:
             yield from self.save()
             yield from self.written()
+
+    def intervals_undisturbed(self) -> int:
+        """Intervals between checkpoints from here on that only a failure can stop, and that leave steps to do."""
+        job, interval = self.job, self.job.checkpoints.interval_steps
+        if job.checkpoints.mode != "sync" or self.missing_nodes or self.step % interval:
+            return 0
+        steps = min(self.clock.steps_alike(self.step), self.steps - self.step - 1)
+        if job.evaluation:
+            # the step before an evaluation is not the last of a block: the pause comes before the checkpoint
+            every = job.evaluation.every_steps
+            steps = min(steps, every - self.step % every - 1)
+        intervals, end_s = steps // interval, self.end_s()
+        if intervals == 0 or end_s == _NEVER:
+            return intervals
+        left_s = end_s - self.environment.now - self.safety_s()
+        training_s = self.clock.seconds(self.step, interval)
+        return min(intervals, intervals_before(left_s, training_s, job.checkpoints.blocking_s))
+
+    def pass_intervals(self, intervals: int) -> Events:
+        """Train and save so many times: one event, as a run has thousands of checkpoints and far fewer failures."""
+        checkpoints, begin = self.job.checkpoints, self.environment.now
+        training_s = self.clock.seconds(self.step, checkpoints.interval_steps)
+        block = Block(intervals, training_s, checkpoints.blocking_s)
+        try:
+            yield self.environment.timeout(block.seconds)
+        except simpy.Interrupt as event:
+            whole, training_s, saving_s = block.after(self.environment.now - begin)
+            self.count_intervals(block, whole)
+            self.count_begun(training_s, saving_s, slow=event.cause is None)
+            raise
+        self.count_intervals(block, intervals)
+
+    def count_intervals(self, block: Block, intervals: int) -> None:
+        """Whole intervals are done, and the last of their checkpoints is complete."""
+        if intervals == 0:
+            return
+        self.parts["training"] += intervals * block.training_s
+        self.parts["checkpoint"] += intervals * block.saving_s
+        self.step += intervals * self.job.checkpoints.interval_steps
+        self.checkpoints += intervals - 1
+        self.make_safe(self.step, {part: self.parts[part] for part in _PROGRESS})
+
+    def count_begun(self, training_s: float, saving_s: float, *, slow: bool) -> None:
+        """What was done of an interval until it was interrupted, by a slow node or a failure."""
+        interval = self.job.checkpoints.interval_steps
+        if saving_s > 0:
+            self.parts["training"] += training_s
+            self.parts["checkpoint"] += saving_s
+            self.step += interval
+            return
+        done = self.clock.steps_within(self.step, training_s) if slow else 0
+        counted_s = self.clock.seconds(self.step, done) if slow else training_s
+        self.parts["stragglers"] += training_s - counted_s
+        self.parts["training"] += counted_s
+        self.step += done
 
     def train(self, steps: int) -> Events:
         """Some steps. Of those that a slow node interrupts the whole ones count, and the rest of one is its loss.
@@ -199,15 +265,15 @@ class _Run:
     def steps_to_stop(self) -> int:
         """Steps until something other than a failure is due; 0 where the allocation has no time for one more."""
         job = self.job
-        steps = job.steps - self.step
-        intervals = [job.checkpoints.interval_steps]
+        interval = job.checkpoints.interval_steps
+        steps = min(self.steps - self.step, interval - self.step % interval)
         if job.evaluation:
-            intervals.append(job.evaluation.every_steps)
-        for interval in intervals:
+            interval = job.evaluation.every_steps
             steps = min(steps, interval - self.step % interval)
-        if self.end_s() == float("inf"):
+        end_s = self.end_s()
+        if end_s == _NEVER:
             return steps
-        left = self.end_s() - self.environment.now - self.safety_s()
+        left = end_s - self.environment.now - self.safety_s()
         return min(steps, self.clock.steps_within(self.step, left / self.slowdown()))
 
     def safety_s(self) -> float:
@@ -219,7 +285,7 @@ class _Run:
 
     def slowdown(self) -> float:
         """Step time with the nodes that there are over that with all."""
-        return self.job.nodes / (self.job.nodes - self.missing_nodes)
+        return self.job.nodes / (self.job.nodes - self.missing_nodes) if self.missing_nodes else 1.0
 
     def save(self) -> Events:
         """A checkpoint; all but a synchronous one goes on being written while the job works."""

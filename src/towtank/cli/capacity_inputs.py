@@ -155,25 +155,22 @@ def _times(inputs: Inputs, running: "Running") -> dict[str, float | None]:
     """Seconds by option."""
     texts = {
         "--detection": running.detection, "--restart": running.restart, "--repair": running.repair,
-        "--queue": running.queue, "--checkpoint-interval": running.interval, "--job-limit": running.job_limit,
-        "--start": running.start,
+        "--queue": running.queue, "--start": running.start,
     }  # fmt: skip
-    return {
+    found = {
         option: inputs.take(lambda option=option, text=text: time_s(option, text))  # type: ignore[misc]
         for option, text in texts.items()
     }
+    for option, text in (("--checkpoint-interval", running.interval), ("--job-limit", running.job_limit)):
+        found[option] = inputs.take(lambda option=option, text=text: above_0(option, text))  # type: ignore[misc]
+    return found
 
 
-def operation_of(running: "Running") -> "Operation":
-    """How the run is operated.
-
-    Raises:
-        InputError: every fault at once.
-    """
+def operation_of(running: "Running", inputs: Inputs) -> "Operation":
+    """How the run is operated; every fault is noted in `inputs`, and the record is then of no use."""
     from towtank.autotune.capacity.facts import reliability
     from towtank.autotune.capacity.request import Operation
 
-    inputs = Inputs()
     if running.checkpoint not in _MODES:
         inputs.faults.append(f"--checkpoint {running.checkpoint}: must be one of {', '.join(_MODES)}")
     if running.reliability is not None:
@@ -183,12 +180,11 @@ def operation_of(running: "Running") -> "Operation":
     maintenance = inputs.take(lambda: _maintenance(running.maintenance))
     evaluation = inputs.take(lambda: _evaluation(running.evaluation))
     stragglers = inputs.take(lambda: _stragglers(running.stragglers))
-    inputs.check()
     return Operation(
         failures_per_node_day=running.failures,
         reliability=running.reliability,
         detection_s=times["--detection"] or 0.0,
-        restart_s=times["--restart"] or 0.0,
+        restart_s=times["--restart"],
         spare_nodes=running.spares,
         repair_s=times["--repair"] or 0.0,
         elastic_nodes=running.elastic,
@@ -225,8 +221,12 @@ def _maintenance(text: str | None) -> "Maintenance | None":
 
     if text is None:
         return None
-    every, lasts = _parts("--maintenance", text, "14d:8h")
-    return Maintenance(time_s("--maintenance", every), time_s("--maintenance", lasts))
+    every, lasts = (time_s("--maintenance", part) for part in _parts("--maintenance", text, "14d:8h"))
+    if not 0 <= lasts < every:
+        raise InputError(
+            f"--maintenance {text}: a standstill must be shorter than the time from one to the next, as in 14d:8h"
+        )
+    return Maintenance(every, lasts)
 
 
 def _evaluation(text: str | None) -> "Evaluation | None":

@@ -60,7 +60,9 @@ class Running:
         str | None, _option("--reliability", "NAME", "Published failure rates, such as llama3-h100.")
     ] = None
     detection: Annotated[str, _defaulted("--detection", "TIME", "To notice a failure.")] = "120s"
-    restart: Annotated[str, _defaulted("--restart", "TIME", "To start again.")] = "600s"
+    restart: Annotated[
+        str | None, _option("--restart", "TIME", "To start again; default: half to double of 600s.")
+    ] = None
     start: Annotated[
         str | None, _option("--start", "TIME", "For each job to begin to train; default: as a restart.")
     ] = None

@@ -6,6 +6,7 @@ from typing import Any
 
 from towtank.autotune.capacity import choose
 from towtank.autotune.capacity.choose import Limits, device_hours, faults_of, one_more_day, pareto
+from towtank.autotune.capacity.draws import luck
 from towtank.autotune.capacity.intervals import interval_study
 from towtank.autotune.capacity.run.records import PARTS
 from towtank.autotune.capacity.study import CapacityPlan, NoPlan, Quantiles, Request
@@ -48,6 +49,7 @@ def capacity_page(report: CapacityReport) -> Page:
     sections = [_summary(report, chosen), _candidates(report, chosen)]
     if plans:
         sections += [
+            _candidate_plans(plans),
             Section("Days against device-hours", plot=_front_plot(plans, chosen)),
             Section("Where the time of the run goes", plot=_parts_plot(plans)),
         ]
@@ -65,20 +67,44 @@ def capacity_page(report: CapacityReport) -> Page:
         Section("Commands that reproduce this page", commands=report.commands),
     ]
     return Page(
-        f"{request.model.name}, {request.tokens:.4g} tokens",
+        f"{request.model.name}, {tokens_words(request.tokens)} tokens",
         f"A capacity plan under {request.stack.name}, predicted by towtank",
         sections,
     )
 
 
 def spread(value: Quantiles | None) -> str:
-    """Median with the 5 and 95 % quantiles; unknown where it is."""
-    return "unknown" if value is None else f"{value.median:,.4g} ({value.low:,.4g} to {value.high:,.4g})"
+    """Median with the 5 and 95 % quantiles, all in the unit of the median; unknown where it is."""
+    if value is None:
+        return "unknown"
+    size, letter = large_unit(value.median)
+    return f"{value.median / size:,.4g}{letter} ({value.low / size:,.4g} to {value.high / size:,.4g})"
+
+
+def large_unit(value: float) -> tuple[float, str]:
+    """The unit that a large number is written in, and its letter: thousands from ten thousand on."""
+    units = ((1e12, 1e12, "T"), (1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k"))
+    return next(((size, letter) for least, size, letter in units if value >= least), (1.0, ""))
+
+
+def tokens_words(tokens: float) -> str:
+    """A number of tokens such as 15.6T."""
+    size, letter = large_unit(tokens)
+    return f"{tokens / size:,.4g}{letter}"
 
 
 def _interruptions(plan: CapacityPlan) -> float:
     runs = plan.outcomes.runs
     return sum(run.num_interruptions for run in runs) / len(runs)
+
+
+def matters_words(plan: CapacityPlan) -> str:
+    """The three inputs that matter most, with their rank correlation with the time of the run."""
+    least = luck(len(plan.outcomes.runs))
+    return ", ".join(
+        f"{name} ({rank:+.2f}{'' if abs(rank) > least else ', no more than luck'})"
+        for name, rank in plan.matters[:3]
+    )
 
 
 def _name(plan: CapacityPlan) -> str:
@@ -115,51 +141,72 @@ def _summary(report: CapacityReport, chosen: CapacityPlan | None) -> Section:
         ("power in training", "unknown" if chosen.power_w is None else f"{chosen.power_w / 1e6:.4g} MW"),
         ("goodput", f"{chosen.outcomes.mean_goodput * 100:.1f} %"),
         ("interruptions a run", f"{_interruptions(chosen):,.1f}"),
-        ("what matters most", ", ".join(f"{name} ({rank:+.2f})" for name, rank in chosen.matters[:3])),
+        ("what matters most", matters_words(chosen)),
     ]  # fmt: skip
     return Section("Summary", said, table=Table(("what", "figure"), rows))
 
 
 def _candidates(report: CapacityReport, chosen: CapacityPlan | None) -> Section:
     front, rows = pareto(report.plans), list[Sequence[Cell]]()
+    best = choose.best_of_each(report.plans, report.limits)
     for one in report.found:
         if isinstance(one, NoPlan):
-            rows.append((one.machine.name, one.devices, one.why_not, *[""] * (3 + len(_BILLS))))
+            rows.append((one.machine.name, one.devices, one.why_not, *[""] * (2 + len(_BILLS))))
             continue
-        mark = "chosen" if one is chosen else "on the front" if one in front else ""
+        marks = [
+            word
+            for word, holds in (
+                ("chosen", one is chosen), ("best of its machine", one in best and one is not chosen),
+                ("on the front", one in front),
+            )
+            if holds
+        ]  # fmt: skip
         broken = faults_of(one, report.limits)
         rows.append(
             (
-                one.machine.name, one.devices, "; ".join([mark, *broken] if mark else broken),
-                plan_words(one.plan), spread(one.days),
+                one.machine.name, one.devices, "; ".join([*marks, *broken]),
+                spread(one.days),
                 "" if one.chance is None else f"{one.chance * 100:.0f} %",
                 *(spread(one.billed(name)) for _, name in _BILLS),
             )
         )  # fmt: skip
-    columns = ("machine", "devices", "standing", "plan", "days", "chance", *(title for title, _ in _BILLS))
+    columns = ("machine", "devices", "standing", "days", "chance", *(title for title, _ in _BILLS))
     return Section("All candidates", table=Table(columns, rows))
 
 
+def _candidate_plans(plans: Sequence[CapacityPlan]) -> Section:
+    """How each candidate splits its devices, and what a step of it is."""
+    rows = [
+        (
+            plan.machine.name, plan.devices, f"{plan.nodes:,} and {plan.job.recovery.spare_nodes:,} spare",
+            plan_words(plan.plan), f"{plan.step_time_s:.4g} ({plan.step_low_s:.4g} to {plan.step_high_s:.4g})",
+            f"{plan.mfu * 100:.1f} %", f"{plan.peak_memory_bytes / GIB:.1f}",
+            f"{plan.outcomes.mean_goodput * 100:.1f} %",
+        )
+        for plan in plans
+    ]  # fmt: skip
+    columns = ("machine", "devices", "nodes", "plan", "seconds a step", "MFU", "GiB a device", "goodput")
+    return Section("Plans of the candidates", table=Table(columns, rows))
+
+
 def _front_plot(plans: Sequence[CapacityPlan], chosen: CapacityPlan | None) -> Plot:
-    front = pareto(plans)
-    traces, rows, knees = [], [], []
+    front, bends = pareto(plans), choose.knees(plans)
+    traces, rows = [], []
     for machine in dict.fromkeys(plan.machine.name for plan in plans):
         own = sorted(
             (plan for plan in plans if plan.machine.name == machine), key=lambda plan: plan.days.median
         )
-        bend = choose.knee([plan for plan in own if plan in front])
-        knees += [f"{machine} with {bend.devices:,} devices"] if bend is not None else []
-        traces.append(_machine_points(machine, own, front, bend, chosen))
+        traces.append(_machine_points(machine, own, front, bends, chosen))
         rows += [
             (machine, plan.devices, plan.days.median, device_hours(plan),
-             ", ".join(word for word, holds in (("chosen", plan is chosen), ("knee", plan is bend),
+             ", ".join(word for word, holds in (("chosen", plan is chosen), ("knee", plan in bends),
                                                 ("front", plan in front)) if holds))
             for plan in own
         ]  # fmt: skip
-    knee_words = f"; the knee is {' and '.join(knees)}" if knees else ""
+    knee_text = f"; the knee is {knee_words(plans)}" if bends else ""
     return Plot(
         "capacity-front",
-        f"Days against device-hours of {len(plans)} plans, {len(front)} of them on the Pareto front{knee_words}. "
+        f"Days against device-hours of {len(plans)} plans, {len(front)} of them on the Pareto front{knee_text}. "
         "Stars: chosen, diamonds: knee, filled: on the front.",
         traces,
         {
@@ -171,11 +218,21 @@ def _front_plot(plans: Sequence[CapacityPlan], chosen: CapacityPlan | None) -> P
     )  # fmt: skip
 
 
+def knee_words(plans: Sequence[CapacityPlan]) -> str:
+    """The knee of each machine that has one; nothing where none has."""
+    words = []
+    for bend in choose.knees(plans):
+        most = max(plan.devices for plan in plans if plan.machine.name == bend.machine.name)
+        open_end = " or more, which were not looked at" if bend.devices == most else ""
+        words.append(f"{bend.devices:,} devices of {bend.machine.name}{open_end}")
+    return " and ".join(words)
+
+
 def _machine_points(
     machine: str,
     own: Sequence[CapacityPlan],
     front: Sequence[CapacityPlan],
-    bend: CapacityPlan | None,
+    bends: Sequence[CapacityPlan],
     chosen: CapacityPlan | None,
 ) -> dict[str, Any]:
     """Plans of one machine, by their places on the front."""
@@ -184,7 +241,7 @@ def _machine_points(
         "star"
         if plan is chosen
         else "diamond"
-        if plan is bend
+        if plan in bends
         else "circle"
         if plan in front
         else "circle-open"

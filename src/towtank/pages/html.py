@@ -10,6 +10,8 @@ from string import Template
 from towtank.pages.records import Cell, Page, Plot, Section, Table
 
 _LINE = "\n"
+_MANY = 4
+"""Columns beyond which a phone shows the cells of a row below each other, each with the name of its column."""
 _FOLDER = Path(__file__).parent
 
 
@@ -79,16 +81,20 @@ def _plot(plot: Plot) -> str:
 
 def _table(table: Table, caption: str) -> str:
     head = "".join(f'<th scope="col">{escape(column)}</th>' for column in table.columns)
-    body = "".join(f"<tr>{_cells(row)}</tr>" for row in table.rows)
+    body = "".join(f"<tr>{_cells(row, table.columns)}</tr>" for row in table.rows)
+    kind = "wide many" if len(table.columns) > _MANY else "wide"
     return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{escape(caption)}"><table><thead><tr>{head}</tr>'
+        f'<div class="{kind}" tabindex="0" role="region" aria-label="{escape(caption)}"><table><thead><tr>{head}</tr>'
         f"</thead><tbody>{body}</tbody></table></div>"
     )
 
 
-def _cells(row: Sequence[Cell]) -> str:
+def _cells(row: Sequence[Cell], columns: Sequence[str]) -> str:
     kinds = ["" if isinstance(cell, str) else ' class="number"' for cell in row]
-    return "".join(f"<td{kind}>{escape(cell_text(cell))}</td>" for kind, cell in zip(kinds, row, strict=True))
+    return "".join(
+        f'<td{kind} data-column="{escape(column)}">{escape(cell_text(cell))}</td>'
+        for kind, cell, column in zip(kinds, row, columns, strict=True)
+    )
 
 
 def cell_text(cell: Cell) -> str:

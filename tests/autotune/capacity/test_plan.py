@@ -43,6 +43,16 @@ def test_published_interruptions_are_met_by_the_day() -> None:
     assert a_day == pytest.approx(419 / 54, rel=1e-12)
 
 
+def test_causes_are_those_of_the_published_table() -> None:
+    # table 5 of Llama 3: its rows by what broke
+    causes = {cause.name: cause.interruptions for cause in reliability("llama3-h100").causes}
+    assert causes == {
+        "device": 148 + 72 + 19 + 17 + 6 + 6, "node": 32 + 3 + 3 + 2 + 2 + 2 + 2, "link": 35 + 7,
+        "software": 54 + 7 + 2,
+    }  # fmt: skip
+    assert sum(causes.values()) == 419
+
+
 def test_nodes_of_half_as_many_devices_fail_half_as_often() -> None:
     # 6.5 failures of a thousand nodes of 8 A100 and day; Perlmutter has 4 in a node
     job = assemble(load_machine("perlmutter"), FIGURES, 1000, Operation()).job
@@ -68,10 +78,21 @@ def test_storage_takes_what_the_nodes_send_and_opens_a_file_a_device() -> None:
 
 
 def test_what_nobody_knows_is_left_out_and_said() -> None:
-    made = assemble(load_machine("alps"), FIGURES, 1000, Operation())
+    made = assemble(load_machine("isambard-ai"), FIGURES, 1000, Operation())
     assert made.job.causes == ()
     assert made.job.checkpoints.write_s == 0
-    assert [text.split(":")[0] for text in made.unknown] == ["failures of alps", "bandwidth of storage"]
+    assert [text.split(":")[0] for text in made.unknown] == [
+        "failures of isambard-ai",
+        "bandwidth of storage",
+    ]
+
+
+def test_storage_of_the_site_has_its_bandwidth_and_its_metadata() -> None:
+    made = assemble(load_machine("alps"), FIGURES, 1000, Operation())
+    # 0.98 TB at 1.09 TB/s, and 1,024 files at 374,000 a second
+    assert made.job.checkpoints.write_s == pytest.approx(0.98 / 1.09 + 1024 / 374_000)
+    given = assemble(load_machine("alps"), FIGURES, 1000, Operation(storage_files_per_s=100.0))
+    assert given.job.checkpoints.write_s == pytest.approx(0.98 / 1.09 + 10.24)
 
 
 def test_limits_of_the_centre_depend_on_the_nodes() -> None:
@@ -82,9 +103,8 @@ def test_limits_of_the_centre_depend_on_the_nodes() -> None:
 
 def test_every_fact_of_a_site_has_a_source() -> None:
     for name, site in sites().items():
-        known = {
-            field for field in ("unit", "limits", "storage_write", "carbon_g_per_kwh") if getattr(site, field)
-        }
+        fields = ("unit", "limits", "storage_write", "storage_files_per_s", "carbon_g_per_kwh")
+        known = {field for field in fields if getattr(site, field)}
         assert known <= set(site.sources), name
         load_machine(name)
 

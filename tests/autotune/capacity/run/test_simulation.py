@@ -23,7 +23,7 @@ from towtank.autotune.capacity.run.records import (
     Stretch,
     TrainingJob,
 )
-from towtank.autotune.capacity.run.simulation import simulate
+from towtank.autotune.capacity.run.simulation import _Run, simulate
 
 HOUR, DAY = 3600.0, 86400.0
 
@@ -206,6 +206,32 @@ def test_the_parts_are_the_whole(
     assert 0 < outcome.goodput <= 1 + 1e-9
     assert outcome.allocated_s <= outcome.elapsed_s * (1 + 1e-9)
     assert outcome.elapsed_s == run(job, seed).elapsed_s
+
+
+@given(
+    mean_s=st.floats(300, 1e5), limit_s=st.sampled_from([None, 1500.0]), write_s=st.sampled_from([0.0, 7.0]),
+    elastic=st.sampled_from([None, 1]), every=st.sampled_from([None, 8, 15]), seed=st.integers(0, 2**31),
+)  # fmt: skip
+def test_intervals_in_one_event_are_intervals_one_by_one(
+    mean_s: float, limit_s: float | None, write_s: float, elastic: int | None, every: int | None, seed: int
+) -> None:
+    job = TrainingJob(
+        4, (Stretch(41, 10.0), Stretch(90, 20.0)), Checkpoints(4, write_s=write_s),
+        (FailureCause("node", 0.8 / mean_s / 4), FailureCause("software", 0.0, 0.2 / mean_s, breaks_node=False)),
+        Recovery(5.0, 10.0, 1, 300.0, elastic), Allocation(limit_s, queue_s=30.0, start_s=10.0),
+        Maintenance(4000.0, 100.0), Evaluation(every, 5.0) if every else None, Stragglers(0.1 / mean_s, 1.2, 60.0),
+    )  # fmt: skip
+    found = run(job, seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_Run, "intervals_undisturbed", lambda self: 0)
+        single = run(job, seed)
+    assert (found.checkpoints, found.jobs, found.interruptions) == (
+        single.checkpoints, single.jobs, single.interruptions,
+    )  # fmt: skip
+    times = {part: seconds for part, seconds in single.parts_s.items() if seconds > 1e-6}
+    assert {part: seconds for part, seconds in found.parts_s.items() if seconds > 1e-6} == pytest.approx(
+        times
+    )
 
 
 def test_more_failures_never_help() -> None:
