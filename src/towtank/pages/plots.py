@@ -1,6 +1,7 @@
 """Plots of a predicted step, as data for plotly. Colours come from the page, which knows light and dark."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from towtank.autotune.explanation.sensitivities import Sensitivity
 from towtank.autotune.reasons.survey import Survey
@@ -101,18 +102,7 @@ def front_plot(prediction: Prediction, survey: Survey) -> Plot:
     ]
     fits = [one.fits for _, one in points]
     front = pareto([row for row, fit in zip(rows, fits, strict=True) if fit])
-    others = list(zip(rows[1:], fits[1:], strict=True))
-    groups = (
-        ("one step away", [row for row, fit in others if fit], "circle"),
-        ("does not fit", [row for row, fit in others if not fit], "x"),
-        ("this plan", rows[:1], "star"),  # above the others
-    )
-    traces = [
-        {"type": "scatter", "mode": "markers", "name": name, "text": [row[0] for row in own],
-         "x": [row[1] for row in own], "y": [row[2] for row in own],
-         "marker": {"size": 14 if symbol == "star" else 11, "symbol": symbol}}
-        for name, own, symbol in groups if own
-    ]  # fmt: skip
+    traces = _plans(rows, fits)
     capacity, times = prediction.memory_capacity_bytes / GIB, [row[1] for row in rows]
     traces += [
         {"type": "scatter", "mode": "lines", "name": "Pareto front", "x": [row[1] for row in front],
@@ -132,6 +122,22 @@ def front_plot(prediction: Prediction, survey: Survey) -> Plot:
             for row, fit in zip(rows, fits, strict=True)
         ]),
     )  # fmt: skip
+
+
+def _plans(rows: Sequence[FrontRow], fits: Sequence[bool]) -> list[dict[str, Any]]:
+    """Markers of the plans, this plan above the others."""
+    others = list(zip(rows[1:], fits[1:], strict=True))
+    groups = (
+        ("one step away", [row for row, fit in others if fit], "circle"),
+        ("does not fit", [row for row, fit in others if not fit], "x"),
+        ("this plan", rows[:1], "star"),
+    )
+    return [
+        {"type": "scatter", "mode": "markers", "name": name, "text": [row[0] for row in own],
+         "x": [row[1] for row in own], "y": [row[2] for row in own],
+         "marker": {"size": 14 if symbol == "star" else 11, "symbol": symbol}}
+        for name, own, symbol in groups if own
+    ]  # fmt: skip
 
 
 def pareto(rows: Sequence[FrontRow]) -> list[FrontRow]:

@@ -69,12 +69,16 @@
     wide.setAttribute("role", "region");
     wide.setAttribute("aria-label", found.title);
     const table = make("table", null, wide), head = make("tr", null, make("thead", null, table));
-    for (const name of [...found.columns, ...(found.reports ? ["report", "form"] : [])]) make("th", name, head).scope = "col";
+    // the last column is a plan, the widest: what is done with it comes before
+    const last = found.columns.length - 1, links = found.reports ? ["report", "form"] : [];
+    const heads = [...found.columns.slice(0, last), ...links, found.columns[last]];
+    for (const name of heads) make("th", name, head).scope = "col";
     const body = make("tbody", null, table);
     found.rows.forEach((row, number) => {
       const line = make("tr", null, body);
       for (const cell of row) make("td", cell, line);
       if (!found.reports) return;
+      const plan = line.lastChild;
       link(found.reports[number], `Report of plan ${number + 1}`, make("td", null, line));
       const use = make("button", `Use plan ${number + 1}`, make("td", null, line));
       use.type = "button";
@@ -83,6 +87,7 @@
         share();
         form.elements.plan.focus();
       });
+      line.append(plan);
     });
     answer.focus();
   };
