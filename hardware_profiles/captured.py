@@ -6,6 +6,7 @@ The table is what `towtank kernels bench` writes: a row for each kernel at sizes
 import csv
 import json
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,20 +104,25 @@ def write_profile(path: Path, device: str, folder: Path) -> str:
     table, base = read_table(path), load_device(device)
     # its own name, and not one that it borrows from: rates then stand as they were measured
     name = base.name
-    measurements = folder / "measurements"
     try:
-        (folder / "devices").mkdir(parents=True, exist_ok=True)
-        measurements.mkdir(exist_ok=True)
-        (folder / "devices" / f"{base.name}.yaml").write_text(
-            f"# Curves of {table.device}, {table.software}, {table.date}.\n"
-            f"name: {base.name}\nfrom: {base.name}\n"
-            f"description: {json.dumps(f'{base.description}, with curves captured on {table.device}')}\n"
-            f"measured_as: {name}\n",
-            "utf-8",
-        )
-        return _write_measurements(table, base, name, measurements)
+        with tempfile.TemporaryDirectory() as work:  # a table that is refused must leave no half of a profile
+            made = Path(work)
+            (made / "devices").mkdir()
+            (made / "measurements").mkdir()
+            (made / "devices" / f"{base.name}.yaml").write_text(
+                f"# Curves of {table.device}, {table.software}, {table.date}.\n"
+                f"name: {base.name}\nfrom: {base.name}\n"
+                f"description: {json.dumps(f'{base.description}, with curves captured on {table.device}')}\n"
+                f"measured_as: {name}\n",
+                "utf-8",
+            )
+            what = _write_measurements(table, base, name, made / "measurements")
+            shutil.copytree(made, folder, dirs_exist_ok=True)
+    except shutil.Error as error:
+        raise ProfileError(f"{folder}: cannot be written: {error}") from error
     except OSError as error:
         raise ProfileError(f"{error.filename}: cannot be written: {error.strerror}") from error
+    return f"{folder}: {what}"
 
 
 def _write_measurements(table: Table, base: Device, name: str, folder: Path) -> str:
@@ -150,7 +156,7 @@ def _write_measurements(table: Table, base: Device, name: str, folder: Path) -> 
     _write_csv(folder / "memory_fraction.csv", note, [_memory_fraction(table, base, name)])
     described = f", off by {median(errors):.1%} at the median on {len(errors)} others" if errors else ""
     return (
-        f"{folder.parent}: {base.name} now has the curves of {table.device} ({table.date}): "
+        f"{base.name} now has the curves of {table.device} ({table.date}): "
         f"matrix multiplies ({multiplies}){described}, {len(attention)} attention kernels"
     )
 
@@ -278,7 +284,8 @@ def _grid(
     if missing:
         raise ProfileError(
             f"{what}: {len(missing)} of {len(wanted)} combinations are missing, such as "
-            f"{', '.join(f'{name}={value}' for name, value in zip(names, missing[0], strict=True))}"
+            f"{', '.join(f'{name}={value}' for name, value in zip(names, missing[0], strict=True))}; a sweep "
+            "that was broken off is finished by running `towtank kernels bench` again with the same --out"
         )
     return (first, second, third), {key: found[key] for key in wanted}
 

@@ -106,23 +106,27 @@ def tune(
         raise KernelError(
             f"none of {len(found.refused)} tiles can be used here; the first: {run.first_fault}"
         )
-    finalists = found.fastest(FINALISTS)
-    default = tiles[0] if tiles[0] not in found.refused else finalists[0]
-    best = run.playoff(
-        finalists, default, found.best[1], max(end - time.monotonic(), (1 - SEARCHING) * budget.seconds)
-    )
+    left_s = max(end - time.monotonic(), (1 - SEARCHING) * budget.seconds)
+    best = _best(run, found, tiles[0], left_s)
     tile_cache.keep(question, best)
-    measured = len(found.measured) - len(known)
     return Outcome(
         question,
         best,
         tiles[0],
         len(tiles),
         len(known),
-        measured,
+        len(found.measured) - len(known),
         len(found.refused),
         found.weeded,
         predict(best.tile) if question.kernel in PRODUCTS else None,
+    )
+
+
+def _best(run: "_Measurements", found: Found, default: Tile, left_s: float) -> Tuned:
+    """The fastest of a search by a comparison with the default or, if that cannot be used, with the fastest."""
+    finalists = found.fastest(FINALISTS)
+    return run.playoff(
+        finalists, finalists[0] if default in found.refused else default, found.best[1], left_s
     )
 
 

@@ -144,6 +144,8 @@ def test_tables_that_do_not_do(change, text: str, tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     with pytest.raises(ProfileError, match=text):
         write_profile(_write(path, change(rows)), "h200-141gb", tmp_path / "mine")
+    # no half of a profile, which predictions would take for a whole one
+    assert not (tmp_path / "mine").exists()
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ import pytest
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("backend", "architecture"), [("cuda", "90"), ("hip", "gfx942")])
+@pytest.mark.parametrize(
+    ("backend", "architecture"), [("cuda", "90"), ("cuda", "89"), ("hip", "gfx942"), ("hip", "gfx90a")]
+)
 def test_every_kernel_compiles(backend: str, architecture: str, tmp_path: Path) -> None:
     environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
     del environment["TRITON_INTERPRET"]  # which the other tests set
