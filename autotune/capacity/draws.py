@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from towtank.autotune.capacity.published import delivery
+from towtank.autotune.capacity.delivery import delivery
 from towtank.autotune.capacity.request import INPUTS, Uncertainty
 from towtank.autotune.capacity.run.records import FailureCause, Stretch, TrainingJob
 
@@ -26,8 +26,8 @@ def draw_factors(interval: StepInterval, uncertainty: Uncertainty) -> dict[str, 
     """Factors of each uncertain input, [runs] each.
 
     The step time is drawn from two half log-normal distributions whose 5 and 95 % quantiles are the interval's ends
-    (they meet at the prediction, or at the end of the interval next to it), what is delivered of it from a log-normal
-    distribution with the spread of published runs; other inputs evenly in the logarithm of their range.
+    (they meet at the prediction, or at the end of the interval next to it), delivery from the distribution that was
+    fitted to published runs (`delivery`); other inputs evenly in the logarithm of their range.
     """
     rng = np.random.default_rng(np.random.SeedSequence(uncertainty.seed, spawn_key=(1,)))
     drawn: dict[str, NDArray[np.float64]] = {}
@@ -42,7 +42,7 @@ def draw_factors(interval: StepInterval, uncertainty: Uncertainty) -> dict[str, 
             widths = np.where(normal < 0, middle - low, high - middle) / NORMAL_95
             drawn[name] = np.exp(middle + normal * widths)
         elif name == "delivery":
-            drawn[name] = np.exp(rng.standard_normal(uncertainty.runs) * delivery().spread)
+            drawn[name] = delivery().factors(rng.random(uncertainty.runs))
     return drawn
 
 

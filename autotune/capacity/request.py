@@ -62,7 +62,7 @@ class Uncertainty:
 
 INPUTS = ("step_time", "delivery", "failure_rate", "restart", "storage", "queue")
 """Inputs that a range can be given for. Without one the step time is drawn from its prediction interval, and delivery
-(by how much all steps of a run are slower than those that were measured) from the spread of published runs."""
+(by how much all steps of a run are slower than those that were measured) as fitted to published runs."""
 
 _POWERS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12}
 _COUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?(?:[eE][0-9]{1,2})?)\s*([kMGBT]?)")

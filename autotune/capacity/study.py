@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from towtank.autotune.capacity.assemble import StepFigures, assemble
 from towtank.autotune.capacity.assumed import assumed_ranges
 from towtank.autotune.capacity.charges import Bill, bill, device_power
+from towtank.autotune.capacity.delivery import delivery
 from towtank.autotune.capacity.device_counts import counts_near
-from towtank.autotune.capacity.draws import NORMAL_95, StepInterval, acts, draw_factors, importance, job_with
+from towtank.autotune.capacity.draws import StepInterval, acts, draw_factors, importance, job_with
 from towtank.autotune.capacity.errors import CapacityError
-from towtank.autotune.capacity.published import delivery
 from towtank.autotune.capacity.request import Charges, Operation, Uncertainty
 from towtank.autotune.capacity.run.monte_carlo import Outcomes, simulate_each
 from towtank.autotune.capacity.run.records import Stretch, TrainingJob
@@ -319,10 +319,11 @@ def _delivered(uncertainty: Uncertainty) -> tuple[str, ...]:
     if "delivery" in uncertainty.ranges:
         return ()
     found = delivery()
-    low, high = np.exp(np.array([-NORMAL_95, NORMAL_95]) * found.spread)
+    low, high = found.factors(np.array([0.05, 0.95]))
     return (
         f"all steps of a run take {low:.2f} to {high:.2f} times as long as predicted in 90 % of the runs, beyond the "
-        f"interval of a step: the spread of {found.runs} published runs of {found.groups} groups (docs/totals.md; "
+        f"interval of a step, and some far longer: fitted to {found.runs} published runs of {found.groups} groups "
+        f"(docs/totals.md; "
         f"--range delivery=1..1 leaves it out)",
     )
 

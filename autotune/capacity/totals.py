@@ -1,22 +1,30 @@
 """Predicted device-hours of whole training runs beside the published ones.
 
 `python -m towtank.autotune.capacity.totals` predicts each of `published/totals.yaml`, and writes docs/totals.md and
-the spread of whole runs about their predictions (`published/delivery.yaml`), all that is fitted to these rows.
+the scale of whole runs about their predictions (`published/delivery.yaml`), all that is fitted to these rows.
 """
 
 import sys
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import norm
 
 from towtank.autotune.capacity import fine_tunes
-from towtank.autotune.capacity.draws import NORMAL_95
+from towtank.autotune.capacity.delivery import (
+    FILE,
+    NORMAL,
+    STUDENT_2,
+    Residuals,
+    Shape,
+    factors,
+    fit_scale,
+    log_score_left_out,
+    scales_left_out,
+)
 from towtank.autotune.capacity.errors import CapacityError
-from towtank.autotune.capacity.published import DELIVERY, PublishedTotal, published_totals
+from towtank.autotune.capacity.published import PublishedTotal, published_totals
 from towtank.autotune.capacity.request import Operation, Uncertainty
 from towtank.autotune.capacity.study import CapacityPlan, Quantiles, Request, plan_run, quantiles
 from towtank.autotune.scaling.series import ScalePoint
@@ -61,19 +69,20 @@ class PredictedTotal:
         return abs(self.ratio - 1)
 
     @property
-    def own_spread(self) -> float:
-        """Standard deviation of the logarithm of the simulated hours, from their 5 and 95 % quantiles."""
-        low, high = np.quantile(self.hours, [0.05, 0.95])
-        return float(np.log(high / low)) / (2 * NORMAL_95)
+    def residuals(self) -> Residuals:
+        """How much longer the run took than each of the simulated ones."""
+        return Residuals(
+            self.published.group, np.log(self.published.device_hours) - np.log(np.array(self.hours))
+        )
 
-    def interval(self, spread: float) -> Quantiles:
-        """Quantiles of the hours times a log-normal factor of that spread."""
-        factors = np.exp(spread * norm.ppf((np.arange(99) + 0.5) / 99))
-        return quantiles(np.outer(self.hours, factors).ravel().tolist())
+    def interval(self, scale: float, shape: Shape = STUDENT_2) -> Quantiles:
+        """Quantiles of the hours times a factor of delivery of that scale."""
+        spread = factors(scale, (np.arange(999) + 0.5) / 999, shape)
+        return quantiles(np.outer(self.hours, spread).ravel().tolist())
 
-    def held(self, spread: float) -> bool:
-        """Whether the interval of 90 % with that spread holds the published figure."""
-        found = self.interval(spread)
+    def held(self, scale: float, shape: Shape = STUDENT_2) -> bool:
+        """Whether the interval of 90 % with that scale holds the published figure."""
+        found = self.interval(scale, shape)
         return found.low <= self.published.device_hours <= found.high
 
 
@@ -82,32 +91,38 @@ def median_error(totals: Sequence[PredictedTotal]) -> float:
     return float(np.median([one.error for one in totals]))
 
 
-def delivery_spread(totals: Sequence[PredictedTotal]) -> float:
-    """Standard deviation of the logarithm of the hours, beyond what the simulated runs differ by.
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A shape of delivery, each group judged with the scale of all other groups."""
 
-    1.4826 times the median absolute logarithm of the ratios (which is the standard deviation of a normal
-    distribution, and which one run that went wrong does not move), each group weighing the same, less the median of
-    what the simulated runs spread.
-    """
-    sizes = Counter(one.published.group for one in totals)
-    ranked = sorted((abs(float(np.log(one.ratio))), 1 / sizes[one.published.group]) for one in totals)
-    below = np.cumsum([weight for _, weight in ranked])
-    middle = ranked[int(np.searchsorted(below, below[-1] / 2))][0]
-    own = float(np.median([one.own_spread for one in totals]))
-    return float(np.sqrt(max(0.0, (1.4826 * middle) ** 2 - own**2)))
-
-
-def spreads_left_out(totals: Sequence[PredictedTotal]) -> dict[str, float]:
-    """For each group the spread of all other groups."""
-    groups = dict.fromkeys(one.published.group for one in totals)
-    return {
-        group: delivery_spread([one for one in totals if one.published.group != group]) for group in groups
-    }
+    scales: Mapping[str, float]
+    """By group."""
+    held: float
+    """Share of the published figures that lie in their interval of 90 %."""
+    width: float
+    """Median of the upper over the lower ends."""
+    log_score: float
+    """Of groups that were left out; the higher the better."""
 
 
-def share_held(totals: Sequence[PredictedTotal], spreads: Mapping[str, float]) -> float:
-    """Share of the published figures that lie in their interval, with the spread that each group has."""
-    return float(np.mean([one.held(spreads[one.published.group]) for one in totals]))
+def judge(totals: Sequence[PredictedTotal], shape: Shape = STUDENT_2) -> Judged:
+    """Leave each group out in turn, and judge its intervals by the scale of the others."""
+    residuals = [one.residuals for one in totals]
+    scales = scales_left_out(residuals, shape)
+    intervals = [one.interval(scales[one.published.group], shape) for one in totals]
+    return Judged(
+        scales,
+        share_held(totals, scales, shape),
+        float(np.median([found.high / found.low for found in intervals])),
+        log_score_left_out(residuals, scales, shape),
+    )
+
+
+def share_held(
+    totals: Sequence[PredictedTotal], scales: Mapping[str, float], shape: Shape = STUDENT_2
+) -> float:
+    """Share of the published figures that lie in their interval, with the scale that each group has."""
+    return float(np.mean([one.held(scales[one.published.group], shape) for one in totals]))
 
 
 def predict_total(name: str, published: PublishedTotal, runs: int = RUNS) -> PredictedTotal:
@@ -152,8 +167,8 @@ def _hours(made: CapacityPlan, published: PublishedTotal) -> tuple[float, ...]:
 
 def document(totals: Sequence[PredictedTotal], fine_tuned: Sequence[str] = ()) -> str:
     """The page that shows every total beside its prediction, and the lines on fine-tunes."""
-    spreads, spread = spreads_left_out(totals), delivery_spread(totals)
-    rows = [_row(one, spreads[one.published.group]) for one in totals]
+    judged = judge(totals)
+    rows = [_row(one, judged.scales[one.published.group]) for one in totals]
     grounds = [
         f"- **{one.name}**: {one.published.source}. Stack: {one.published.why_stack}. "
         f"Failures: {one.published.failures or 'none'}{', by analogy' if one.published.failures else ''}. "
@@ -166,11 +181,12 @@ def document(totals: Sequence[PredictedTotal], fine_tuned: Sequence[str] = ()) -
             "# Device-hours of whole training runs", "",
             "Written by `python -m towtank.autotune.capacity.totals`. No prediction is fitted to these totals, but "
             "this is no blind test: which stack stands for the software of a run, and what is assumed of it, was "
-            "chosen by people who knew the totals. Where a plan was published it is predicted, else the tuned one. "
-            "Hours are those of held devices, spares too; those of Pythia are of logged steps alone.", "",
+            "chosen by people who knew the totals. Where a plan was published it is predicted, else the one "
+            "that is tuned with those fields fixed that are known (column plan). Hours are those of held "
+            "devices, spares too; those of Pythia are of logged steps alone.", "",
             f"{len(totals)} runs, median error {median_error(totals) * 100:.1f} %, the interval holds "
-            f"{share_held(totals, spreads) * 100:.0f} %.", "",
-            *_delivery_words(totals, spreads, spread), "",
+            f"{judged.held * 100:.0f} %.", "",
+            *_delivery_words(totals, judged), "",
             "| run | devices | stack | plan | published | predicted | interval | ratio | held |",
             "|---|---|---|---|--:|--:|--:|--:|---|", *rows, "",
             *_WHY, "", "## Fine-tunes: does it fit", "", *fine_tuned, "", "## Grounds", "", *grounds, "",
@@ -179,42 +195,52 @@ def document(totals: Sequence[PredictedTotal], fine_tuned: Sequence[str] = ()) -
     )  # fmt: skip
 
 
-def _row(one: PredictedTotal, spread: float) -> str:
-    found = one.interval(spread)
+def _row(one: PredictedTotal, scale: float) -> str:
+    found = one.interval(scale)
     cells = (
         one.name, f"{one.published.devices:,} {load_machine(one.published.machine).device.name}", one.published.stack,
         _plan_words(one.published), f"{one.published.device_hours:,.0f}", f"{one.median:,.0f}",
-        f"{found.low:,.0f} to {found.high:,.0f}", f"{one.ratio:.2f}", "yes" if one.held(spread) else "no",
+        f"{found.low:,.0f} to {found.high:,.0f}", f"{one.ratio:.2f}", "yes" if one.held(scale) else "no",
     )  # fmt: skip
     return f"| {' | '.join(cells)} |"
 
 
-def _delivery_words(
-    totals: Sequence[PredictedTotal], spreads: Mapping[str, float], spread: float
-) -> tuple[str, ...]:
-    alone = share_held(totals, dict.fromkeys(spreads, 0.0))
+def _delivery_words(totals: Sequence[PredictedTotal], judged: Judged) -> tuple[str, ...]:
+    alone = share_held(totals, dict.fromkeys(judged.scales, 1e-9))
+    normal, scale = judge(totals, NORMAL), fit_scale([one.residuals for one in totals])
+    low, high = factors(scale, np.array([0.05, 0.95]))
     return (
         "The interval is that of 5 to 95 % of the simulated runs, times a factor of delivery. Intervals of steps and "
         f"the luck of failures alone hold {alone * 100:.0f} %: a step is published where it runs well, and a run is "
-        f"all that happened to it. The factor is log-normal about 1; its spread, {spread:.2f} for the logarithm, is "
-        "the one figure that is fitted here: the median absolute logarithm of the ratios, each of "
-        f"{len(spreads)} groups weighing the same, less what the simulated runs differ by. The interval of a run in "
-        f"the table has the spread of all other groups ({min(spreads.values()):.2f} to "
-        f"{max(spreads.values()):.2f}), so that none is judged by itself. `towtank capacity` draws the factor as its "
-        "input `delivery`.",
+        "all that happened to it. The logarithm of the factor is a scale times Student's t with two degrees of "
+        f"freedom about 0, cut where 1 % lies beyond. The scale, {scale:.3f}, is the one figure that is fitted here, "
+        f"by maximum likelihood, each of {len(judged.scales)} groups weighing the same: in 90 % of the runs the "
+        f"factor lies between {low:.2f} and {high:.2f}. The interval of a run in the table has the scale of all "
+        f"other groups ({min(judged.scales.values()):.3f} to {max(judged.scales.values()):.3f}), so that none is "
+        f"judged by itself. Its upper end is {judged.width:.1f} times the lower one at the median. `towtank "
+        "capacity` draws the factor as its input `delivery`.",
+        "",
+        "The shape was chosen with these rows in view, by the log score of groups that were left out: "
+        f"{judged.log_score:.2f} a run. A normal distribution of the logarithm scores {normal.log_score:.2f} and "
+        f"holds {normal.held * 100:.0f} % with {normal.width:.1f} times: one run far off widens the intervals of all "
+        "others, and is still held to be impossible itself.",
     )
 
 
 def _plan_words(published: PublishedTotal) -> str:
-    return "published" if published.plan else "partly published" if published.known else "tuned"
+    if published.plan:
+        return "published"
+    fixed = ", ".join(f"{field} {value}" for field, value in published.known.items())
+    return f"tuned; {fixed}" if fixed else "tuned"
 
 
 _WHY = (
     "A ratio below 1 says that the run took longer than predicted. Published hours hold what no plan knows: "
     "restarts by hand, phases on fewer devices, tests. A tuned plan is faster than what people ran, and the "
     "software of the stack may be newer than theirs. Open-Qwen2VL shows what a language model alone leaves "
-    "out: its image encoder and its reading of images. GPT-NeoX ran with partitioned activations and a "
-    "synchronisation after each layer, which no stack here has.",
+    "out: its image encoder and its reading of images; the second version of its paper says half of the hours of "
+    "the first. GPT-NeoX ran with partitioned activations and a synchronisation after each layer, which no stack "
+    "here has.",
 )
 
 
@@ -239,9 +265,12 @@ def main(arguments: Sequence[str]) -> int:
             {name: fine_tunes.planned(one) for name, one in fine_tunes.fine_tunes().items()}
         )
         DOCUMENT.write_text(document(found, fine_tuned), encoding="utf-8")
-        DELIVERY.write_text(_delivery_file(found), encoding="utf-8")
-        spreads = spreads_left_out(found)
-        sys.stdout.write(f"interval holds {share_held(found, spreads):.2f}, spreads {spreads}\n")
+        FILE.write_text(_delivery_file(found), encoding="utf-8")
+        judged = judge(found)
+        sys.stdout.write(
+            f"interval holds {judged.held:.2f}, upper over lower end {judged.width:.2f}, log score "
+            f"{judged.log_score:.2f}, scales {judged.scales}\n"
+        )
     return 0
 
 
@@ -249,7 +278,11 @@ def _delivery_file(totals: Sequence[PredictedTotal]) -> str:
     groups = {one.published.group for one in totals}
     return (
         "# Written by `python -m towtank.autotune.capacity.totals`; docs/totals.md says how.\n"
-        f"spread: {delivery_spread(totals):.3f}\nruns: {len(totals)}\ngroups: {len(groups)}\n"
+        f"shape: {STUDENT_2.name}, of the logarithm\n"
+        f"scale: {fit_scale([one.residuals for one in totals]):.3f}\n"
+        f"runs: {len(totals)}\ngroups: {len(groups)}\n"
+        "source: totals.yaml beside the predictions of their device-hours, by maximum likelihood over groups of "
+        "equal weight\n"
     )
 
 

@@ -13,7 +13,6 @@ from towtank.hardware_profiles.files import StrictLoader
 from towtank.simulator.edge import read_record
 
 _FOLDER = Path(__file__).parent
-DELIVERY = _FOLDER / "delivery.yaml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,7 @@ class PublishedTotal:
     plan: dict[str, Any] | None = None
     """The published plan; None: not published, so the tuned one is predicted."""
     known: dict[str, Any] = field(default_factory=dict)
-    """Fields of the plan that were published where not all were; the others are tuned."""
+    """Fields of the plan that are known where not all are; the others are tuned."""
     failures: str | None = None
     """Published failure rates that are taken by analogy."""
     storage_write: str | None = None
@@ -54,23 +53,6 @@ class Totals:
 
     runs: Mapping[str, PublishedTotal]
     not_predicted: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """How far whole runs lie from their predictions, beyond what intervals of steps and failures say."""
-
-    spread: float
-    """Standard deviation of the logarithm of the device-hours."""
-    runs: int
-    groups: int
-
-
-@cache
-def delivery() -> Delivery:
-    """The spread that `python -m towtank.autotune.capacity.totals` wrote."""
-    data = yaml.safe_load(DELIVERY.read_text(encoding="utf-8"))
-    return Delivery(**data)
 
 
 @cache
