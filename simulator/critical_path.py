@@ -1,6 +1,7 @@
 """The critical path of a step: the chain of work and transfers, without a gap, that makes it as long as it is."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,6 +83,14 @@ def critical_path(step: StepTime, device: Device) -> tuple[PathPart, ...]:
         if spent > 0
     ]
     return tuple(sorted(found, key=lambda part: -part.seconds))
+
+
+def by_resource(path: Sequence[PathPart]) -> list[tuple[str, float]]:
+    """Seconds of the critical path by resource, the most used first."""
+    spent: defaultdict[str, float] = defaultdict(float)
+    for part in path:
+        spent[part.resource] += part.seconds
+    return sorted(spent.items(), key=lambda item: -item[1])
 
 
 def walk(timeline: Timeline) -> list[tuple[int, float, float]]:

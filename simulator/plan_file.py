@@ -144,8 +144,9 @@ def parse_settings(text: str) -> dict[str, Any]:
             continue
         try:
             parsed = yaml.load(value, Loader=StrictLoader)
-        except yaml.YAMLError:
-            faults.append(f"{key}: {value!r} is not a value")
+        except (yaml.YAMLError, RecursionError):
+            shown = value if len(value) < 100 else f"{value[:97]}..."
+            faults.append(f"{key}: {shown!r} is not a value")
             continue
         target, name = settings, key
         if "." in key:

@@ -97,6 +97,41 @@ def interval(features: Features, step_time_s: float) -> Interval:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Regime:
+    """What published runs of one regime say of their predictions. A group of n runs that resemble each other weighs
+    as sqrt(n) runs."""
+
+    name: str
+    rows: int
+    error: float
+    """Mean of |ln(measured / predicted)|: 0.05 is an error of 5 %."""
+    bias: float
+    """Mean of ln(measured / predicted): above 0 where steps took longer than predicted."""
+
+
+def regimes_of(prediction: "Prediction") -> tuple[Regime, ...]:
+    """The regimes of a prediction, the widest first, with the errors of their published runs; none on a calibrated
+    machine, whose steps are judged by its own."""
+    calibration = prediction.machine.calibration
+    if calibration is not None and calibration.steps is not None:
+        return ()
+    fitted, _, shipped = _shipped()
+    keys = shipped.keys(features_of(prediction))
+    if keys[0] not in fitted.scatters:
+        keys = [("pool", *key[1:]) for key in keys]
+    return tuple(
+        Regime(
+            ", ".join(key[1:]) or "all runs",
+            one.rows,
+            (one.above + one.below) / one.weight,
+            (one.above - one.below) / one.weight,
+        )
+        for key in keys
+        if (one := fitted.scatters.get(key)) is not None and one.weight > 0
+    )
+
+
 def attach_interval(prediction: "Prediction") -> Interval:
     """The interval of a prediction: from the shipped validation, or, on a calibrated machine, from the steps that its
     calibration was fitted to, 90 % of which were predicted so closely. See `interval`."""

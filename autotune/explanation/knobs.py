@@ -136,54 +136,52 @@ def knob(name: str) -> Knob:
     )
 
 
-def turned(machine: Machine, settings: Sequence[str]) -> Machine:
-    """The machine with settings such as `network.bandwidth*=2`, `network.latency/=2` or `device.hbm=192GB`.
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One change of a machine, as asked for."""
+
+    text: str
+    knob: Knob
+    factor: float | None
+    """What the property is multiplied by; None: it is set."""
+    value: float | None
+    """What it is set to, in SI; None: it is multiplied."""
+
+
+def parse_what_if(texts: Sequence[str]) -> tuple[Setting, ...]:
+    """Settings such as `network.bandwidth*=2`, `network.latency/=2` or `device.hbm=192GB`.
 
     Raises:
-        TuningError: every setting that is wrong.
+        TuningError: every setting that is wrong for any machine.
     """
     faults: list[str] = []
-    for text in settings:
+    found: list[Setting] = []
+    for text in texts:
         try:
-            machine = _set(machine, text)
+            found.append(_parsed(text))
         except TuningError as error:
             faults += error.faults
     if faults:
         raise TuningError(faults, "what-if")
-    return machine
+    return tuple(found)
 
 
-def _set(machine: Machine, text: str) -> Machine:
+def _parsed(text: str) -> Setting:
     match = _SETTING.fullmatch(text.strip())
     if match is None:
         raise TuningError([f"{text!r} must be like network.bandwidth*=2 or device.hbm=192GB"], "what-if")
     name, operator, word = match.groups()
     chosen = knob(name)
-    if not chosen.acts_on(machine):
-        raise TuningError(
-            [f"{text!r}: times of {machine.name} were measured on it as it is, so {name} cannot be changed"],
-            "what-if",
-        )
     if operator != "=":
         factor = _factor(text, word)
-        other = chosen.turn(machine, factor if operator == "*=" else 1 / factor)
-        if other == machine and factor != 1:
-            raise TuningError(
-                [f"{text!r}: {name} of {machine.name} is unknown, so nothing can be multiplied"], "what-if"
-            )
-        return other
-    present = chosen.value(machine)
-    if not present:
-        raise TuningError(
-            [f"{text!r}: {name} of {machine.name} is unknown, so nothing can be set in its place"], "what-if"
-        )
+        return Setting(text, chosen, factor if operator == "*=" else 1 / factor, None)
     try:
         value = parse_quantity(word, chosen.dimension)
     except UnitError as error:
         raise TuningError([f"{text!r}: {error}"], "what-if") from error
     if value <= 0:
         raise TuningError([f"{text!r}: must be more than 0"], "what-if")
-    return chosen.turn(machine, value / present)
+    return Setting(text, chosen, None, value)
 
 
 def _factor(text: str, word: str) -> float:
@@ -196,3 +194,50 @@ def _factor(text: str, word: str) -> float:
             [f"{text!r}: {word} must be a number from {1 / _MOST_FACTOR:g} to {_MOST_FACTOR:g}"], "what-if"
         )
     return factor
+
+
+def turned(machine: Machine, texts: Sequence[str]) -> Machine:
+    """The machine with settings as `parse_what_if` reads them, one after the other.
+
+    Raises:
+        TuningError: every setting that is wrong.
+    """
+    settings = parse_what_if(texts)
+    faults: list[str] = []
+    other = machine
+    for one in settings:
+        try:
+            other = _set(machine, other, one)
+        except TuningError as error:
+            faults += error.faults
+    if faults:
+        raise TuningError(faults, "what-if")
+    return other
+
+
+def _set(whole: Machine, machine: Machine, one: Setting) -> Machine:
+    """`machine` with one more setting; `whole` is as its profile has it."""
+    text, chosen = one.text, one.knob
+    if not chosen.acts_on(machine):
+        raise TuningError(
+            [f"{text!r}: times of {machine.name} were measured on it as it is, so {chosen.name} cannot be changed"],
+            "what-if",
+        )  # fmt: skip
+    present = chosen.value(machine)
+    if one.value is not None and not present:
+        raise TuningError(
+            [f"{text!r}: {chosen.name} of {machine.name} is unknown, so nothing can be set in its place"], "what-if"
+        )  # fmt: skip
+    factor = one.factor if one.factor is not None else (one.value or 0.0) / (present or 1.0)
+    other = chosen.turn(machine, factor)
+    if other == machine and factor != 1:
+        raise TuningError(
+            [f"{text!r}: {chosen.name} of {machine.name} is unknown, so nothing can be multiplied"], "what-if"
+        )
+    before, after = chosen.value(whole), chosen.value(other)
+    if before and after and not 1 / _MOST_FACTOR <= after / before <= _MOST_FACTOR:
+        raise TuningError(
+            [f"{text!r}: makes {chosen.name} {after / before:.3g} times that of {machine.name}; "
+             f"from {1 / _MOST_FACTOR:g} to {_MOST_FACTOR:g} times is possible"], "what-if"
+        )  # fmt: skip
+    return other

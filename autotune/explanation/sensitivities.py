@@ -14,7 +14,7 @@ STEP = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Sensitivity:
-    """Relative change of the step time over that of one property, at the present machine."""
+    """Change of the step time with 1 % more of one property, at the present machine."""
 
     knob: Knob
     elasticity: float | None
@@ -22,8 +22,10 @@ class Sensitivity:
 
 
 def sensitivities(prediction: Prediction, profile_dirs: Sequence[Path] = ()) -> tuple[Sensitivity, ...]:
-    """Elasticities of the step time of this plan by central differences of 1 %, the largest first.
+    """Elasticities of the step time of this plan, the largest first.
 
+    The mean of the difference with 1 % more, (t(1.01 x) - t(x)) / 0.01, and the central one,
+    (t(1.01 x) - t(0.99 x)) / 0.02, over t(x): of a time that goes as 1 / x the first is 1 % less than the second.
     That of memory is 0: more of it makes no step faster, but other plans possible.
 
     Raises:
@@ -51,4 +53,5 @@ def _elasticity(prediction: Prediction, knob: Knob, profile_dirs: Sequence[Path]
             prediction.model, machine, prediction.plan, stack=prediction.stack, profile_dirs=profile_dirs
         ).step_time_s
 
-    return (seconds(1 + STEP) - seconds(1 - STEP)) / (2 * STEP) / prediction.step_time_s
+    now, more, less = prediction.step_time_s, seconds(1 + STEP), seconds(1 - STEP)
+    return ((more - now) / STEP + (more - less) / (2 * STEP)) / 2 / now

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from towtank.simulator.critical_path import PathPart
 from towtank.simulator.plan import Plan
 
 _PLAIN: Mapping[str, str] = {
@@ -46,6 +47,11 @@ def words(kind: str, plan: Plan) -> str:
         experts = " of experts" if group == "expert_shard" else ""
         return f"{collective} of {_OF_SHARDS.get(collective, 'shards')}{experts}"
     return _GROUPS.get(group, "{} over " + group).format(collective)
+
+
+def path_words(part: PathPart, plan: Plan) -> str:
+    """What a part of the critical path is called, as the same work is in the breakdown."""
+    return words(f"exposed {part.kind}" if part.resource.startswith("network") else part.kind, plan)
 
 
 def _gradient_collective(plan: Plan) -> str:

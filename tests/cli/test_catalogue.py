@@ -14,7 +14,7 @@ from towtank.simulator.stacks.load import list_stacks
     [("machines", list_machines()), ("devices", list_devices()), ("stacks", list_stacks())],
 )
 def test_list_has_every_name(towtank, command, names) -> None:
-    rows = json.loads(towtank(command, "--json").out)
+    rows = json.loads(towtank(command, "--json").out)[command]
     assert [row["name"] for row in rows] == names
     out = towtank(command).out
     assert max(map(len, out.splitlines())) <= 100
@@ -24,8 +24,22 @@ def test_list_has_every_name(towtank, command, names) -> None:
         assert json.loads(towtank(command, "show", name, "--json").out)
 
 
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        (("machines",), "machines"), (("devices",), "devices"), (("stacks",), "stacks"), (("models",), "models"),
+        (("machines", "show", "selene"), "figures"), (("devices", "show", "h100-80gb-sxm"), "figures"),
+    ],
+)  # fmt: skip
+def test_a_list_is_an_object_that_names_its_schema(towtank, command, named) -> None:
+    found = json.loads(towtank(*command, "--json").out)
+    assert list(found) == ["schema", named]
+    assert found["schema"] == 1
+    assert found[named]
+
+
 def test_models_list_has_every_name_and_alias_once(towtank) -> None:
-    rows = json.loads(towtank("models", "--json").out)
+    rows = json.loads(towtank("models", "--json").out)["models"]
     assert sorted(name for row in rows for name in (row["name"], *row["aliases"])) == list_models()
     assert towtank("models").out.count("llama3-8b") == 1
 
@@ -55,8 +69,7 @@ def test_show_of_a_machine_names_sources_and_what_is_unknown(towtank) -> None:
 def test_private_profiles_are_listed(towtank, tmp_path) -> None:
     (tmp_path / "machines").mkdir()
     (tmp_path / "machines" / "mine.yaml").write_text("name: mine\nfrom: selene\ndescription: a copy\n")
-    names = {
-        row["name"] for row in json.loads(towtank("machines", "--json", "--profiles", str(tmp_path)).out)
-    }
+    found = json.loads(towtank("machines", "--json", "--profiles", str(tmp_path)).out)
+    names = {row["name"] for row in found["machines"]}
     assert {"mine", "selene"} <= names
     assert "a copy" in towtank("machines", "show", "mine", "--profiles", str(tmp_path)).out

@@ -21,7 +21,9 @@ def test_measured_step_times_by_hand() -> None:
 
 
 def test_demo_predicts_every_run_plausibly(towtank) -> None:
-    rows = json.loads(towtank("demo", "--json").out)
+    found = json.loads(towtank("demo", "--json").out)
+    assert found["schema"] == 1
+    rows = found["runs"]
     assert len(rows) == 4
     for row in rows:
         assert row["relative_error"] == pytest.approx(row["predicted_s"] / row["measured_s"] - 1)
@@ -32,7 +34,7 @@ def test_demo_predicts_every_run_plausibly(towtank) -> None:
 
 def test_demo_for_people(towtank) -> None:
     out = towtank("demo").out
-    rows = {row["title"]: row for row in json.loads(towtank("demo", "--json").out)}
+    rows = {row["title"]: row for row in json.loads(towtank("demo", "--json").out)["runs"]}
     for title, row in rows.items():
         line = next(line for line in out.splitlines() if line.strip().startswith(title))
         assert f"{100 * row['relative_error']:+.1f} %" in line

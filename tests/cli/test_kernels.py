@@ -18,7 +18,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _states(towtank: Callable[..., Any]) -> dict[tuple[str, str], str]:
-    rows = json.loads(towtank("kernels", "list", "--device", "cpu", "--json").out)
+    rows = json.loads(towtank("kernels", "list", "--device", "cpu", "--json").out)["kernels"]
     return {(row["kernel"], row["backend"]): row["state"] for row in rows}
 
 
@@ -61,7 +61,7 @@ def test_a_tile_that_failed_beside_one_that_passed_is_counted(towtank: Callable[
 
     for swap, faults in ((0, ()), (1, (Fault("m=1", "out of resources"),))):
         record(Verdict("matmul_dgrad", "library", "float32", {"swap": swap}, 4, 0.5, faults), "cpu", 1)
-    rows = json.loads(towtank("kernels", "list", "--device", "cpu", "--json").out)
+    rows = json.loads(towtank("kernels", "list", "--device", "cpu", "--json").out)["kernels"]
     (row,) = [each for each in rows if (each["kernel"], each["backend"]) == ("matmul_dgrad", "library")]
     assert row["state"] == "validated in part"
     assert row["status"] == "validated: fp32; not fp16 bf16 fp64; 1 tile failed and not used"
@@ -157,7 +157,9 @@ def test_a_sweep_that_is_broken_off_keeps_what_it_has(
 def test_a_backend_is_compared_with_the_library(towtank: Callable[..., Any]) -> None:
     call = ("kernels", "compare", "--device", "cpu", "--backend", "library")
     done = towtank(*call, "--kernel", "gelu", "--shape", "8x16", "--json")
-    (row,) = json.loads(done.out)
+    found = json.loads(done.out)
+    assert found["schema"] == 1
+    (row,) = found["comparisons"]
     assert (row["kernel"], row["sizes"], row["library"]) == ("gelu", "rows=8 columns=16", "library")
     assert row["speed"] == pytest.approx(row["library_seconds"] / row["seconds"])
     for wrong, text in (
@@ -184,7 +186,9 @@ def test_a_gpu_that_is_not_there_is_a_status(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     done = towtank("kernels", "list", "--device", "cuda", "--json")
     assert done.code == 0
-    rows = json.loads(done.out)
+    found = json.loads(done.out)
+    assert found["schema"] == 1
+    rows = found["kernels"]
     assert {row["state"] for row in rows} == {"not available"}
     assert {row["reason"] for row in rows if row["backend"] == "library"} == {
         "no GPU that torch can use was found"

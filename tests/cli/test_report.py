@@ -1,13 +1,14 @@
 """`towtank report`: its files, and what it says of wrong ones."""
 
 import errno
+import shlex
 from pathlib import Path
 
 import pytest
 
 from towtank.cli.failure import InputError
 from towtank.cli.report import write_page
-from towtank.pages.records import Page
+from towtank.pages.records import Page, Section
 
 
 @pytest.fixture
@@ -57,6 +58,61 @@ def test_a_file_that_cannot_be_written_stays_what_it_was(tmp_path: Path, monkeyp
     assert [found.name for found in tmp_path.iterdir()] == ["step.md"]
     assert list(write_page(page, None, path, None)) == [path]
     assert path.read_text().startswith("# t")
+
+
+def test_a_folder_that_goes_away_meanwhile_is_one_message(
+    towtank, plan: str, tmp_path: Path, monkeypatch
+) -> None:
+    from towtank.pages import step_report
+
+    folder = tmp_path / "out"
+    folder.mkdir()
+    real = step_report.step_report
+
+    def slow(*given, **named):
+        folder.rmdir()
+        return real(*given, **named)
+
+    monkeypatch.setattr(step_report, "step_report", slow)
+    outcome = towtank("report", plan, "--html", str(folder / "step.html"))
+    assert outcome.code == 2
+    assert outcome.err.endswith(
+        f"towtank: {folder}/step.html: No such file or directory; name another file\n"
+    )
+    assert "Traceback" not in outcome.err
+
+
+def test_a_link_stays_a_link_and_a_long_name_is_written(tmp_path: Path) -> None:
+    page, link, long = Page("t", "s", []), tmp_path / "link.md", tmp_path / ("a" * 250)
+    (tmp_path / "real.md").write_text("before")
+    link.symlink_to("real.md")
+    (tmp_path / "round").symlink_to("round")
+    assert list(write_page(page, None, link, long)) == [link, long]
+    assert link.is_symlink()
+    assert (tmp_path / "real.md").read_text().startswith("# t")
+    list(write_page(page, None, tmp_path / "round", None))  # a link to itself is replaced, with no traceback
+
+
+def test_a_name_that_is_no_utf8_is_written(tmp_path: Path) -> None:
+    page = Page("t", "s", [Section("a", commands=["towtank report plan\udcff.yaml"])])
+    path = tmp_path / "step.md"
+    list(write_page(page, None, path, None))
+    assert "plan?.yaml" in path.read_text()
+
+
+def test_its_commands_run_and_write_the_same(towtank, plan: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    first = towtank(
+        "report", plan, "--machine", "alps:nodes=2", "--markdown", "a b.md", "--profiles", str(tmp_path)
+    )
+    assert first.code == 0
+    text = Path("a b.md").read_text()
+    lines = text.split("```\n")[1].splitlines()
+    assert [shlex.split(line)[1] for line in lines] == ["predict", "explain", "report"]
+    Path("a b.md").unlink()
+    for line in lines:
+        assert towtank(*shlex.split(line)[1:]).code == 0
+    assert Path("a b.md").read_text() == text
 
 
 def test_a_plan_that_is_not_there_is_one_message(towtank, tmp_path: Path) -> None:

@@ -73,6 +73,13 @@ def test_a_plan_without_a_model_asks_for_one(towtank: Run) -> None:
     assert "no model is given; give --model NAME" in found.err
 
 
+def test_a_plan_file_that_is_not_there_is_the_only_fault(towtank: Run, tmp_path: Path) -> None:
+    found = towtank("run", str(tmp_path / "none.yaml"))
+    assert found.code == 2
+    assert "none.yaml: cannot be read" in found.err
+    assert "no model is given" not in found.err
+
+
 def test_a_launcher_with_another_number_of_processes_is_refused(
     towtank: Run, plan: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,6 +46,16 @@ def test_a_port_that_is_taken_is_one_message(towtank) -> None:
     )
 
 
+def test_a_search_that_is_stopped_at_once_says_so(tmp_path: Path) -> None:
+    searches = Searches()
+    name = searches.start(FORM, tmp_path)
+    assert searches.stop(name)
+    searches._all[name].follower.join(60)
+    state = searches.state(name)
+    searches.close()
+    assert state == {"state": "failed", "faults": ["stopped before the first plan was found"]}
+
+
 def test_a_third_search_has_to_wait_and_closing_ends_all(tmp_path: Path) -> None:
     searches = Searches()
     names = [searches.start(FORM, tmp_path) for _ in range(3)]

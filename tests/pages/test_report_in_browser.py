@@ -26,8 +26,12 @@ CONTRAST = """() => {
   for (const e of document.querySelectorAll(texts)) {
     if (!e.textContent.trim()) continue;
     const style = getComputedStyle(e), inSvg = e.namespaceURI.includes('svg');
-    if (e.classList.contains('bartext')) continue;   // on the bar, not on the page: plotly chooses black or white
-    const a = light(numbers(inSvg ? style.fill : style.color)), b = light(ground(inSvg ? e.closest('.plot') : e));
+    // a text within a bar stands on the bar, not on the page
+    const bar = e.classList.contains('bartext') && e.parentElement.querySelector('path');
+    const [inner, outer] = [e, bar || e].map((one) => one.getBoundingClientRect());
+    const on = bar && inner.left >= outer.left && inner.right <= outer.right;
+    const below = on ? numbers(getComputedStyle(bar).fill) : ground(inSvg ? e.closest('.plot') : e);
+    const a = light(numbers(inSvg ? style.fill : style.color)), b = light(below);
     const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
     if (ratio < 4.5) found.push([e.tagName, e.textContent.slice(0, 30), ratio]);
   }
@@ -65,6 +69,27 @@ def test_every_plot_is_drawn_and_legible(browser, file: Path, width: int, colour
     page.locator("#theme").click()
     assert page.evaluate(CONTRAST) == []
     assert said == []
+    context.close()
+
+
+@pytest.mark.parametrize("choice", ["system", "button"])
+def test_it_prints_black_on_white_also_from_the_dark(browser, file: Path, choice: str) -> None:
+    colours = "dark" if choice == "system" else "light"
+    context = browser.new_context(viewport={"width": 700, "height": 900}, color_scheme=colours, offline=True)
+    page = context.new_page()
+    page.goto(file.as_uri())
+    page.locator("#plot-scaling .trace").first.wait_for(timeout=60_000)
+    if choice == "button":
+        page.locator("#theme").click()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
+    assert page.evaluate(CONTRAST) == []
+    assert page.evaluate(EMPTY) == []
+    assert not page.locator("nav").is_visible()
+    assert page.pdf().startswith(b"%PDF")
     context.close()
 
 

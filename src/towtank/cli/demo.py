@@ -28,7 +28,7 @@ def demo(json: Json = False) -> None:
 
     results = [(run, _predicted(run)) for run in demo_runs()]
     if json:
-        emit_json([_mapping(run, prediction) for run, prediction in results])
+        emit_json({"runs": [_mapping(run, prediction) for run, prediction in results]})
         return
     emit(_text(results))
 

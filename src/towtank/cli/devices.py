@@ -31,7 +31,7 @@ def devices(context: typer.Context, json: Json = False, profiles: Profiles = Non
 
     rows = device_rows(tuple(profiles or ()))
     if json:
-        emit_json([asdict(row) for row in rows])
+        emit_json({"devices": [asdict(row) for row in rows]})
         return
     cells = [
         (row.name, row.unit, row.peak_bf16, row.memory, row.memory_bandwidth, row.description) for row in rows

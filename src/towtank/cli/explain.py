@@ -18,6 +18,7 @@ Examples:
   towtank explain plan.yaml
   towtank explain plan.yaml --set "network.bandwidth*=2" --set device.hbm=192GB
   towtank explain plan.yaml --model gpt3-175b --machine selene --stack megatron-2021 --json
+  towtank predict --plan plan.yaml --set recompute=none   # what explain says next, tried
 
 \b
 Properties for --set: device.flop, device.hbm, device.hbm_bandwidth, node.bandwidth, node.latency, network.bandwidth,
@@ -47,12 +48,15 @@ def explain(
     The critical path is the chain of operations without a gap that makes the step as long as it is. A sensitivity of
     -0.8 means that 1 % more of a property makes the step 0.8 % shorter.
     """
+    from towtank.autotune.explanation.knobs import parse_what_if
     from towtank.cli.explain_text import explanation_text, explanation_to_mapping
+    from towtank.cli.failure import Inputs
     from towtank.cli.job import load_job
     from towtank.cli.text import emit, emit_json
 
-    folders = tuple(profiles or ())
-    job = load_job(plan, model, machine, stack, folders)
+    folders, inputs = tuple(profiles or ()), Inputs()
+    inputs.take(lambda: parse_what_if(what_if or ()))
+    job = load_job(plan, model, machine, stack, folders, inputs=inputs)
     found = _explained(job, what_if or (), top, folders)
     if json:
         emit_json(explanation_to_mapping(found))

@@ -3,12 +3,13 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from towtank.autotune.explanation.actions import actions, next_plans, nothing_next
 from towtank.autotune.explanation.sensitivities import Sensitivity
-from towtank.autotune.reasons.difference import AS_FAST
-from towtank.autotune.reasons.survey import Survey
-from towtank.autotune.reasons.words import words
+from towtank.autotune.reasons.survey import JudgedNeighbour, Survey
+from towtank.autotune.reasons.words import path_words
 from towtank.cli.text import gibibytes, paragraph, percent, seconds, table
-from towtank.simulator.critical_path import PathPart
+from towtank.simulator.critical_path import PathPart, by_resource
+from towtank.simulator.plan_file import plan_to_mapping
 from towtank.simulator.predict import Prediction
 
 SCHEMA = 1
@@ -45,19 +46,11 @@ def explanation_text(found: Explanation) -> str:
     return "\n\n".join(parts)
 
 
-def resources(path: tuple[PathPart, ...]) -> list[tuple[str, float]]:
-    """Seconds of the critical path by resource, the most used first."""
-    spent: dict[str, float] = {}
-    for part in path:
-        spent[part.resource] = spent.get(part.resource, 0.0) + part.seconds
-    return sorted(spent.items(), key=lambda item: -item[1])
-
-
 def _path(found: Explanation) -> str:
     total = found.prediction.step_time_s
     rows = [
         (
-            words(part.kind, found.prediction.plan),
+            path_words(part, found.prediction.plan),
             part.resource,
             seconds(part.seconds),
             percent(part.seconds / total),
@@ -68,7 +61,7 @@ def _path(found: Explanation) -> str:
     if rest:
         spent = sum(part.seconds for part in rest)
         rows.append((f"{len(rest)} more", "", seconds(spent), percent(spent / total)))
-    name, spent = resources(found.path)[0]
+    name, spent = by_resource(found.path)[0]
     heading = f"Limited by {name}: {percent(spent / total)} of the critical path, which is"
     return f"{heading}\n{table(rows)}"
 
@@ -85,28 +78,10 @@ def _sensitivities(found: Explanation) -> str:
     return f"Step time for 1 % more of\n{table(rows)}"
 
 
-def actions(found: Explanation) -> list[str]:
-    """Changes of the plan that make the step faster, in words, the best first."""
-    own = found.prediction.step_time_s
-    better = [each for each in found.survey.best if each.prediction.step_time_s < own * (1 - AS_FAST)]
-    lines = [f"{each.change}: {percent(1 - each.prediction.step_time_s / own)} faster" for each in better]
-    beyond = found.survey.out_of_reach
-    if beyond is not None and beyond.prediction.step_time_s < own:
-        missing = beyond.prediction.peak_memory_bytes - beyond.prediction.memory_capacity_bytes
-        lines.append(
-            f"with {gibibytes(max(missing, 0.0))} more memory a device, {beyond.change}: "
-            f"{percent(1 - beyond.prediction.step_time_s / own)} faster"
-        )
-    return lines
-
-
 def _actions(found: Explanation) -> str:
-    lines = actions(found)
+    lines = actions(found.prediction, found.survey)
     if not lines:
-        legal = found.survey.legal
-        return (
-            f"Next: none of {legal:,} legal plans one step away is faster; `towtank tune` searches all plans"
-        )
+        return f"Next: {nothing_next(found.prediction, found.survey)}; `towtank tune` searches all plans"
     return "Next\n" + "\n".join(paragraph(f"- {line}") for line in lines)
 
 
@@ -131,10 +106,11 @@ def explanation_to_mapping(found: Explanation) -> dict[str, Any]:
         "stack": prediction.stack.name,
         "step_time_s": prediction.step_time_s,
         "fits": prediction.fits,
-        "limited_by": resources(found.path)[0][0],
+        "limited_by": by_resource(found.path)[0][0],
         "critical_path": [asdict(part) for part in found.path],
         "sensitivities": {one.knob.name: one.elasticity for one in found.sensitivities},
-        "actions": actions(found),
+        "actions": actions(found.prediction, found.survey),
+        "next_plans": [_next_to_mapping(each) for each in next_plans(found.prediction, found.survey)],
     }
     if found.changed is not None:
         document["what_if"] = {
@@ -145,3 +121,12 @@ def explanation_to_mapping(found: Explanation) -> dict[str, Any]:
             "fits": found.changed.fits,
         }
     return document
+
+
+def _next_to_mapping(each: JudgedNeighbour) -> dict[str, Any]:
+    return {
+        "change": each.change,
+        "step_time_s": each.prediction.step_time_s,
+        "peak_memory_bytes": each.prediction.peak_memory_bytes,
+        "plan": plan_to_mapping(each.prediction.plan),
+    }

@@ -14,7 +14,7 @@ def print_figures(rows: "Sequence[FigureRow]", json: bool) -> None:
     if json:
         from dataclasses import asdict
 
-        emit_json([asdict(row) for row in rows])
+        emit_json({"figures": [asdict(row) for row in rows]})
         return
     numbers: dict[tuple[str, str], int] = {}
     cells = []

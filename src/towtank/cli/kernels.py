@@ -84,7 +84,7 @@ def list_(device: Device = None, json: Json = False) -> None:
         for backend in kernel.backends
     ]
     if json:
-        emit_json(rows)
+        emit_json({"kernels": rows})
         return
     cells = [
         (row["kernel"], row["backend"], " ".join(precision(each) for each in row["dtypes"]), row["status"])

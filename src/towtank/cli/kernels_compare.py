@@ -66,7 +66,7 @@ def compare(
     problems = _problems(choice, kernel, shape, dtype)
     found = list(measured(problems, by, choice.device, progress=progress))
     if json:
-        emit_json([{**asdict(each), "speed": each.speed} for each in found])
+        emit_json({"comparisons": [{**asdict(each), "speed": each.speed} for each in found]})
     else:
         emit(_text(found))
 

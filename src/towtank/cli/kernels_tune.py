@@ -180,7 +180,7 @@ def _tune_modes(
         with writing():
             write_modes(out, times, [f"Device: {where}. Date: {date}. By towtank kernels tune."])
     if json:
-        emit_json([asdict(each) for each in choices(times)])
+        emit_json({"modes": [asdict(each) for each in choices(times)]})
         return
     emit(f"Modes of matrix multiplies on {where}\n")
     emit(_text(choices(times)))

@@ -31,7 +31,7 @@ def machines(context: typer.Context, json: Json = False, profiles: Profiles = No
 
     rows = machine_rows(tuple(profiles or ()))
     if json:
-        emit_json([asdict(row) for row in rows])
+        emit_json({"machines": [asdict(row) for row in rows]})
         return
     cells = [
         (

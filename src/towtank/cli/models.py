@@ -29,7 +29,7 @@ def models(context: typer.Context, json: Json = False) -> None:
 
     rows = _rows()
     if json:
-        emit_json(rows)
+        emit_json({"models": rows})
         return
     cells = [
         (

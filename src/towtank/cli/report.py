@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +13,8 @@ from towtank.cli.options import Machine, Model, Profiles, Stack
 
 if TYPE_CHECKING:
     from towtank.pages.records import Page
+
+    _Options = Sequence[tuple[str, str | Path | None]]
 
 EXAMPLES = """\
 \b
@@ -55,18 +57,28 @@ def report(
     folders = tuple(profiles or ())
     job = load_job(plan, model, machine, stack, folders)
     check_files(html, markdown, csv)
-    words = [f"{name} {shlex.quote(value)}" for name, value in (
-        ("--model", model), ("--machine", machine), ("--stack", stack)) if value]  # fmt: skip
-    options = " ".join([shlex.quote(str(plan)), *words])
-    commands = [f"towtank {command} {options}" for command in ("predict --plan", "explain", "report")]
+    given = [("--model", model), ("--machine", machine), ("--stack", stack)]
+    given += [("--profiles", str(folder)) for folder in folders]
+    files = (("--html", html), ("--markdown", markdown), ("--csv", csv))
     page = page_of(
         step_report(
-            predicted(job, folders), commands, profile_dirs=folders,
+            predicted(job, folders), _commands(plan, given, files), profile_dirs=folders,
             progress=lambda done, total: progress_bar("neighbours", done=done, total=total),
         )
     )  # fmt: skip
     for path in write_page(page, html, markdown, csv):
-        emit(f"wrote {path}")
+        if path.is_file():  # else it is a pipe, such as /dev/stdout, that somebody reads
+            emit(f"wrote {path}")
+
+
+def _commands(plan: Path, given: "_Options", files: "_Options") -> list[str]:
+    """Lines that reproduce the page from the folder in which it was asked for."""
+
+    def line(command: str, options: "_Options") -> str:
+        words = [f"{name} {shlex.quote(str(value))}" for name, value in options if value is not None]
+        return " ".join([f"towtank {command}", shlex.quote(str(plan)), *words])
+
+    return [line("predict --plan", given), line("explain", given), line("report", [*given, *files])]
 
 
 def write_page(page: "Page", html: Path | None, markdown: Path | None, csv: Path | None) -> "Iterator[Path]":
@@ -90,11 +102,12 @@ def write_page(page: "Page", html: Path | None, markdown: Path | None, csv: Path
 
 
 def _write(path: Path, text: str) -> None:
-    if path.exists() and not path.is_file():
-        path.write_text(text, encoding="utf-8")  # a device such as /dev/stdout
+    # a link stays one; what of a name is no UTF-8 becomes a question mark
+    whole, text = Path(os.path.realpath(path)), text.encode("utf-8", "replace").decode()
+    if path.exists() and not (path.is_file() and os.access(whole.parent, os.W_OK)):
+        path.write_text(text, encoding="utf-8")  # a device such as /dev/stdout, or a folder that is not ours
         return
-    whole = path.resolve()
-    part = whole.with_name(f".{whole.name}.{os.getpid()}")
+    part = whole.with_name(f".towtank-{os.getpid()}.part")
     try:
         part.write_text(text, encoding="utf-8")
         part.replace(whole)
@@ -113,7 +126,7 @@ def check_files(*paths: Path | None) -> None:
         for path in paths
         if path and path.parent.is_dir() and not os.access(path if path.exists() else path.parent, os.W_OK)
     ]
-    given = [path.resolve() for path in paths if path]
+    given = [os.path.realpath(path) for path in paths if path]
     if len(set(given)) < len(given):
         faults.append("two kinds of the report are asked in one file; name one for each")
     if faults:

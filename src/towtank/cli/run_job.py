@@ -59,20 +59,24 @@ def prepare(asked: Asked) -> "tuple[RunRequest, Loaded]":
 
     inputs = Inputs()
     document, plan = _plan(asked, inputs)
-    names = references(asked.plan, document, asked.references)
+    names = references(asked.plan, document or {}, asked.references)
     inputs.take(lambda: one_of("--dtype", asked.training.dtype, (None, *_DTYPES)))
     inputs.take(lambda: one_of("--device", asked.devices.device, (None, *_DEVICES)))
     _check_numbers(asked, inputs)
     _check_files(asked, inputs)
     goldfish = inputs.take(lambda: _goldfish(asked.training))
+    if names.model is None and document is not None:  # else the file that may name it could not be read
+        inputs.faults.append(
+            "no model is given; give --model NAME, or write `model: NAME` into the plan file; tiny-llama is small"
+        )
     job = _load(names, plan, asked, inputs)
     inputs.check()
     assert job is not None  # else check has raised
     return _request(asked, job, names.model or "", goldfish), job
 
 
-def _plan(asked: Asked, inputs: Inputs) -> "tuple[dict[str, Any], PlanFile | None]":
-    """The mapping in the plan file, and the plan."""
+def _plan(asked: Asked, inputs: Inputs) -> "tuple[dict[str, Any] | None, PlanFile | None]":
+    """The mapping in the plan file, and the plan; None where the file cannot be read."""
     from towtank.simulator.plan_file import (
         PlanFile,
         parse_settings,
@@ -84,7 +88,7 @@ def _plan(asked: Asked, inputs: Inputs) -> "tuple[dict[str, Any], PlanFile | Non
     path = asked.plan
     document = {} if path is None else inputs.take(lambda: read_plan_mapping(path))
     if document is None:
-        return {}, None
+        return None, None
 
     def load() -> PlanFile:
         changes = parse_settings(",".join(asked.settings))
@@ -100,10 +104,6 @@ def _load(names: "References", plan: "PlanFile | None", asked: Asked, inputs: In
     from towtank.simulator.models.load import load_model
     from towtank.simulator.stacks.load import load_stack
 
-    if names.model is None:
-        inputs.faults.append(
-            "no model is given; give --model NAME, or write `model: NAME` into the plan file; tiny-llama is small"
-        )
     name = names.model
     model = inputs.take(lambda: load_model(name)) if name is not None else None
     # options name what to measure against; a plan file may name another machine than this one

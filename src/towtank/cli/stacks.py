@@ -27,12 +27,11 @@ def stacks(context: typer.Context, json: Json = False) -> None:
 
     loaded = [load_stack(name) for name in list_stacks()]
     if json:
-        emit_json(
-            [
-                {"name": stack.name, "description": stack.description, "fitted": stack.fitted.source}
-                for stack in loaded
-            ]
-        )
+        rows = [
+            {"name": stack.name, "description": stack.description, "fitted": stack.fitted.source}
+            for stack in loaded
+        ]
+        emit_json({"stacks": rows})
         return
     emit(table([(stack.name, stack.description) for stack in loaded], ("stack", "what it is")))
 

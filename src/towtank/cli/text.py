@@ -39,12 +39,11 @@ def _give_up_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def emit_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
-    """Print a JSON document on the standard output; a mapping that does not say its schema has the first one."""
+def emit_json(document: Mapping[str, Any]) -> None:
+    """Print a JSON document on the standard output; one that does not say its schema has the first one."""
     import json
 
-    named = {"schema": 1, **document} if isinstance(document, Mapping) else document
-    emit(json.dumps(named, indent=2, allow_nan=False))
+    emit(json.dumps({"schema": 1, **document}, indent=2, allow_nan=False))
 
 
 def seconds(value_s: float) -> str:

@@ -32,6 +32,10 @@ def ui(
     from towtank.pages.local.server import ADDRESS, listen, serve
 
     try:
+        folder = Path.cwd()
+    except OSError as error:
+        raise InputError("the folder that this was started in has gone; start it in another") from error
+    try:
         sock = listen(port)
     except OSError as error:
         raise InputError(
@@ -44,6 +48,6 @@ def ui(
 
         webbrowser.open(address)
     try:
-        serve(sock, Path.cwd())
+        serve(sock, folder)
     except KeyboardInterrupt:
         emit("ended")

@@ -1,6 +1,7 @@
 """A page as one HTML file that needs nothing else: plotly inside, no network."""
 
 import json
+import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -51,9 +52,9 @@ def _entry(number: int, section: Section) -> str:
 def _section(number: int, section: Section) -> str:
     parts = [f'<section id="section-{number}" aria-labelledby="title-{number}">']
     parts.append(f'<h2 id="title-{number}">{escape(section.title)}</h2>')
-    parts += [f"<p>{escape(text)}</p>" for text in section.paragraphs]
+    parts += [f"<p>{_prose(text)}</p>" for text in section.paragraphs]
     if section.items:
-        parts.append("<ul>" + "".join(f"<li>{escape(item)}</li>" for item in section.items) + "</ul>")
+        parts.append("<ul>" + "".join(f"<li>{_prose(item)}</li>" for item in section.items) + "</ul>")
     if section.plot is not None:
         parts.append(_plot(section.plot))
     if section.table is not None:
@@ -62,6 +63,11 @@ def _section(number: int, section: Section) -> str:
         parts.append(f'<pre tabindex="0"><code>{escape(chr(10).join(section.commands))}</code></pre>')
     parts.append("</section>")
     return "\n".join(parts)
+
+
+def _prose(text: str) -> str:
+    """Text in which `commands` stand in backticks, as in Markdown."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def _plot(plot: Plot) -> str:
@@ -92,5 +98,7 @@ def _cells(row: Sequence[Cell], columns: Sequence[str]) -> str:
 
 
 def cell_text(cell: Cell) -> str:
-    """A cell as text: numbers with four digits."""
-    return f"{cell:.4g}" if isinstance(cell, float) else f"{cell:,}" if isinstance(cell, int) else cell
+    """A cell as text: numbers with four digits, large ones whole with commas between thousands."""
+    if isinstance(cell, float):
+        return f"{cell:.4g}" if abs(cell) < 1e4 else f"{cell:,.0f}"
+    return f"{cell:,}" if isinstance(cell, int) else cell

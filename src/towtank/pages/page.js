@@ -18,6 +18,8 @@
     return Object.assign({}, layout, {
       height: layout.height + (narrow ? 19 * Math.max(0, entries - 3) : 0),
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: text },
+      // left to itself plotly writes on a light bar in a grey that is too close to it
+      template: { data: { bar: [{ insidetextfont: { color: night ? "#14171a" : "#fff" } }] } },
       colorway: colours[night ? "dark" : "light"], margin: { t: layout.showlegend ? 64 : 12, r: 16, b: 48, l: 48 },
       xaxis: axis(layout.xaxis), yaxis: axis(layout.yaxis),
     });

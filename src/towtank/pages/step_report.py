@@ -4,22 +4,28 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from towtank.autotune.explanation.actions import actions, nothing_next
 from towtank.autotune.explanation.sensitivities import Sensitivity, sensitivities
-from towtank.autotune.reasons.difference import AS_FAST
 from towtank.autotune.reasons.survey import Survey, survey
 from towtank.autotune.task import TuningTask
+from towtank.hardware_profiles.errors import UnknownFigure
+from towtank.hardware_profiles.load import load_machine
+from towtank.hardware_profiles.records import Machine, chosen
 from towtank.pages import plots
+from towtank.pages.plots_over_time import memory_plot, timeline_plot
 from towtank.pages.records import Page, Section, Table
-from towtank.simulator.critical_path import PathPart, critical_path
+from towtank.pages.roofline import roofline_plot
+from towtank.simulator.critical_path import PathPart, by_resource, critical_path
 from towtank.simulator.errors import PlanError
+from towtank.simulator.plan import Plan
 from towtank.simulator.plan_file import plan_to_mapping
 from towtank.simulator.predict import Prediction, predict
 from towtank.simulator.report.caveats import caveats
-from towtank.validation.intervals import Interval, attach_interval
+from towtank.validation.intervals import Interval, Regime, attach_interval, regimes_of
 
 GIB = 2.0**30
-REPLICAS = (1, 2, 4, 8)
-"""Multiples of the plan's data-parallel degree in the scaling plot; the batch grows with it."""
+REPLICAS = (2, 4, 8)
+"""Multiples and parts of the plan's data-parallel degree in the scaling plot; the batch goes with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +34,8 @@ class StepReport:
 
     prediction: Prediction
     interval: Interval
+    regimes: tuple[Regime, ...]
+    """Validated regimes of the step, the widest first."""
     path: tuple[PathPart, ...]
     sensitivities: tuple[Sensitivity, ...]
     survey: Survey
@@ -57,6 +65,7 @@ def step_report(
     return StepReport(
         prediction=prediction,
         interval=attach_interval(prediction),
+        regimes=regimes_of(prediction),
         path=critical_path(prediction.step, prediction.machine.device),
         sensitivities=sensitivities(prediction, profile_dirs),
         survey=survey(task, plan, prediction, top=top, progress=progress),
@@ -66,22 +75,31 @@ def step_report(
 
 
 def _scaled(prediction: Prediction, profile_dirs: Sequence[Path]) -> tuple[tuple[int, Prediction], ...]:
-    """Predictions with more replicas, as far as the machine has devices."""
-    found = [(prediction.plan.num_devices, prediction)]
-    for factor in REPLICAS[1:]:
-        plan = replace(
-            prediction.plan,
-            data=prediction.plan.data * factor,
-            global_batch=prediction.plan.global_batch * factor,
-        )
+    """Predictions with fewer and with more replicas, as far as the plan divides and the machine has nodes."""
+    machine = _whole(prediction.machine, profile_dirs)
+
+    def replicas(plan: Plan) -> Prediction | None:
         try:
-            other = predict(
-                prediction.model, prediction.machine, plan, stack=prediction.stack, profile_dirs=profile_dirs
-            )
-        except PlanError:
-            break  # the machine is smaller, or the plan's shards do not divide
-        found.append((plan.num_devices, other))
-    return tuple(found)
+            return predict(prediction.model, machine, plan, stack=prediction.stack, profile_dirs=profile_dirs)
+        except (PlanError, UnknownFigure):
+            return None  # the machine is smaller, shards do not divide, or nobody knows links between groups
+
+    plan = prediction.plan
+    fewer = [
+        replace(plan, data=plan.data // part, global_batch=plan.global_batch // part)
+        for part in REPLICAS
+        if plan.data % part == 0 and plan.global_batch % part == 0
+    ]
+    more = [replace(plan, data=plan.data * part, global_batch=plan.global_batch * part) for part in REPLICAS]
+    found = [prediction, *(other for each in (*fewer, *more) if (other := replicas(each)) is not None)]
+    return tuple(sorted(((one.plan.num_devices, one) for one in found), key=lambda point: point[0]))
+
+
+def _whole(machine: Machine, profile_dirs: Sequence[Path]) -> Machine:
+    """The machine with all its nodes where somebody has sized it; a generic one has as many as are asked for."""
+    if not chosen(machine, "num_nodes"):
+        return machine
+    return replace(machine, num_nodes=load_machine(machine.name, profile_dirs).num_nodes)
 
 
 def page_of(report: StepReport) -> Page:
@@ -95,17 +113,15 @@ def page_of(report: StepReport) -> Page:
             ["The chain of operations without a gap that makes the step as long as it is."],
             plot=plots.path_plot(prediction, report.path),
         ),
-        Section("Pipeline", plot=plots.timeline_plot(prediction)),
-        Section("Memory over the step", plot=plots.memory_plot(prediction)),
-        Section("Roofline of the operations", plot=plots.roofline_plot(prediction)),
+        Section("Pipeline", plot=timeline_plot(prediction)),
+        Section("Memory over the step", plot=memory_plot(prediction)),
+        Section("Roofline of the operations", plot=roofline_plot(prediction)),
         Section("What matters of the machine", plot=plots.sensitivity_plot(report.sensitivities)),
         Section(
             "Plans one step away", items=_better(report), plot=plots.front_plot(prediction, report.survey)
         ),
     ]
-    if len(report.scaling) > 1:
-        sections.append(Section("Scaling of this plan", plot=plots.scaling_plot(report.scaling)))
-    sections += [_validation(report), _grounds(report), _reproduce(report)]
+    sections += [_scaling(report), _validation(report), _grounds(report), _reproduce(report)]
     title = f"{prediction.model.name} on {prediction.plan.num_devices:,} devices of {prediction.machine.name}"
     return Page(title, f"A training step under {prediction.stack.name}, predicted by towtank", sections)
 
@@ -127,26 +143,49 @@ def summary_rows(prediction: Prediction, interval: Interval) -> list[tuple[str, 
 
 def _summary(report: StepReport) -> Section:
     rows = summary_rows(report.prediction, report.interval)
-    rows.insert(5, ("limited by", report.path[0].resource))
+    rows.insert(5, ("limited by", by_resource(report.path)[0][0]))
     return Section("Summary", table=Table(("what", "figure"), rows))
 
 
 def _better(report: StepReport) -> list[str]:
-    own = report.prediction.step_time_s
-    better = [each for each in report.survey.best if each.prediction.step_time_s < own * (1 - AS_FAST)]
-    if not better:
-        return [f"None of {report.survey.legal:,} legal plans one step away is faster."]
-    return [f"{each.change}: {(1 - each.prediction.step_time_s / own) * 100:.1f} % faster" for each in better]
+    found = actions(report.prediction, report.survey)
+    return found or [f"Of these, {nothing_next(report.prediction, report.survey)}."]
+
+
+def _scaling(report: StepReport) -> Section:
+    own = report.prediction.plan.num_devices
+    if len(report.scaling) == 1:
+        text = "Neither half nor twice as many replicas of this plan are possible on this machine."
+    else:
+        text = "The same plan with fewer and more replicas, each with as many sequences as one has now."
+    if chosen(report.prediction.machine, "num_nodes"):
+        text += (
+            " The machine is taken with all nodes that it has; a generic one with as many as are asked for."
+        )
+    return Section("Scaling of this plan", [text], plot=plots.scaling_plot(report.scaling, own))
 
 
 def _validation(report: StepReport) -> Section:
     interval = report.interval
     paragraphs = [
-        f"The interval of {interval.nominal * 100:.0f} % stands on {interval.rows:,} published runs of the regime "
-        f"“{interval.regime}”; `towtank validate` shows each of them beside its prediction.",
+        f"The interval of {interval.nominal * 100:.0f} % stands on {interval.rows:,} {interval.runs} of the regime "
+        f"“{interval.regime}”, the narrowest that has enough; it runs from "
+        f"{(interval.low_s / report.prediction.step_time_s - 1) * 100:+.0f} to "
+        f"{(interval.high_s / report.prediction.step_time_s - 1) * 100:+.0f} % of the predicted step.",
     ]
+    if report.regimes:
+        paragraphs.append("`towtank validate` shows each published run beside its prediction.")
     items = [f"Beyond what was validated: {reason}" for reason in interval.extrapolated]
-    return Section("How far to trust it", paragraphs, items=items or ["Within what was validated."])
+    rows = [
+        (one.name, one.rows, f"{one.error * 100:.1f} %", f"{one.bias * 100:+.1f} %") for one in report.regimes
+    ]
+    heads = ("runs of the regime", "runs", "mean error", "measured step over the predicted")
+    return Section(
+        "How far to trust it",
+        paragraphs,
+        items=items or ["Within what was validated."],
+        table=Table(heads, rows) if rows else None,
+    )
 
 
 def _grounds(report: StepReport) -> Section:

@@ -65,18 +65,32 @@ def test_products_of_few_rows_are_limited_by_memory() -> None:
     assert resources["matmul"] == "FLOP"
 
 
-def test_sensitivities_are_what_turning_the_machine_does() -> None:
-    machine, model, plan = JOBS[3]
-    base = predict(model, machine, plan, stack="axonn")
-    found = {one.knob.name: one.elasticity for one in sensitivities(base)}
-    for name in ("device.flop", "network.bandwidth"):
-        ends = [
-            predict(model, turned(base.machine, [f"{name}*={factor}"]), plan, stack="axonn").step_time_s
+OTHERS = [
+    (
+        "dgx-h100:nodes=2",
+        "mixtral-8x7b",
+        Plan(tensor_x=2, pipeline=2, data=4, expert=4, sequence_parallel=True, global_batch=32),
+    ),
+    ("perlmutter:nodes=4", "llama3-8b", Plan(tensor_x=2, context=2, data=4, zero_stage=3, global_batch=4)),
+    ("alps:nodes=4", "llama3-8b", Plan(tensor_x=2, pipeline=2, data=4, virtual_stages=4, global_batch=32)),
+]
+
+
+@pytest.mark.parametrize(("machine", "model", "plan"), [JOBS[3], *OTHERS])
+def test_sensitivities_are_finite_differences(machine: str, model: str, plan: Plan) -> None:
+    stack = "axonn" if plan.tensor_z > 1 else "any"
+    base = predict(model, machine, plan, stack=stack)
+    path = critical_path(base.step, base.machine.device)
+    assert sum(part.seconds for part in path) == pytest.approx(base.step_time_s, rel=1e-9)
+    for one in sensitivities(base):
+        assert one.elasticity is not None
+        below, above = (
+            predict(model, one.knob.turn(base.machine, factor), plan, stack=stack).step_time_s
+            / base.step_time_s
             for factor in (0.99, 1.01)
-        ]
-        assert found[name] == pytest.approx((ends[1] - ends[0]) / 0.02 / base.step_time_s, rel=1e-6)
-    assert found["network.bandwidth"] < -0.3
-    assert found["network.latency"] >= 0
+        )
+        assert one.elasticity == pytest.approx((above - 1) / 0.01, rel=0.01, abs=1e-6), one.knob.name
+        assert one.elasticity == pytest.approx((above - below) / 0.02, rel=0.01, abs=1e-6), one.knob.name
 
 
 def test_faster_links_of_a_measured_node_shorten_tensor_collectives() -> None:
@@ -120,6 +134,30 @@ def test_wrong_settings_are_told_together() -> None:
     faults = caught.value.faults
     assert len(faults) == 4
     assert "did you mean 'network.bandwidth'" in faults[0]
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("device.hbm=0 GB", "must be more than 0"), ("device.hbm=-2GB", "is negative"),
+        ("network.latency=2GB/s", "is a quantity of bytes_per_s, but seconds is needed"),
+        ("network.bandwidth=200", "has no unit"), ("device.flop=1 PFLOPS", "unknown unit 'PFLOPS'"),
+        ("device.flop*=-1", "must be a number from"), ("device.flop*=nan", "must be a number from"),
+        ("device.hbm+=2GB", "must be like"), ("", "must be like"),
+        ("device.flop=1e-300 FLOP/s", "from 1e-06 to 1e+06 times is possible"),
+    ],
+)  # fmt: skip
+def test_a_wrong_setting_says_what_is_wrong(setting: str, said: str) -> None:
+    with pytest.raises(TuningError) as caught:
+        turned(load_machine("selene"), [setting])
+    assert len(caught.value.faults) == 1
+    assert said in str(caught.value)
+
+
+def test_factors_that_add_up_to_nonsense_are_refused() -> None:
+    with pytest.raises(TuningError, match=r"makes device\.flop 1e\+12 times that of selene"):
+        turned(load_machine("selene"), ["device.flop*=1e6", "device.flop*=1e6"])
+    assert turned(load_machine("selene"), ["device.flop*=1e6", "device.flop/=1e6"]) is not None
 
 
 def test_what_is_unknown_cannot_be_set() -> None:

@@ -4,6 +4,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 SMALL = "?model=gpt-5b&machine=selene:nodes=1&stack=megatron-core&global_batch=16&plan=tensor_x%3D2,recompute%3Dfull"
+LARGE = "?model=megatron-1t&machine=selene&devices=3072&global_batch=3072"
 
 
 @pytest.mark.parametrize("width", [390, 1000])
@@ -73,7 +74,7 @@ def test_what_is_wrong_is_said_on_the_page(browser, port: int) -> None:
 
 def test_a_search_is_stopped(browser, port: int) -> None:
     page = browser.new_page()
-    page.goto(f"http://127.0.0.1:{port}/?model=megatron-1t&machine=selene&devices=3072&global_batch=3072")
+    page.goto(f"http://127.0.0.1:{port}/{LARGE}")
     page.locator("#tune").click()
     page.locator("#stop").wait_for(timeout=60_000)
     page.locator("#stop").click()
@@ -81,3 +82,62 @@ def test_a_search_is_stopped(browser, port: int) -> None:
     assert page.locator("#tune").is_enabled()
     assert page.locator("#faults, #answer").all_inner_texts() != ["", ""]
     page.close()
+
+
+def test_two_tabs_do_not_meet(browser, port: int) -> None:
+    context = browser.new_context()
+    tabs = [context.new_page() for _ in range(2)]
+    for tab, devices in zip(tabs, ("4", "8"), strict=True):
+        tab.goto(f"http://127.0.0.1:{port}/{SMALL}&devices={devices}")
+    for tab in tabs:
+        tab.locator("#predict").click()
+    for tab, devices in zip(tabs, ("4", "8"), strict=True):
+        tab.locator("#report").wait_for(timeout=60_000)
+        assert f"gpt-5b on {devices} devices" in tab.locator("#answer").inner_text()
+    context.close()
+
+
+def test_a_tab_that_goes_away_ends_its_search(browser, port: int, ask) -> None:
+    page = browser.new_page()
+    page.goto(f"http://127.0.0.1:{port}/{LARGE}")
+    with page.expect_response("**/api/tune") as started:
+        page.locator("#tune").click()
+    name = started.value.json()["search"]
+    page.locator("#stop").wait_for(timeout=60_000)
+    page.goto("about:blank")
+    for _ in range(120):
+        if ask("GET", f"/api/tune/{name}").json()["state"] != "running":
+            break
+        page.wait_for_timeout(250)
+    found = ask("GET", f"/api/tune/{name}").json()
+    assert found["state"] in ("failed", "done")
+    assert "stopped" in str(found).lower()  # and not run to its end
+    page.close()
+
+
+def test_the_link_opens_the_same_form(browser, port: int) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(f"http://127.0.0.1:{port}/")
+    first = page.locator("#share").get_attribute("href")
+    assert "model=llama3-8b" in first  # also before anything is changed
+    page.locator("[name=model]").fill("llama2-7b")
+    page.locator("[name=plan]").fill("tensor_x=2, recompute=full")
+    page.locator("[name=plan]").blur()
+    other = context.new_page()
+    other.goto(f"http://127.0.0.1:{port}{page.locator('#share').get_attribute('href')}")
+    for name in (
+        "model",
+        "machine",
+        "stack",
+        "devices",
+        "global_batch",
+        "sequence",
+        "plan",
+        "tokens",
+        "deadline",
+    ):
+        field = f"[name={name}]"
+        assert other.locator(field).input_value() == page.locator(field).input_value()
+    assert other.locator("[name=plan]").input_value() == "tensor_x=2, recompute=full"
+    context.close()

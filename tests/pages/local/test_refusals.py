@@ -1,11 +1,16 @@
 """What the local page refuses: other hosts, other sites, files outside of its folder, too much of anything."""
 
+import html
+import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
 
-from towtank.pages.local.guard import MOST_BODY_BYTES, MOST_PATH_BYTES
-from towtank.pages.local.server import listen
+from towtank.cli import main
+from towtank.pages.local.guard import MOST_BODY_BYTES, MOST_HEADER_BYTES, MOST_PATH_BYTES
+from towtank.pages.local.server import hosts_of, listen
 
 FORM = {
     "model": "gpt-5b",
@@ -13,6 +18,34 @@ FORM = {
     "global_batch": "16",
     "plan": "tensor_x=2,recompute=full",
 }
+
+
+def test_on_the_usual_port_a_browser_names_none() -> None:
+    assert set(hosts_of(80)) == {"127.0.0.1:80", "localhost:80", "127.0.0.1", "localhost"}
+    assert set(hosts_of(8765)) == {"127.0.0.1:8765", "localhost:8765"}
+
+
+def test_a_folder_whose_file_leads_outside_is_refused(ask, folder: Path) -> None:
+    model = folder / "model"
+    model.mkdir(exist_ok=True)
+    config = model / "config.json"
+    config.unlink(missing_ok=True)
+    config.symlink_to(folder.parent / "secret.yaml")
+    answer = ask("POST", "/api/predict", {**FORM, "model": "./model"})
+    assert answer.status == 400
+    assert "lies outside of the folder" in answer.json()["faults"][0]
+    assert "of somebody" not in answer.text
+
+
+def test_the_commands_of_a_report_have_all_fields_of_the_form(ask, capsys) -> None:
+    address = "/report?model=gpt-5b&machine=selene:nodes=1&devices=4&global_batch=16&plan=tensor_x%3D2"
+    page = ask("GET", address)
+    assert page.status == 200
+    line = html.unescape(re.findall(r"<code>(towtank predict .*?)</code>", page.text)[0])
+    assert main([*shlex.split(line)[1:], "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    asked = ask("POST", "/api/predict", {**FORM, "devices": "4", "plan": "tensor_x=2"}).json()
+    assert found["step_time_s"] == asked["step_time_s"]
 
 
 def test_it_listens_on_the_loopback_address_only() -> None:
@@ -61,7 +94,9 @@ def test_a_form_that_a_foreign_page_could_post_is_refused(ask) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/../../etc/passwd", "/scripts/../../../pyproject.toml", "/scripts/..%2f..%2fguard.py", "/scripts/guard.py",
+    ["/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/scripts/%2e%2e/%2e%2e/guard.py", "/scripts/..\\..\\guard.py",
+     "/scripts/..%5c..%5cguard.py", "/scripts/%252e%252e%252fguard.py", "/capacity/%2e%2e%2f%2e%2e",
+     "/scripts/../../../pyproject.toml", "/scripts/..%2f..%2fguard.py", "/scripts/guard.py",
      "/scripts/%2fetc%2fpasswd", "//etc/passwd", "/api/tune/..%2f.."],
 )  # fmt: skip
 def test_no_path_reaches_a_file(ask, path: str) -> None:
@@ -87,6 +122,18 @@ def test_a_model_file_inside_of_the_folder_is_read(ask, folder: Path) -> None:
 def test_an_over_long_address_is_refused(ask) -> None:
     assert ask("GET", "/?plan=" + "a" * MOST_PATH_BYTES).status == 414
     assert ask("GET", "/?plan=" + "a" * 100_000).status == 414
+
+
+def test_over_long_headers_are_refused(ask) -> None:
+    assert ask("GET", "/", X_Long="a" * MOST_HEADER_BYTES).status == 431
+    assert ask("GET", "/", X_Long="a" * (MOST_HEADER_BYTES // 2)).status == 200
+
+
+def test_brackets_without_end_are_one_message(ask) -> None:
+    answer = ask("POST", "/api/predict", {**FORM, "plan": "stage_layers=" + "[" * 1900})
+    assert answer.status == 400
+    assert len(answer.json()["faults"]) == 1
+    assert len(answer.text) < 300
 
 
 def test_an_over_long_body_is_refused_whatever_length_it_claims(ask) -> None:

@@ -9,6 +9,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MOST_PATH_BYTES = 8192
 """Of a path with its query."""
+MOST_HEADER_BYTES = 65536
+"""Of all headers together."""
 MOST_BODY_BYTES = 65536
 _HEADERS = {
     "content-security-policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -39,6 +41,8 @@ def refusal(scope: Scope, hosts: Collection[str]) -> Refusal | None:
         return Refusal(421, f"the Host must be {' or '.join(sorted(hosts))}; open the page by that name")
     if size > MOST_PATH_BYTES:
         return Refusal(414, f"the address has {size:,} bytes; {MOST_PATH_BYTES:,} is the most")
+    if (size := sum(len(name) + len(value) for name, value in scope["headers"])) > MOST_HEADER_BYTES:
+        return Refusal(431, f"the headers have {size:,} bytes; {MOST_HEADER_BYTES:,} is the most")
     if _is_foreign(scope, headers, hosts):
         return Refusal(403, "another site asks for this; open the page itself")
     if scope["method"] == "POST" and headers.get("content-type", "").split(";")[0] != "application/json":

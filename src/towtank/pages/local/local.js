@@ -17,16 +17,14 @@
 
   const fields = () => Object.fromEntries([...new FormData(form)].map(([k, v]) => [k, v.trim()]).filter(([, v]) => v));
   // The inputs are in the address: a copy of it opens the same form.
-  const share = () => {
-    const address = "/?" + new URLSearchParams(fields());
-    history.replaceState(null, "", address);
-    $("share").href = address;
-  };
+  const address = () => ($("share").href = "/?" + new URLSearchParams(fields()));
+  const share = () => history.replaceState(null, "", address());
   const given = new URLSearchParams(location.search);
   if ([...given].length) {
     for (const element of form.elements) if (element.name) element.value = given.get(element.name) ?? "";
     if (!form.elements.stack.value) form.elements.stack.value = "megatron-core";
   }
+  address();
   form.addEventListener("change", share);
 
   const make = (tag, text, parent) => {
@@ -71,12 +69,16 @@
     wide.setAttribute("role", "region");
     wide.setAttribute("aria-label", found.title);
     const table = make("table", null, wide), head = make("tr", null, make("thead", null, table));
-    for (const name of [...found.columns, ...(found.reports ? ["report", "form"] : [])]) make("th", name, head).scope = "col";
+    // the last column is a plan, the widest: what is done with it comes before
+    const last = found.columns.length - 1, links = found.reports ? ["report", "form"] : [];
+    const heads = [...found.columns.slice(0, last), ...links, found.columns[last]];
+    for (const name of heads) make("th", name, head).scope = "col";
     const body = make("tbody", null, table);
     found.rows.forEach((row, number) => {
       const line = make("tr", null, body);
       for (const cell of row) make("td", cell, line);
       if (!found.reports) return;
+      const plan = line.lastChild;
       link(found.reports[number], `Report of plan ${number + 1}`, make("td", null, line));
       const use = make("button", `Use plan ${number + 1}`, make("td", null, line));
       use.type = "button";
@@ -85,6 +87,7 @@
         share();
         form.elements.plan.focus();
       });
+      line.append(plan);
     });
     answer.focus();
   };
@@ -131,4 +134,8 @@
   };
   for (const kind of ["tune", "capacity"]) $(kind).addEventListener("click", () => start(kind));
   $("stop").addEventListener("click", () => ask("DELETE", "/api/tune/" + search));
+  // nobody can ask for a search whose page has gone, and two at most are under way
+  window.addEventListener("pagehide", () => {
+    if (!$("stop").hidden) fetch("/api/tune/" + search, { method: "DELETE", keepalive: true });
+  });
 })();

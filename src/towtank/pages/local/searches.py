@@ -29,6 +29,8 @@ class Search:
     """What the page is told: replaced as a whole, so that a reader sees one or the other."""
     page: str | None = None
     """The report of a capacity plan."""
+    stopped: bool = False
+    """Whether somebody has asked it to end."""
 
     def follow(self) -> None:
         """Read what the process says until it ends."""
@@ -46,10 +48,9 @@ class Search:
                     self.state = {"state": "done" if "result" in told else "failed", **told}
         self.process.wait()
         if self.state["state"] == "running":
-            self.state = {
-                "state": "failed",
-                "faults": [f"the search ended with code {self.process.returncode}"],
-            }
+            early = "stopped before the first plan was found"
+            fault = early if self.stopped else f"the search ended with code {self.process.returncode}"
+            self.state = {"state": "failed", "faults": [fault]}
 
 
 class Searches:
@@ -91,7 +92,12 @@ class Searches:
         """Ask a search to end with what it has; whether there is one."""
         found = self._all.get(name)
         if found is not None and found.process.poll() is None:
-            found.process.send_signal(signal.SIGINT)
+            found.stopped = True
+            if "progress" in found.state:
+                found.process.send_signal(signal.SIGINT)
+            else:  # it has nothing yet, and may not even be able to answer
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(found.process.pid, signal.SIGTERM)
         return found is not None
 
     def close(self) -> None:

@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Scope
 
 from towtank.hardware_profiles.load import list_machines
 from towtank.pages.html import html_of, page_file
-from towtank.pages.local.answers import prediction_answer
+from towtank.pages.local.answers import prediction_answer, settings_text
 from towtank.pages.local.capacity import request_of
 from towtank.pages.local.guard import Guard, Refusal
 from towtank.pages.local.searches import Searches
@@ -32,6 +32,7 @@ from towtank.pages.local.wish import COUNTS, TEXTS, USUAL_STACK, Wish, WrongForm
 from towtank.pages.records import Page, Section
 from towtank.pages.step_report import page_of, step_report
 from towtank.simulator.models.load import list_models
+from towtank.simulator.plan import Plan
 from towtank.simulator.stacks.load import list_stacks
 
 ADDRESS = "127.0.0.1"
@@ -62,8 +63,9 @@ def application(port: int, folder: Path, searches: Searches) -> ASGIApp:
 
 
 def hosts_of(port: int) -> Collection[str]:
-    """What the header Host may say."""
-    return [f"{ADDRESS}:{port}", f"localhost:{port}"]
+    """What the header Host may say; browsers leave the usual port out."""
+    names = [ADDRESS, "localhost"]
+    return [*(f"{name}:{port}" for name in names), *(names if port == 80 else ())]
 
 
 def listen(port: int) -> socket.socket:
@@ -131,7 +133,8 @@ class _Pages:
 
     def _report(self, wish: Wish) -> str:
         with self._one:
-            page = page_of(step_report(predicted(wish, self._folder), commands_of(wish)))
+            prediction = predicted(wish, self._folder)
+            page = page_of(step_report(prediction, commands_of(wish, prediction.plan)))
         return html_of(page, plotly="/scripts/plotly.js")
 
     async def tune(self, request: Request) -> Response:
@@ -176,15 +179,12 @@ async def _fields(request: Request) -> Any:
         raise WrongForm(["the form is not JSON"]) from error
 
 
-def commands_of(wish: Wish) -> list[str]:
-    """Lines that predict the same in a terminal."""
-    names = [
-        ("--model", wish.model),
-        ("--machine", wish.machine),
-        ("--stack", wish.stack),
-        ("--set", wish.plan),
-    ]
-    return ["towtank predict " + " ".join(f"{name} {shlex.quote(text)}" for name, text in names if text)]
+def commands_of(wish: Wish, plan: Plan) -> list[str]:
+    """Lines that predict the same in a terminal; `plan` has the fields beside its own that the form had."""
+    names = [("--model", wish.model), ("--machine", wish.machine), ("--stack", wish.stack)]
+    settings = settings_text(plan) or f"tensor_x={plan.tensor_x}"
+    options = " ".join(f"{name} {shlex.quote(text)}" for name, text in [*names, ("--set", settings)])
+    return [f"towtank predict {options}"]
 
 
 def form_page() -> str:

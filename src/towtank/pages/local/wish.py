@@ -1,5 +1,6 @@
 """What a form asks for: its fields, checked, and the job or the task that they name. All faults are told at once."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -135,7 +136,9 @@ def inside(name: str, reference: str, folder: Path) -> str:
         return reference
     if name == "machine":
         raise WrongForm([f"machine {reference!r} is no name; choose one of the list"])
-    path = (folder / reference).resolve()
+    path = Path(os.path.realpath(folder / reference))
+    if path.is_dir():  # of a model: what is read is the file in it, which may be a link
+        path = Path(os.path.realpath(path / "config.json"))
     if not path.is_relative_to(folder.resolve()):
         raise WrongForm([f"{name} {reference!r} lies outside of the folder that the page was started in"])
     return str(path)
