@@ -239,5 +239,5 @@ def test_commands_in_prose_are_code_and_large_figures_have_commas() -> None:
     )
     text = html_of(Page("t", "s", [section]))
     assert "<p>run <code>towtank tune</code> &amp; wait</p>" in text
-    cells = re.findall(r'<td class="number">(.*?)</td>', text)
+    cells = re.findall(r'<td class="number"[^>]*>(.*?)</td>', text)
     assert cells == ["12,346", "0.01235", "123,456"]
