@@ -24,7 +24,7 @@ def capacity_text(
     chosen = choose.choose(plans, limits)
     parts = [
         f"{request.model.name}, {tokens_words(request.tokens)} tokens in {request.steps:,} steps of "
-        f"{request.tokens_per_step:,} tokens, under {request.stack.name}",
+        f"{request.tokens_per_step:,} tokens, under stack {request.stack.name}",
         table(_rows(found, plans, limits)) if found else "",
         "5 to 95 % of the simulated runs in brackets; * on the front of time, money (else device-hours) and energy;\n"
         "> the choice: the cheapest that keeps the limits; + that of its machine, the soonest where none keeps them",

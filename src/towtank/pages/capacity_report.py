@@ -10,9 +10,9 @@ from towtank.autotune.capacity.draws import luck
 from towtank.autotune.capacity.intervals import interval_study
 from towtank.autotune.capacity.run.records import PARTS
 from towtank.autotune.capacity.study import CapacityPlan, NoPlan, Quantiles, Request
+from towtank.pages.plan_rows import plan_rows
 from towtank.pages.records import Cell, Page, Plot, Section, Table
 from towtank.simulator.plan import Plan
-from towtank.simulator.plan_file import plan_to_mapping
 
 GIB = 2.0**30
 _DEGREES = (
@@ -54,10 +54,7 @@ def capacity_page(report: CapacityReport) -> Page:
             Section("Where the time of the run goes", plot=_parts_plot(plans)),
         ]
     if chosen is not None:
-        rows = [
-            (name, str(value)) for name, value in plan_to_mapping(chosen.plan).items() if name != "schema"
-        ]
-        sections.append(Section("The chosen plan", table=Table(("field", "value"), rows)))
+        sections.append(Section("The chosen plan", table=Table(("field", "value"), plan_rows(chosen.plan))))
         sections.append(_checkpoints(chosen))
     if plans:
         sections.append(_validation(plans))
@@ -68,7 +65,7 @@ def capacity_page(report: CapacityReport) -> Page:
     ]
     return Page(
         f"{request.model.name}, {tokens_words(request.tokens)} tokens",
-        f"A capacity plan under {request.stack.name}, predicted by towtank",
+        f"A capacity plan under stack {request.stack.name}, predicted by towtank",
         sections,
     )
 

@@ -12,13 +12,13 @@ from towtank.hardware_profiles.errors import UnknownFigure
 from towtank.hardware_profiles.load import load_machine
 from towtank.hardware_profiles.records import Machine, chosen
 from towtank.pages import plots
+from towtank.pages.plan_rows import plan_rows
 from towtank.pages.plots_over_time import memory_plot, timeline_plot
 from towtank.pages.records import Page, Section, Table
 from towtank.pages.roofline import roofline_plot
 from towtank.simulator.critical_path import PathPart, by_resource, critical_path
 from towtank.simulator.errors import PlanError
 from towtank.simulator.plan import Plan
-from towtank.simulator.plan_file import plan_to_mapping
 from towtank.simulator.predict import Prediction, predict
 from towtank.simulator.report.caveats import caveats
 from towtank.validation.intervals import Interval, Regime, attach_interval, regimes_of
@@ -123,7 +123,7 @@ def page_of(report: StepReport) -> Page:
     ]
     sections += [_scaling(report), _validation(report), _grounds(report), _reproduce(report)]
     title = f"{prediction.model.name} on {prediction.plan.num_devices:,} devices of {prediction.machine.name}"
-    return Page(title, f"A training step under {prediction.stack.name}, predicted by towtank", sections)
+    return Page(title, f"A training step under stack {prediction.stack.name}, predicted by towtank", sections)
 
 
 def summary_rows(prediction: Prediction, interval: Interval) -> list[tuple[str, str]]:
@@ -137,7 +137,7 @@ def summary_rows(prediction: Prediction, interval: Interval) -> list[tuple[str, 
         ("MFU, HFU", f"{prediction.mfu * 100:.1f} %, {prediction.hfu * 100:.1f} %"),
         ("memory at the peak", f"{prediction.peak_memory_bytes / GIB:.1f} of "
          f"{prediction.memory_capacity_bytes / GIB:.1f} GiB a device: {fits}"),
-        *((name, str(value)) for name, value in plan_to_mapping(prediction.plan).items() if name != "schema"),
+        *plan_rows(prediction.plan),
     ]  # fmt: skip
 
 

@@ -1,31 +1,20 @@
 """Answers of the local page as mappings: figures of a step, plans of a search."""
 
-import json
 from typing import Any
 from urllib.parse import urlencode
 
 from towtank.autotune.search.report import Entry, SearchReport
 from towtank.pages.local.wish import Wish
+from towtank.pages.plan_rows import plan_rows
 from towtank.pages.step_report import GIB, summary_rows
 from towtank.simulator.plan import Plan
-from towtank.simulator.plan_file import plan_to_mapping
 from towtank.simulator.predict import Prediction
 from towtank.validation.intervals import attach_interval
 
 
 def settings_text(plan: Plan, *, without: tuple[str, ...] = ()) -> str:
     """A plan as settings that `--plan` fields of the page and `--set` read: what differs from the defaults."""
-    parts: list[str] = []
-    for name, value in plan_to_mapping(plan).items():
-        if isinstance(value, dict):
-            parts += [f"{name}.{key}={_value(switch)}" for key, switch in value.items()]
-        elif name not in ("schema", *without):
-            parts.append(f"{name}={_value(value)}")
-    return ",".join(parts)
-
-
-def _value(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    return ",".join(f"{name}={value}" for name, value in plan_rows(plan) if name not in without)
 
 
 def report_address(wish: Wish, plan: Plan) -> str:
