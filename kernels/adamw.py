@@ -105,10 +105,11 @@ def update(
 
 
 def _terms(inputs: "Tensors", sizes: Sizes) -> tuple[float, ...]:
-    """The first moment is a sum of two terms of any sign."""
-    gradient, _, first, *_ = inputs
+    """Weights and the first moment are sums of two terms of any sign."""
+    gradient, master, first, *_ = inputs
     beta_1 = TRIED[1][0]
-    return 0.0, beta_1 * largest(first) + (1 - beta_1) * largest(gradient), 0.0, 0.0
+    moment = beta_1 * largest(first) + (1 - beta_1) * largest(gradient)
+    return largest(master), moment, 0.0, largest(master)
 
 
 def _cost(sizes: Sizes, dtype: str) -> Cost:

@@ -297,3 +297,11 @@ def test_eight_bits_round_as_torch_does() -> None:
         q, scale = fp8_cast.LAUNCHERS["fp8_cast"]((x,), {"group": 4096}, {}, poisoned("cpu"))
     assert float(scale) == 1.0
     assert torch.equal(q.view(torch.uint8), x.clamp(-448, 448).to(torch.float8_e4m3fn).view(torch.uint8))
+
+
+def test_an_update_of_adamw_that_cancels_the_weight_is_judged_by_the_weight() -> None:
+    kernel, sizes = kernels()["adamw"], {"elements": 1, "step": 9}
+    inputs = kernel.inputs(sizes, torch.float32, torch.Generator().manual_seed(1))
+    weight = abs(float(inputs[1]))
+    terms = kernel.terms(inputs, sizes)
+    assert (terms[0], terms[3]) == (weight, weight)
